@@ -1,0 +1,90 @@
+"""A named range of bytes in an open file: what every reader of this room reads from."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from movinet_convert.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class RandomAccessFile:
+    """An open file that many threads may read; closed when nothing refers to it any more.
+
+    Reads are copies, never a memory map: a file that another program cuts short then gives an
+    error, where a map would kill the process.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self.size = file.seek(0, 2)
+        weakref.finalize(self, file.close)
+
+    @classmethod
+    def open(cls, path: Path) -> RandomAccessFile:
+        try:
+            return cls(path.open("rb"))
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be opened ({error.strerror or error}); check the path and its "
+                "permissions."
+            ) from error
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill ``buffer`` from ``offset`` on; returns the number of bytes there were."""
+        done = 0
+        with self._lock:
+            self._file.seek(offset)
+            while done < len(buffer):
+                count = self._file.readinto(buffer[done:])  # type: ignore[attr-defined]
+                if not count:
+                    break
+                done += count
+        return done
+
+
+@dataclass(frozen=True)
+class Blob:
+    """``size`` bytes of ``file`` from ``start`` on; ``name`` is what messages call it."""
+
+    file: RandomAccessFile
+    name: str
+    start: int
+    size: int
+
+    @classmethod
+    def of_path(cls, path: Path) -> Blob:
+        file = RandomAccessFile.open(path)
+        return cls(file, str(path), 0, file.size)
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """``size`` bytes at ``offset`` as a fresh array; CheckpointError if they are not there."""
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise CheckpointError(
+                f"{self.name} holds {self.size:,} bytes, but {size:,} bytes at offset {offset:,} "
+                "were expected; the file is cut short or damaged: get it again."
+            )
+        data = np.empty(size, np.uint8)
+        try:
+            done = self.file.read_into(self.start + offset, data.data)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.name} cannot be read at offset {offset:,} ({error.strerror or error})."
+            ) from error
+        if done != size:
+            raise CheckpointError(
+                f"{self.name} ended at byte {offset + done:,} while {size:,} bytes at offset "
+                f"{offset:,} were read; the file was cut short: get it again."
+            )
+        return data

@@ -1,0 +1,60 @@
+"""Where the files of a checkpoint are: a folder on disk or an archive, seen the same way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from movinet_convert.checkpoint.blob import Blob
+from movinet_convert.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class FileTree(Protocol):
+    """Files by relative POSIX name."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+
+    def names(self) -> tuple[str, ...]:
+        """The files in it, down to one folder below the top."""
+
+    def open(self, name: str) -> Blob:
+        """The file called ``name``; CheckpointError if it is missing or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on disk."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def names(self) -> tuple[str, ...]:
+        try:
+            found = [*self.path.glob("*"), *self.path.glob("variables/*")]
+            return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if p.is_file()))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be listed ({error.strerror or error})."
+            ) from error
+
+    def open(self, name: str) -> Blob:
+        path = self.path / name
+        if not path.is_file():
+            raise missing(str(path), self.where)
+        return Blob.of_path(path)
+
+
+def missing(name: str, where: str) -> CheckpointError:
+    """The error for a file that a checkpoint needs and ``where`` does not have."""
+    return CheckpointError(
+        f"{name} is missing; the checkpoint in {where} is incomplete: copy or download all of "
+        "its files."
+    )

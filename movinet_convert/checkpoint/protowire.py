@@ -1,0 +1,82 @@
+"""Protocol-buffer wire format, as far as tensor bundles need it (protobuf.dev, "Encoding").
+
+Malformed bytes raise ``WireError``; the caller knows which file and entry they came from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+
+
+class WireError(ValueError):
+    """The bytes are not a serialized message."""
+
+
+def read_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The unsigned varint at ``position`` and the position after it."""
+    value = 0
+    for index in range(_MAX_VARINT_BYTES):
+        if position + index >= len(data):
+            raise WireError("a varint runs past the end")
+        byte = data[position + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            if value >= 1 << 64:
+                raise WireError("a varint has more than 64 bits")
+            return value, position + index + 1
+    raise WireError("a varint has more than ten bytes")
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yield ``(field number, wire type, value)`` of every field of one message, in order."""
+    position = 0
+    while position < len(data):
+        tag, position = read_varint(data, position)
+        number, wire_type = tag >> 3, tag & 7
+        if number == 0:
+            raise WireError("a field has the number 0")
+        if wire_type == VARINT:
+            value, position = read_varint(data, position)
+            yield number, wire_type, value
+            continue
+        if wire_type == LENGTH:
+            size, position = read_varint(data, position)
+        elif wire_type in (FIXED32, FIXED64):
+            size = 4 if wire_type == FIXED32 else 8
+        else:
+            raise WireError(f"wire type {wire_type} is unknown")
+        if position + size > len(data):
+            raise WireError("a field runs past the end")
+        chunk = data[position : position + size]
+        position += size
+        yield number, wire_type, chunk if wire_type == LENGTH else int.from_bytes(chunk, "little")
+
+
+def signed64(value: int) -> int:
+    """A varint read as the int64 it stands for."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def as_int(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise WireError("a number was expected where a string stands")
+    return value
+
+
+def as_bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise WireError("a string was expected where a number stands")
+    return value
+
+
+def as_text(value: int | bytes) -> str:
+    try:
+        return as_bytes(value).decode()
+    except UnicodeDecodeError:
+        raise WireError("a name is not UTF-8") from None

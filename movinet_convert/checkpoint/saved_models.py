@@ -1,0 +1,81 @@
+"""SavedModels of Keras, TF-Hub and Kaggle: keys are ``variables/N``, names are in the graph."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from movinet_convert.checkpoint import ignored, keras_names
+from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
+from movinet_convert.checkpoint.graph_names import full_names
+from movinet_convert.checkpoint.names import Names, Weight, collect
+from movinet_convert.checkpoint.naming import arch_of_containers, containers
+from movinet_convert.checkpoint.object_paths import VALUE, unknown_variable
+from movinet_convert.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from movinet_convert.checkpoint.bundle import BundleReader
+    from movinet_convert.checkpoint.keras_names import KerasName
+
+_LISTED = re.compile(r"(?P<list>.*)/(?P<n>\d{1,6})")
+
+
+def names_of_saved_model(bundle: BundleReader) -> Names | None:
+    """The names of a bundle whose object graph calls its variables as Keras does."""
+    if OBJECT_GRAPH_KEY not in bundle.entries:
+        return None
+    weights, rest = ignored.split({key.removesuffix(VALUE): key for key in bundle.names})
+    called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.where)
+    scopes = {path: called.get(key, "") for path, key in weights.items()}
+    parsed = {path: keras_names.parse(scope) for path, scope in scopes.items()}
+    stems = [
+        path
+        for path, name in parsed.items()
+        if name and name.leaf in ("kernel",) and name.container == "stem"
+    ]
+    if not stems:
+        return None
+    nested = len(bundle.shape(weights[stems[0]])) == 4
+    bare = [path for path, scope in scopes.items() if keras_names.is_bare_scale(scope)]
+    arch = arch_of_containers({name.container for name in parsed.values() if name}, bundle.where)
+    encodings = _encoding_scales(bare, parsed, containers(arch)[1:-1], bundle.where)
+    pairs: list[tuple[str, Weight]] = []
+    for path, key in weights.items():
+        name = parsed[path]
+        if name is not None:
+            pairs.append((name.canonical(nested=nested), Weight(key)))
+        elif path in encodings:
+            pairs.append((encodings[path], Weight(key)))
+        else:
+            raise unknown_variable(scopes[path] or path, bundle.where)
+    hub = any(keras_names.is_hub_name(scope) for scope in scopes.values())
+    layout = "tfhub-saved-model" if hub else "keras-saved-model"
+    return Names(layout, arch, collect(pairs, bundle.where), rest)
+
+
+def _encoding_scales(
+    bare: list[str], parsed: dict[str, KerasName | None], blocks: tuple[str, ...], where: str
+) -> dict[str, str]:
+    """Which block's positional encoding each bare ``scale`` is of.
+
+    Keras lists variables layer by layer, so the k-th is that of the k-th block; and at least one
+    of its neighbours in the list must be of that block too.
+    """
+    if not bare:
+        return {}
+    listed = {path: match for path in bare if (match := _LISTED.fullmatch(path))}
+    ordered = sorted(listed, key=lambda path: (listed[path]["list"], int(listed[path]["n"])))
+    if len(ordered) != len(blocks) or len(bare) != len(blocks):
+        raise CheckpointError(
+            f"{where} has {len(bare)} positional encodings for {len(blocks)} blocks; expected one "
+            "for each or none."
+        )
+    for path, block in zip(ordered, blocks, strict=True):
+        start, n = listed[path]["list"], int(listed[path]["n"])
+        beside = [parsed.get(f"{start}/{n + step}") for step in (-1, 1)]
+        if not any(name is not None and name.container == block for name in beside):
+            raise unknown_variable(path, where)
+    return {
+        path: f"{block}/_attention/_pos_encoding/_rezero/scale"
+        for path, block in zip(ordered, blocks, strict=True)
+    }

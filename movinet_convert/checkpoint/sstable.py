@@ -1,0 +1,133 @@
+"""Sorted string tables: the file format of ``PREFIX.index``.
+
+LevelDB's table format (google/leveldb ``doc/table_format.md``), as TensorFlow writes it: blocks of
+prefix-compressed entries, each block followed by a type byte and a masked crc32c, and a footer of
+48 bytes that says where the index of the blocks is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from movinet_convert.checkpoint.checksum import masked_crc32c
+from movinet_convert.checkpoint.protowire import WireError, read_varint
+from movinet_convert.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from movinet_convert.checkpoint.blob import Blob
+
+FOOTER_BYTES = 48
+MAGIC = 0xDB4775248B80FB57
+_TRAILER_BYTES = 5  # compression type, masked crc32c
+_NO_COMPRESSION, _SNAPPY = 0, 1
+
+# A training checkpoint of the largest MoViNet has an index of about 400 kB and names below 200
+# bytes; the limits keep a crafted file from growing in memory beyond what it is on disk.
+_MAX_FILE_BYTES = 64 << 20
+_MAX_KEY_BYTES = 4096
+_MAX_TOTAL_KEY_BYTES = 64 << 20
+
+Entry = tuple[bytes, bytes]
+
+
+def has_table_magic(blob: Blob) -> bool:
+    """Whether the file ends as a table does."""
+    if blob.size < FOOTER_BYTES:
+        return False
+    return int.from_bytes(blob.read(blob.size - 8, 8).tobytes(), "little") == MAGIC
+
+
+def read_table(blob: Blob) -> list[Entry]:
+    """All entries of the table in key order; CheckpointError names the file and the damage."""
+    if not has_table_magic(blob):
+        raise CheckpointError(
+            f"{blob.name} is not the index of a TensorFlow checkpoint (the magic number at its "
+            "end is missing); it is damaged or another kind of file."
+        )
+    if blob.size > _MAX_FILE_BYTES:
+        raise CheckpointError(
+            f"{blob.name} is {blob.size:,} bytes long; the index of a MoViNet checkpoint is far "
+            f"below {_MAX_FILE_BYTES:,} bytes."
+        )
+    return _Table(blob.name, blob.read(0, blob.size).tobytes()).entries()
+
+
+class _Table:
+    def __init__(self, name: str, data: bytes) -> None:
+        self._name = name
+        self._data = data
+        self._blocks_end = len(data) - FOOTER_BYTES
+        self._key_bytes = 0
+
+    def entries(self) -> list[Entry]:
+        footer = self._data[self._blocks_end :]
+        try:
+            _, position = self._handle(footer, 0)  # of the metaindex, which is not used
+            (offset, size), _ = self._handle(footer, position)
+            entries: list[Entry] = []
+            for _, handle in self._block(offset, size):
+                (block_offset, block_size), _ = self._handle(handle, 0)
+                entries.extend(self._block(block_offset, block_size))
+        except WireError as error:
+            raise self._damaged(str(error)) from None
+        for (before, _), (after, _) in itertools.pairwise(entries):
+            if before >= after:
+                raise self._damaged("its keys are not in order")
+        return entries
+
+    def _damaged(self, what: str) -> CheckpointError:
+        return CheckpointError(f"{self._name} is damaged: {what}; get the file again.")
+
+    @staticmethod
+    def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
+        offset, position = read_varint(data, position)
+        size, position = read_varint(data, position)
+        return (offset, size), position
+
+    def _block(self, offset: int, size: int) -> list[Entry]:
+        """Check and decode the block at ``offset``."""
+        end = offset + size
+        if end + _TRAILER_BYTES > self._blocks_end:
+            raise self._damaged(f"a block of {size:,} bytes at {offset:,} leaves the file")
+        stored = int.from_bytes(self._data[end + 1 : end + _TRAILER_BYTES], "little")
+        if masked_crc32c(self._data[offset : end + 1]) != stored:
+            raise self._damaged(f"the checksum of the block at byte {offset:,} does not match")
+        compression = self._data[end]
+        if compression == _SNAPPY:
+            raise CheckpointError(
+                f"{self._name} is compressed with snappy, which TensorFlow's checkpoints are not "
+                "and which is not supported; save the checkpoint again with tf.train.Checkpoint."
+            )
+        if compression != _NO_COMPRESSION:
+            raise self._damaged(f"the block at byte {offset:,} has an unknown compression")
+        return self._block_entries(self._data[offset:end])
+
+    def _block_entries(self, block: bytes) -> list[Entry]:
+        """Entries are (shared, unshared, value size: varints), the unshared key, the value."""
+        if len(block) < 4:
+            raise self._damaged("a block has no restart count")
+        restarts = int.from_bytes(block[-4:], "little")
+        limit = len(block) - 4 - 4 * restarts
+        if limit < 0:
+            raise self._damaged("a block's restart count leaves the block")
+        entries: list[Entry] = []
+        key, position = b"", 0
+        while position < limit:
+            shared, position = read_varint(block, position)
+            unshared, position = read_varint(block, position)
+            value_size, position = read_varint(block, position)
+            value_start = position + unshared
+            value_end = value_start + value_size
+            if shared > len(key) or value_end > limit:
+                raise self._damaged("an entry leaves its block")
+            key = key[:shared] + block[position:value_start]
+            self._count_key(len(key))
+            entries.append((key, block[value_start:value_end]))
+            position = value_end
+        return entries
+
+    def _count_key(self, size: int) -> None:
+        self._key_bytes += size
+        if size > _MAX_KEY_BYTES or self._key_bytes > _MAX_TOTAL_KEY_BYTES:
+            raise self._damaged("its keys are longer than any checkpoint's")

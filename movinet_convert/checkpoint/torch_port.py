@@ -1,0 +1,101 @@
+"""The layout of the first PyTorch port (Atze00/MoViNet-pytorch), weights version 3.
+
+``blocks.b0_l0.expand.conv_1.conv3d.weight`` in base models, ``…conv2d.weight`` in stream ones,
+whose second convolution, ``deep.conv_2``, is the temporal one.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from movinet_convert.checkpoint.names import Array, Change, Names, Weight, collect, unchanged
+from movinet_convert.checkpoint.naming import arch_of_containers
+from movinet_convert.checkpoint.object_paths import unknown_variable
+
+if TYPE_CHECKING:
+    from movinet_convert.checkpoint.names import TensorSource
+
+_NORM = {
+    "weight": "gamma",
+    "bias": "beta",
+    "running_mean": "moving_mean",
+    "running_var": "moving_variance",
+}
+_PARTS = {
+    "conv1": "stem/_stem",
+    "conv7": "head/_project",
+    "classifier.0": "classifier_head/_head",
+    "classifier.3": "classifier_head/_classifier",
+}
+_BLOCK_PARTS = {
+    "expand": "_expansion",
+    "deep": "_feature",
+    "project": "_projection",
+    "se.fc1": "_attention/_se_reduce",
+    "se.fc2": "_attention/_se_expand",
+    "res.0": "_skip/_projection",  # without a stride there is no pooling before it
+    "res.1": "_skip/_projection",
+}
+_BLOCK = re.compile(r"blocks\.b(?P<i>\d{1,2})_l(?P<j>\d{1,2})\.(?P<rest>.+)")
+_CONV = re.compile(
+    r"(?P<part>.+)\.conv_(?P<n>[12])\.(?P<kind>conv2d|conv3d|norm)"
+    r"\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
+)
+
+
+def names_of_torch_port(source: TensorSource) -> Names | None:
+    """The names of the port's state dict; None if it has no stem as the port calls it."""
+    if not any(name.startswith("conv1.conv_1.") for name in source.names):
+        return None
+    counters = {name for name in source.names if name.endswith(".num_batches_tracked")}
+    pairs: list[tuple[str, Weight]] = []
+    for name in source.names:
+        if name not in counters:
+            found = _canonical(name)
+            if found is None:
+                raise unknown_variable(name, source.where)
+            pairs.append((found[0], Weight(name, found[1])))
+    arch = arch_of_containers({name.partition("/")[0] for name, _ in pairs}, source.where)
+    ignored = dict.fromkeys(sorted(counters), "number of batches seen in training")
+    return Names("pytorch-port", arch, collect(pairs, source.where), ignored)
+
+
+def _canonical(name: str) -> tuple[str, Change] | None:
+    block = _BLOCK.fullmatch(name)
+    container = f"block{block['i']}_layer{block['j']}/" if block else ""
+    if block and block["rest"] == "alpha":
+        return f"{container}_mobile_bottleneck/_rezero/scale", unchanged
+    match = _CONV.fullmatch(block["rest"] if block else name)
+    part = (_BLOCK_PARTS if block else _PARTS).get(match["part"]) if match else None
+    if match is None or part is None:
+        return None
+    layer = f"{container}{part}"
+    suffix = "_temporal" if match["n"] == "2" else ""
+    leaf = match["leaf"]
+    if match["kind"] == "norm":
+        return f"{layer}/_batch_norm{suffix}/{_NORM[leaf]}", unchanged
+    nested = "_conv/" if match["kind"] == "conv2d" else ""
+    if leaf == "bias":
+        return f"{layer}/_conv{suffix}/{nested}bias", unchanged
+    if leaf != "weight":
+        return None
+    depthwise = bool(nested) and part == "_feature"
+    kernel = "depthwise_kernel" if depthwise else "kernel"
+    return f"{layer}/_conv{suffix}/{nested}{kernel}", _KERNEL[bool(nested), depthwise]
+
+
+def _permute(array: Array, axes: tuple[int, ...]) -> Array:
+    """As ``np.transpose``; an array of another rank is left for the mapping to refuse."""
+    return np.transpose(array, axes) if array.ndim == len(axes) else array
+
+
+# (2D, depthwise) -> from (out, in, …) to TensorFlow's order of axes
+_KERNEL: dict[tuple[bool, bool], Change] = {
+    (False, False): partial(_permute, axes=(2, 3, 4, 1, 0)),
+    (True, False): partial(_permute, axes=(2, 3, 1, 0)),
+    (True, True): partial(_permute, axes=(2, 3, 0, 1)),
+}

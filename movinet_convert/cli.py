@@ -1,0 +1,169 @@
+"""The command: reads options, calls the library, prints what it says."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from click.core import ParameterSource
+
+import movinet_convert
+from movinet_convert.commands import (
+    evaluate,
+    export,
+    fetch,
+    inspect,
+    listing,
+    predict,
+    report,
+    verify,
+)
+from movinet_convert.commands.options import doing, json_option, parity_options, reported, to_parity
+from movinet_convert.errors import UsageError
+from movinet_convert.variants import ARCHS, Activation, Gating, get_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from movinet_convert.sources import Source
+    from movinet_convert.variants import Variant
+
+EXAMPLES = """
+\b
+Examples:
+  movinet-convert --arch a2 --causal                   the release of A2 stream, checked
+  movinet-convert --arch a0 --checkpoint movinet_a0_base/
+  movinet-convert --arch a0 --causal --synthetic       no network needed
+  movinet-convert verify a2-stream
+"""
+STREAM_GATINGS = [gating for gating in get_args(Gating) if gating != "sigmoid"]
+DTYPES = ["float32", "float16", "bfloat16"]
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--arch", type=click.Choice(list(ARCHS)), help="Architecture; a checkpoint tells its own."
+)
+@click.option("--causal", is_flag=True, help="The stream model; without it, the base model.")
+@click.option("--checkpoint", metavar="PATH", help="A checkpoint of yours: folder, prefix or file.")
+@click.option(
+    "--synthetic", is_flag=True, help="Seeded weights, written on the spot by the official model."
+)
+@click.option(
+    "--gating",
+    type=click.Choice(STREAM_GATINGS),
+    help="Which hard sigmoid a stream model was trained with: keras (releases of 2021, TF-Hub) "
+    "or model-garden (tf-models-official 2.8 and later).",
+)
+@click.option(
+    "--legacy", is_flag=True, help="The checkpoint is an older stream model with 3D convolutions."
+)
+@click.option(
+    "--head-activation",
+    type=click.Choice(get_args(Activation)),
+    default="swish",
+    show_default=True,
+    help="Of the classifier's hidden layer; hard_swish if you trained A1-, A4- or T0-Stream with "
+    "the official configuration.",
+)
+@click.option(
+    "--num-classes",
+    type=click.IntRange(min=1),
+    help="Give a backbone that was saved without a classifier an untrained one.",
+)
+@click.option("--out", metavar="DIR", help="The store to write into.")
+@click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
+@parity_options
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
+@click.option("--source-root", metavar="URL_OR_DIR", help="A mirror of the released archives.")
+@click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
+@json_option
+@click.option("--debug", is_flag=True, help="Show where an error arose.")
+@click.version_option(movinet_convert.__version__, prog_name="movinet-convert")
+@click.pass_context
+def main(context: click.Context, /, **options: Any) -> None:
+    """Turn Google's TensorFlow MoViNet checkpoints into verified PyTorch weights.
+
+    Without a command: take a checkpoint (the release, unless told otherwise), convert it, compare
+    it with the official model and write it into a store.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if options["arch"] is None and not options["checkpoint"]:
+        if any(_is_given(context, option) for option in options):
+            raise click.UsageError("Missing option '--arch': one of " + ", ".join(ARCHS) + ".")
+        click.echo(context.get_help())
+        return
+    with reported(options["as_json"]):
+        _main_job(**options)
+
+
+def _is_given(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def _main_job(*, arch: str | None, causal: bool, as_json: bool, **options: Any) -> None:
+    from movinet_convert.convert import convert
+    from movinet_convert.render import conversion_json, print_conversion
+
+    if arch is None and causal:
+        raise UsageError("--causal confirms a variant together with --arch; give both or neither.")
+    variant = get_variant(f"{arch}-{'stream' if causal else 'base'}") if arch else None
+    if variant and options["gating"]:
+        variant.settings(options["gating"])  # refuses it before anything is downloaded or made
+    parity = None if options["no_verify"] else to_parity(options)
+    with _source(variant, options) as source, doing(f"Converting {source.name}"):
+        conversion = convert(
+            variant.name if variant else None,
+            source,
+            gating=options["gating"],
+            legacy=options["legacy"],
+            head_activation=options["head_activation"],
+            num_classes=options["num_classes"],
+            out=options["out"],
+            dtype=options["dtype"],
+            parity=parity,
+        )
+    if as_json:
+        click.echo(json.dumps(conversion_json(conversion)))
+    else:
+        print_conversion(conversion)
+
+
+@contextmanager
+def _source(variant: Variant | None, options: dict[str, Any]) -> Iterator[Source]:
+    from movinet_convert import sources
+
+    if options["checkpoint"] and options["synthetic"]:
+        raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
+    if options["checkpoint"] or variant is None:
+        yield sources.given(options["checkpoint"])
+    elif options["synthetic"]:
+        made = sources.synthetic(variant, options["seed"])
+        with doing("Making a synthetic checkpoint with the official model"):
+            source = made.__enter__()
+        try:
+            yield source
+        finally:
+            made.__exit__(None, None, None)
+    else:
+        yield fetch.fetched(variant, options)
+
+
+for command in (
+    verify.verify_command,
+    listing.list_command,
+    fetch.fetch_command,
+    inspect.inspect_command,
+    export.export_command,
+    predict.predict_command,
+    evaluate.evaluate_command,
+    report.report_command,
+):
+    main.add_command(command)

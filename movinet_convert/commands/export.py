@@ -1,0 +1,102 @@
+"""``movinet-convert export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from movinet_convert.commands.options import (
+    Size,
+    doing,
+    json_option,
+    reported,
+    weights_dir_option,
+)
+from movinet_convert.errors import UsageError
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+RUNTIME_FORMATS = ["torch-export", "onnx", "openvino", "executorch"]
+TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
+
+
+@click.command("export")
+@click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([*RUNTIME_FORMATS, *TENSORFLOW_FORMATS]),
+    required=True,
+    help="What to write; the last three go back to TensorFlow.",
+)
+@click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
+@click.option("--frames", type=click.IntRange(min=1), help="Frames of one call; 1 in a stream.")
+@click.option("--size", type=Size(), help="Height and width; the variant's own unless given.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]))
+@click.option("--quantize", type=click.Choice(["dynamic"]), help="Keep weights as 8-bit integers.")
+@weights_dir_option
+@json_option
+def export_command(
+    name: str, format_: str, out: str, weights_dir: str | None, as_json: bool, **options: Any
+) -> None:
+    """Write a converted network for another runtime, or back for TensorFlow.
+
+    Files for other runtimes are run there and compared before they are moved into place.
+
+    \b
+    Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
+    """
+    from movinet_convert.loader import load_converted
+
+    with reported(as_json):
+        model = load_converted(name, weights_dir=weights_dir)
+        with doing(f"Exporting {name} as {format_}"):
+            if format_ in RUNTIME_FORMATS:
+                result = _for_runtime(model, Path(out), format_, options)
+            else:
+                result = _for_tensorflow(model, Path(out), format_, options)
+        click.echo(json.dumps(result) if as_json else _sentence(result))
+
+
+def _for_runtime(
+    model: MoViNet, out: Path, format_: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    from movinet_convert.export import export_model
+
+    return export_model(model, out, format_, **options).as_json()
+
+
+def _for_tensorflow(
+    model: MoViNet, out: Path, format_: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    for option in ("dtype", "quantize", "frames"):
+        if options[option] is not None:
+            raise UsageError(f"--{option} is not for --format {format_}; leave it out.")
+    if format_ == "tf-checkpoint":
+        from movinet_convert.export.tf_checkpoint import export_checkpoint
+
+        path = export_checkpoint(model, out)
+    else:
+        from movinet_convert.export.tf_model import export_saved_model, export_tflite
+
+        if format_ == "saved-model":
+            path = export_saved_model(model, out)
+        else:
+            height, width = options["size"] or (model.variant.input.size,) * 2
+            path = export_tflite(model, out, height=height, width=width)
+    return {"path": str(path), "format": format_}
+
+
+def _sentence(result: dict[str, Any]) -> str:
+    text = f"Wrote {result['path']} ({result['format']})"
+    if "deviation" not in result:
+        return text
+    return (
+        f"{text}; over {result['frames_checked']} frames its logits are within "
+        f"{result['deviation']:.1e} of their deviation from the eager network's, and the top "
+        f"class agrees in {result['agreement']:.0%}"
+    )

@@ -1,0 +1,125 @@
+"""What the commands share: options, and how errors and waiting show."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from movinet_convert.errors import MovinetError, ParityError
+from movinet_convert.parity import report_json
+from movinet_convert.parity.options import DEFAULT_TOLERANCE, ParityOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    _SizeType = click.ParamType[tuple[int, int]]
+else:
+    _SizeType = click.ParamType
+
+INTERRUPTED = 130  # what a shell reports of a command stopped by Ctrl-C
+
+
+class Size(_SizeType):
+    """``HxW`` in pixels, such as 172x172."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not height x width in pixels, such as 172x172.", param, ctx)
+        return int(parts[0]), int(parts[1])
+
+
+def weights_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--weights-dir",
+        metavar="DIR",
+        help="The store; else $MOVINET_WEIGHTS_DIR, else the per-user data folder.",
+    )(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
+    )(command)
+
+
+def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how thoroughly to compare; see ``ParityOptions``."""
+    for option in (
+        click.option("--seed", default=0, show_default=True, help="Of the random clips."),
+        click.option(
+            "--clips",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Random clips a case.",
+        ),
+        click.option(
+            "--frames", type=click.IntRange(min=1), help="Frames of a clip in the comparison."
+        ),
+        click.option("--size", type=Size(), help="Height and width of a clip in the comparison."),
+        click.option(
+            "--tolerance",
+            type=click.FloatRange(min=0, min_open=True),
+            default=DEFAULT_TOLERANCE,
+            show_default=True,
+            help="Largest distance that passes, in deviations of the reference logits.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Turn an error into one sentence and its exit code; ``--debug`` shows where it arose."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Stopped; nothing was changed.", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if click.get_current_context().find_root().params.get("debug"):
+            raise
+        _print_error(error, as_json)
+        sys.exit(error.exit_code if isinstance(error, MovinetError) else 1)
+
+
+def _print_error(error: Exception, as_json: bool) -> None:
+    """One sentence on stderr, below the table of a comparison that failed."""
+    report = error.report if isinstance(error, ParityError) else None
+    text = str(error)
+    if not isinstance(error, MovinetError):
+        text = f"{type(error).__name__}: {error}. This was not foreseen; --debug shows where."
+    if as_json:
+        code = error.exit_code if isinstance(error, MovinetError) else 1
+        parity = report_json(report) if report is not None else None
+        click.echo(json.dumps({"error": text, "exit_code": code, "parity": parity}))
+    elif report is not None:
+        from movinet_convert.render import print_report
+
+        print_report(report)
+    click.echo(f"Error: {text}", err=True)
+
+
+def doing(what: str) -> AbstractContextManager[Any]:
+    """A spinner while something takes its time, on a terminal only."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
+
+
+def to_parity(options: dict[str, Any]) -> ParityOptions:
+    names = ("seed", "clips", "frames", "size", "tolerance")
+    return ParityOptions(**{name: options[name] for name in names})

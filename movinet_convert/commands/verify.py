@@ -1,0 +1,44 @@
+"""``movinet-convert verify``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from movinet_convert.commands.options import (
+    doing,
+    json_option,
+    parity_options,
+    reported,
+    to_parity,
+    weights_dir_option,
+)
+
+
+@click.command("verify")
+@click.argument("name", metavar="NAME|FILE")
+@weights_dir_option
+@parity_options
+@json_option
+def verify_command(name: str, weights_dir: str | None, as_json: bool, **options: Any) -> None:
+    """Compare converted weights with the official TensorFlow model.
+
+    \b
+    Example: movinet-convert verify a2-stream --clips 3
+    """
+    from movinet_convert.parity import report_json
+    from movinet_convert.render import print_report
+    from movinet_convert.verify import verify
+
+    with reported(as_json):
+        with doing(f"Comparing {name} with the official model"):
+            report = verify(name, weights_dir=weights_dir, parity=to_parity(options))
+        if as_json:
+            click.echo(json.dumps(report_json(report)))
+        else:
+            print_report(report)
+        if not report.passed:
+            sys.exit(1)

@@ -1,0 +1,62 @@
+"""The words for what went wrong.
+
+Every error of this package is a ``MovinetError`` whose text is one sentence a person can act on:
+what, where, what was expected, what to do. The command exits with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from movinet_convert.parity.result import ParityReport
+
+
+class MovinetError(Exception):
+    """Base of all errors raised on purpose; the work failed and nothing was written."""
+
+    exit_code = 1
+
+
+class UsageError(MovinetError, ValueError):
+    """The call itself is wrong: an unknown name, options that contradict each other."""
+
+    exit_code = 2
+
+
+class CheckpointError(MovinetError):
+    """A checkpoint cannot be read, or is not the MoViNet it was taken for."""
+
+
+class WeightsError(MovinetError):
+    """A converted file or its manifest is missing, damaged or does not fit."""
+
+
+class ParityError(MovinetError):
+    """The network does not compute what the official model computes; ``report`` says how far."""
+
+    def __init__(self, message: str, report: ParityReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class DownloadError(MovinetError):
+    """A release could not be fetched, or is not the file that was published."""
+
+
+class StateError(MovinetError, ValueError):
+    """A stream state does not fit the frames or the network it is used with."""
+
+
+class VideoError(MovinetError):
+    """A video cannot be read, or not be written."""
+
+
+class MissingExtraError(MovinetError, ImportError):
+    """A part of the tool needs a package that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the extra [{extra}]; install it with "
+            f"pip install 'movinet-convert[{extra}]'."
+        )

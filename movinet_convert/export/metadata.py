@@ -1,0 +1,45 @@
+"""What every exported file says about itself, as one JSON object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from movinet_convert.export.step import Program
+    from movinet_convert.model import MoViNet
+
+KEY = "movinet"
+
+
+def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> str:
+    """The variant, its settings, classes, and the inputs and outputs in order, as JSON.
+
+    States start as zeros; each output ``NAME.next`` is the next call's input ``NAME``.
+    """
+    variant = model.variant
+    return json.dumps(
+        {
+            "variant": variant.name,
+            "settings": asdict(model.settings),
+            "num_classes": model.num_classes,
+            "labels": list(labels) if labels is not None else None,
+            "input": {
+                "layout": "(B, 3, T, H, W)",
+                "range": [0.0, 1.0],
+                "colours": "RGB",
+                "fps": variant.input.fps,
+                "resize": variant.input.resize,
+                "size": list(program.example[0].shape[-2:]),
+            },
+            "inputs": [
+                {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)[6:]}
+                for name, tensor in zip(program.inputs, program.example, strict=True)
+            ],
+            "outputs": list(program.outputs),
+        },
+        sort_keys=True,
+    )

@@ -1,0 +1,97 @@
+"""``onnx``: for ONNX Runtime and everything else that reads ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from movinet_convert.errors import MissingExtraError
+from movinet_convert.export.metadata import KEY
+from movinet_convert.export.step import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from movinet_convert.export.runtime import Job, Run
+
+
+def write(job: Job, path: Path) -> dict[str, Any]:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch.onnx needs it
+    except ImportError as error:
+        raise MissingExtraError("Exporting to ONNX", "export") from error
+    program = torch.onnx.export(
+        trace(job.program),
+        dynamo=True,
+        input_names=list(job.program.inputs),
+        output_names=list(job.program.outputs),
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {KEY: job.metadata})
+    onnx.checker.check_model(proto)
+    if job.quantize is None:
+        onnx.save(proto, str(path))
+        return {"opset": proto.opset_import[0].version}
+    with tempfile.TemporaryDirectory() as folder:
+        full = Path(folder) / "full.onnx"
+        onnx.save(proto, str(full))
+        _quantize(job, full, path)
+    return {"opset": proto.opset_import[0].version}
+
+
+def _quantize(job: Job, full: Path, path: Path) -> None:
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise MissingExtraError("Quantizing ONNX files", "export") from error
+    if job.quantize == "dynamic":
+        quantization.quantize_dynamic(
+            full, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True
+        )
+        return
+    samples = _named(job)
+
+    class Samples(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Any] | None:
+            return next(samples, None)
+
+    quantization.quantize_static(full, path, Samples(), per_channel=True)
+
+
+def _named(job: Job) -> Iterator[dict[str, Any]]:
+    for inputs in job.samples:
+        yield {n: t.numpy() for n, t in zip(job.program.inputs, inputs, strict=True)}
+
+
+def open_file(path: Path, threads: int | None = None) -> Run:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("Running ONNX files", "export") from error
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [found.name for found in session.get_inputs()]
+
+    def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        arrays = {n: t.contiguous().numpy() for n, t in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+    return run
+
+
+def read_metadata(path: Path) -> str:
+    import onnx
+
+    properties = onnx.load(str(path), load_external_data=False).metadata_props
+    found: str = next(entry.value for entry in properties if entry.key == KEY)
+    return found

@@ -1,0 +1,93 @@
+"""What an exported file computes: flat, named tensors in, flat, named tensors out.
+
+A stream variant becomes one step: frames and every state in, logits and every state out. A base
+variant becomes clip in, logits out. Runtimes know no dataclasses, so the states are a list here,
+in the order and by the names of ``StreamState.tensors``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from movinet_convert.model.state import StreamState
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module to export, an example of its inputs, and their names."""
+
+    module: nn.Module
+    example: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    dynamic_frames: bool = False
+
+
+class Clip(nn.Module):
+    """(B, 3, T, H, W) -> logits (B, classes)."""
+
+    def __init__(self, model: MoViNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, clip: Tensor) -> Tensor:
+        logits: Tensor = self.model(clip)
+        return logits
+
+
+class Step(nn.Module):
+    """Frames and states -> logits and states, shaped as in ``StreamState``."""
+
+    def __init__(self, model: MoViNet, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        logits, state = self.model.stream(frames, unflatten(self.names, states))
+        return (logits, *(tensor for _, tensor in state.tensors()))
+
+
+def unflatten(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> StreamState:
+    """The inverse of ``StreamState.tensors``."""
+    of = dict(zip(names, tensors, strict=True))
+
+    def kind(suffix: str) -> dict[str, Tensor]:
+        return {n.removesuffix(suffix): t for n, t in of.items() if n.endswith(suffix)}
+
+    return StreamState(of["frame_count"], kind(".buffer"), kind(".pool"), of["head"])
+
+
+def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """A base variant, for clips of any number of frames where the format allows it."""
+    clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
+    return Program(Clip(model), (clip,), ("clip",), ("logits",), dynamic_frames=True)
+
+
+def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """A stream variant, for one video and ``frames`` frames a call."""
+    state = model.initial_state(1, *size)
+    names = tuple(name for name, _ in state.tensors())
+    clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
+    return Program(
+        Step(model, names),
+        (clip, *(tensor.contiguous() for _, tensor in state.tensors())),
+        ("frames", *names),
+        ("logits", *(f"{name}.next" for name in names)),
+    )
+
+
+def trace(program: Program) -> torch.export.ExportedProgram:
+    """The program as a graph, which every format starts from."""
+    dynamic = None
+    if program.dynamic_frames:
+        dynamic = ({2: torch.export.Dim("frames", min=2, max=1024)},)
+    with torch.no_grad():
+        return torch.export.export(program.module.eval(), program.example, dynamic_shapes=dynamic)

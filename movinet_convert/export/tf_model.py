@@ -1,0 +1,123 @@
+"""SavedModel and TFLite, made by the official exporter from a checkpoint that is written here.
+
+Source of the exporter: ``official/projects/movinet/tools/export_saved_model.py``. Needs the extra
+[tf].
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from movinet_convert.errors import UsageError
+from movinet_convert.export.tf_checkpoint import export_checkpoint
+from movinet_convert.parity.tf import TensorFlow, import_tensorflow
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+CHANNELS = 3
+
+
+def export_saved_model(
+    model: MoViNet,
+    folder: Path,
+    *,
+    batch: int | None = None,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Path:
+    """Write a SavedModel into ``folder``, as Google's exporter does; returns the folder.
+
+    Sizes left None stay open, and a stream model then also has a signature ``init_states``. Its
+    signature ``call`` takes ``image`` (B, T, H, W, 3) and the states, and returns ``logits`` and
+    the states to go on with. Raises UsageError where ``folder`` holds anything,
+    MissingExtraError without TensorFlow.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder; name a new one.")
+    modules = import_tensorflow("Exporting a SavedModel")
+    from official.projects.movinet.tools import export_saved_model as exporter
+
+    shape = (batch, frames, height, width, CHANNELS)
+    modules.keras.backend.reset_uids()
+    official = _official_model(modules, model, shape)
+    with tempfile.TemporaryDirectory(prefix="movinet-export-") as scratch:
+        prefix = export_checkpoint(model, Path(scratch) / "checkpoint")
+        # The exporter could restore it, but makes an optimizer first, which Keras since 2.11 then
+        # misses in the checkpoint, be it Google's own.
+        status = modules.tf.train.Checkpoint(model=official).restore(str(prefix))
+        status.assert_existing_objects_matched()
+    exporter.export_saved_model(
+        official,
+        shape,
+        str(folder),
+        causal=model.settings.causal,
+        bundle_input_init_states_fn=None in shape,
+    )
+    return folder
+
+
+def _official_model(modules: TensorFlow, model: MoViNet, shape: tuple[int | None, ...]) -> Any:
+    """The official model as ``build_and_export_saved_model`` builds it."""
+    settings = model.settings
+    gating: Any = {
+        "sigmoid": "sigmoid",
+        "keras": modules.keras.activations.hard_sigmoid,
+        "model-garden": "hard_sigmoid",
+    }[settings.gating]
+    # The plain swish: the other one has a gradient of its own, which SavedModels cannot hold.
+    plain = {"swish": "simple_swish"}
+    specs = modules.keras.layers.InputSpec(shape=shape)
+    backbone = modules.movinet.Movinet(
+        model_id=model.variant.arch,
+        causal=settings.causal,
+        use_positional_encoding=settings.positional_encoding,
+        conv_type=settings.conv_type,
+        se_type=settings.se_type,
+        input_specs=specs,
+        activation=plain.get(settings.activation, settings.activation),
+        gating_activation=gating,
+        use_sync_bn=False,
+        use_external_states=settings.causal,
+    )
+    official = modules.movinet_model.MovinetClassifier(
+        backbone,
+        num_classes=model.num_classes,
+        output_states=settings.causal,
+        input_specs={"image": specs},
+        activation=plain.get(settings.head_activation, settings.head_activation),
+    )
+    official.build([1 if n is None else n for n in shape])
+    return official
+
+
+def export_tflite(model: MoViNet, path: Path, *, height: int, width: int) -> Path:
+    """Write a float32 TFLite file that takes a stream frame by frame; returns the path.
+
+    Its signature takes ``image`` (1, 1, height, width, 3), RGB in [0, 1], and the states, zeros
+    for a video's first frame; it returns ``logits`` and the states for the next frame, under the
+    names they are taken by. Raises UsageError for a base model, whose depthwise 3D convolutions
+    TFLite does not have.
+    """
+    if not model.settings.causal:
+        raise UsageError(
+            f"{model.variant.name} has depthwise 3D convolutions, which TFLite does not; export "
+            f"{model.variant.arch}-stream, or --format saved-model."
+        )
+    tf = import_tensorflow("Exporting to TFLite").tf
+    with tempfile.TemporaryDirectory(prefix="movinet-tflite-") as scratch:
+        saved = export_saved_model(
+            model, Path(scratch) / "saved", batch=1, frames=1, height=height, width=width
+        )
+        content: bytes = tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,209 @@
+"""The manifest: which weights exist, where they came from, how well they agree.
+
+One schema serves two files. The catalogue at the repository's root lists the twelve releases; the
+manifest of a store lists the same and, under ``versions``, every file that was converted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pydantic
+import yaml
+
+from movinet_convert import strictyaml
+from movinet_convert.errors import WeightsError
+from movinet_convert.variants import (
+    RELEASES,
+    VARIANTS,
+    Accuracy,
+    Input,
+    Settings,
+    Variant,
+    list_variants,
+)
+from movinet_convert.weightfile import MAX_CLASSES, Dtype, first_fault
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANIFEST_NAME = "weights_manifest.yaml"
+SCHEMA_VERSION = 1
+# No separators, drives, streams or control characters of any system; not hidden, not an option.
+BARE_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+
+Sha256 = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+
+
+class _Entry(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class ReleaseSource(_Entry):
+    """Where Google published a checkpoint; digest and size where anyone has recorded them."""
+
+    url: str
+    sha256: Sha256 | None = None
+    bytes: int | None = pydantic.Field(default=None, gt=0)
+
+
+class ConvertedFrom(_Entry):
+    """What a converted file was made from.
+
+    ``digest`` is of the variables, whatever layout they lay in; ``archive_sha256`` of the archive,
+    where they came in one.
+    """
+
+    name: str
+    layout: str
+    digest: Sha256
+    archive_sha256: Sha256 | None = None
+
+
+class ParityFigures(_Entry):
+    """The largest distances over all cases and tensors, in deviations of the reference logits."""
+
+    tolerance: float
+    tf32_ours32: float
+    tf32_ours64: float
+    ours32_ours64: float
+
+
+class ConvertedVersion(_Entry):
+    """One converted file of a store."""
+
+    version: int = pydantic.Field(gt=0)
+    file: str
+    bytes: int = pydantic.Field(gt=0)
+    sha256: Sha256
+    dtype: Dtype
+    num_classes: int = pydantic.Field(gt=0, le=MAX_CLASSES)
+    settings: Settings
+    source: ConvertedFrom
+    converter: str
+    parity: ParityFigures | None = None
+
+    @pydantic.field_validator("file")
+    @classmethod
+    def _stays_in_the_store(cls, file: str) -> str:
+        if not BARE_FILE_NAME.fullmatch(file):
+            raise ValueError(
+                "must be a bare file name of letters, digits, '.', '_' and '-': files lie beside "
+                "the manifest"
+            )
+        return file
+
+
+class VariantEntry(_Entry):
+    """A variant: its release, what it computes, what it reads, how well it was published to do."""
+
+    source: ReleaseSource | None
+    settings: Settings
+    input: Input
+    accuracy: Accuracy
+    versions: tuple[ConvertedVersion, ...] = ()
+
+    @pydantic.field_validator("versions")
+    @classmethod
+    def _each_version_once(
+        cls, versions: tuple[ConvertedVersion, ...]
+    ) -> tuple[ConvertedVersion, ...]:
+        numbers = [version.version for version in versions]
+        if numbers != sorted(set(numbers)):
+            raise ValueError(f"versions must rise without repetition, got {numbers}")
+        return versions
+
+
+class Manifest(_Entry):
+    schema_version: Literal[1] = 1
+    variants: dict[str, VariantEntry]
+
+    @pydantic.field_validator("variants")
+    @classmethod
+    def _known_names(cls, variants: dict[str, VariantEntry]) -> dict[str, VariantEntry]:
+        for name in variants:
+            if name not in VARIANTS:
+                raise ValueError(f"{name!r} is not a MoViNet variant")
+        return variants
+
+    def versions(self, name: str) -> tuple[ConvertedVersion, ...]:
+        return self.variants[name].versions if name in self.variants else ()
+
+    def with_version(self, name: str, version: ConvertedVersion) -> Manifest:
+        """The manifest with one version added, or replaced if its number is there."""
+        entry = self.variants.get(name) or describe(VARIANTS[name])
+        others = [v for v in entry.versions if v.version != version.version]
+        ordered = tuple(sorted([*others, version], key=lambda v: v.version))
+        changed = entry.model_copy(update={"versions": ordered})
+        return self.model_copy(update={"variants": {**self.variants, name: changed}})
+
+
+def describe(variant: Variant) -> VariantEntry:
+    """The entry of a variant without converted files."""
+    source = None
+    if variant.source_url is not None:
+        release = RELEASES.get(variant.name)
+        source = ReleaseSource(
+            url=variant.source_url,
+            sha256=release.sha256 if release else None,
+            bytes=release.bytes if release else None,
+        )
+    return VariantEntry(
+        source=source,
+        settings=variant.settings(),
+        input=variant.input,
+        accuracy=variant.accuracy,
+    )
+
+
+def catalogue() -> Manifest:
+    """The twelve releases, nothing converted."""
+    return Manifest(variants={name: describe(VARIANTS[name]) for name in list_variants()})
+
+
+def dump(manifest: Manifest) -> str:
+    """The manifest as YAML, the same text for the same content."""
+    data = manifest.model_dump(mode="json")
+    for entry in data["variants"].values():
+        if not entry["versions"]:
+            del entry["versions"]
+    return yaml.safe_dump(data, sort_keys=False, width=100)
+
+
+def parse(text: str, where: str) -> Manifest:
+    """Read a manifest; WeightsError names the file, the line and the key of the first fault."""
+    try:
+        data = strictyaml.load(text)
+    except strictyaml.StrictYamlError as error:
+        raise WeightsError(
+            f"{where}, line {error.line} is not YAML that can be used ({error.problem}); "
+            "restore the file or delete it."
+        ) from None
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    if found != SCHEMA_VERSION or isinstance(found, bool):
+        raise WeightsError(
+            f"{where} has schema_version {repr(found)[:40]} where this version reads "
+            f"{SCHEMA_VERSION}; use the movinet-convert that wrote it, or another folder."
+        )
+    try:
+        return Manifest.model_validate(data)
+    except pydantic.ValidationError as error:
+        path = error.errors(include_url=False)[0]["loc"]
+        raise WeightsError(
+            f"{where}, line {strictyaml.line_of(text, path)}: {first_fault(error)}; "
+            "restore the file or convert into another folder."
+        ) from None
+
+
+def read(path: Path) -> Manifest:
+    """The manifest in a file."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(strictyaml.MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise WeightsError(f"{path} is not a text file; restore it or delete it.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse(text, str(path))

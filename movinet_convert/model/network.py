@@ -1,0 +1,203 @@
+"""MoViNet: stem, blocks, head and classifier, for whole clips and for streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from movinet_convert.errors import StateError, UsageError
+from movinet_convert.model.attention import running_sums
+from movinet_convert.model.block import Block
+from movinet_convert.model.layers import ACTIVATIONS, ConvNorm, Linear
+from movinet_convert.model.state import StreamState
+from movinet_convert.model.timeline import Timeline
+from movinet_convert.variants import KINETICS_600_CLASSES, STEM_KERNEL, STOCHASTIC_DEPTH_RATE
+
+if TYPE_CHECKING:
+    from movinet_convert.variants import Settings, Variant
+
+CHANNELS = 3
+
+
+class Stem(ConvNorm):
+    """The first convolution: takes frames in any memory layout, returns channels-last ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
+
+
+class Classifier(nn.Module):
+    """Pooled features (..., C) -> logits (..., classes): a hidden layer, dropout, a linear map."""
+
+    def __init__(self, inputs: int, hidden: int, classes: int, dropout: float, act: str) -> None:
+        super().__init__()
+        self.hidden = Linear(inputs, hidden)
+        self.output = Linear(hidden, classes)
+        self.activation = ACTIVATIONS[act]
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.hidden(x))
+        logits: Tensor = self.output(F.dropout(x, self.dropout, self.training))
+        return logits
+
+
+class MoViNet(nn.Module):
+    """A mobile video network (https://arxiv.org/abs/2103.11511).
+
+    ``model(clip)`` takes (B, 3, T, H, W), RGB in [0, 1], and returns logits (B, classes).
+    Stream variants also take a video in pieces: ``model.stream(frames, state)``.
+
+    ``dropout`` and ``stochastic_depth`` act in training only; the defaults are the authors'.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        settings: Settings | None = None,
+        num_classes: int = KINETICS_600_CLASSES,
+        *,
+        dropout: float | None = None,
+        stochastic_depth: float = STOCHASTIC_DEPTH_RATE,
+    ) -> None:
+        super().__init__()
+        self.variant = variant
+        self.settings = settings if settings is not None else variant.settings()
+        self.num_classes = num_classes
+        self.frozen: frozenset[str] = frozenset()  # parts that ``train()`` leaves in eval mode
+        spec = variant.spec
+        act = self.settings.activation
+        self.stem: nn.Module = Stem(CHANNELS, spec.stem, STEM_KERNEL[1:], stride=2, activation=act)
+        blocks = spec.blocks
+        self.blocks = nn.ModuleDict(
+            {
+                block.name: Block(block, self.settings, stochastic_depth * i / len(blocks))
+                for i, block in enumerate(blocks, 1)
+            }
+        )
+        self.head: nn.Module = ConvNorm(blocks[-1].outputs, spec.head, activation=act)
+        self.classifier = Classifier(
+            spec.head,
+            spec.classifier,
+            num_classes,
+            spec.dropout if dropout is None else dropout,
+            self.settings.head_activation,
+        )
+
+    def set_stochastic_depth(self, rate: float) -> None:
+        """Drop the residual branches of the last block with this probability, earlier ones less."""
+        blocks = list(self.blocks.values())
+        for i, block in enumerate(blocks, 1):
+            block.drop_rate = rate * i / len(blocks)  # type: ignore[assignment]
+
+    def train(self, mode: bool = True) -> MoViNet:
+        super().train(mode)
+        for part in self.frozen:
+            self.get_submodule(part).eval()
+        return self
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.classifier.output.weight.dtype
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits (B, classes) of whole clips (B, 3, T, H, W)."""
+        if self.settings.causal:
+            return self.stream(clip)[0]
+        x, timeline = self._to_frames(clip, None)
+        x = self.stem(x)
+        for block in self.blocks.values():
+            x, _, _ = block(x, timeline, None, None)
+        pooled = self._spatial_means(x, timeline).mean(dim=1)
+        logits: Tensor = self.classifier(pooled)
+        return logits
+
+    def stream(
+        self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
+    ) -> tuple[Tensor, StreamState]:
+        """Logits after the latest frames of some videos, and the state to go on with.
+
+        ``frames`` is (B, 3, t, H, W), t >= 1, and follows what ``state`` has seen; None starts a
+        video. The logits (B, classes) judge all frames so far, however they were cut into calls;
+        ``per_frame=True`` returns them after every frame, (B, t, classes).
+
+        Raises UsageError for a base variant, StateError where the state is of another batch,
+        frame size or network.
+        """
+        if not self.settings.causal:
+            raise UsageError(
+                f"{self.variant.name} reads whole clips and cannot stream; "
+                f"use model(clip), or the variant {self.variant.arch}-stream."
+            )
+        if state is not None:
+            self._check_state(state, frames)
+        seen = None if state is None else state.frame_count
+        x, timeline = self._to_frames(frames, seen)
+        x = self.stem(x)
+        buffers: dict[str, Tensor] = {}
+        pools: dict[str, Tensor] = {}
+        for name, block in self.blocks.items():
+            buffer, pool = (None, None) if state is None else state.of_block(name)
+            x, buffer, pools[name] = block(x, timeline, buffer, pool)
+            if buffer is not None:
+                buffers[name] = buffer
+        means = self._spatial_means(x, timeline)
+        sums = running_sums(means, None if state is None else state.head)
+        counts = timeline.counts()
+        averages = (sums / counts[..., None]).to(means.dtype)
+        logits: Tensor = self.classifier(averages if per_frame else averages[:, -1])
+        return logits, StreamState(counts[:, -1], buffers, pools, sums[:, -1])
+
+    def initial_state(self, batch: int, height: int, width: int) -> StreamState:
+        """The state before the first frame of ``batch`` videos of this size, all zeros.
+
+        Passing it equals passing None; it is there for exporters, compilers and batchers, which
+        want the same inputs at every call.
+        """
+        frames = torch.zeros(
+            batch,
+            CHANNELS,
+            1,
+            height,
+            width,
+            dtype=self.dtype,
+            device=self.classifier.output.weight.device,
+        )
+        with torch.no_grad():
+            _, state = self.stream(frames)
+        return state.map(torch.zeros_like)
+
+    def _to_frames(self, clip: Tensor, seen: Tensor | None) -> tuple[Tensor, Timeline]:
+        """(B, 3, T, H, W) -> (B * T, 3, H, W), and its timeline."""
+        if clip.dim() != 5 or clip.shape[1] != CHANNELS or 0 in clip.shape:
+            raise UsageError(
+                f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape "
+                f"{tuple(clip.shape)}."
+            )
+        if not clip.is_floating_point():
+            raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
+        batch, _, frames = clip.shape[:3]
+        if self.settings.causal and seen is None:
+            seen = torch.zeros(batch, dtype=torch.long, device=clip.device)
+        flat = clip.transpose(1, 2).flatten(0, 1).to(self.dtype)
+        return flat, Timeline(batch, frames, seen)
+
+    def _spatial_means(self, x: Tensor, timeline: Timeline) -> Tensor:
+        """The head's features, averaged over each frame: (B, T, C)."""
+        means: Tensor = self.head(x).mean(dim=(2, 3))
+        return means.reshape(timeline.batch, timeline.frames, -1)
+
+    def _check_state(self, state: StreamState, frames: Tensor) -> None:
+        if state.batch != frames.shape[0]:
+            raise StateError(
+                f"The state holds {state.batch} videos and the frames {frames.shape[0]}; "
+                "both need the same batch."
+            )
+        if state.pools.keys() != self.blocks.keys():
+            raise StateError(
+                f"The state has {len(state.pools)} blocks where {self.variant.name} has "
+                f"{len(self.blocks)}; a state goes on only with the model it came from."
+            )

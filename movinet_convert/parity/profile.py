@@ -1,0 +1,62 @@
+"""How rounding grows through a network, and logits side by side: what a report draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from movinet_convert.parity.cases import DEFAULT_FRAMES, DEFAULT_SIZE
+from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.compare import Trio
+from movinet_convert.parity.result import Distances
+from movinet_convert.parity.trace import activations
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from movinet_convert.model import MoViNet
+    from movinet_convert.parity.options import ParityOptions
+    from movinet_convert.parity.reference import Reference
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One clip through the official model and ours.
+
+    ``layers`` gives the distances after stem, blocks and head, each in deviations of that layer's
+    reference activations. ``tf32_logits`` and ``ours32_logits`` are (classes,) of the same clip.
+    """
+
+    layers: dict[str, Distances]
+    tf32_logits: NDArray[np.float32]
+    ours32_logits: NDArray[np.float32]
+
+
+def profile_model(model: MoViNet, reference: Reference, options: ParityOptions) -> Profile:
+    """Run one seeded clip; ``reference`` holds the weights that ``model`` is compared with."""
+    trio = Trio.of(model, reference)
+    frames, size = options.frames or DEFAULT_FRAMES, options.size or DEFAULT_SIZE
+    clip = random_clips(1, frames, *size, seed=options.seed)
+    ours32, ours64 = activations(trio.ours32, clip), activations(trio.ours64, clip)
+    layers = {
+        name: _distances(theirs, ours32[name], ours64[name])
+        for name, theirs in reference.endpoints(clip).items()
+    }
+    return Profile(layers, reference.logits(clip)[0], trio.ours32_logits(clip)[0])
+
+
+def _distances(
+    tf32: NDArray[np.float32], ours32: NDArray[np.float32], ours64: NDArray[np.float64]
+) -> Distances:
+    deviation = float(tf32.std(dtype=np.float64)) or 1.0
+    return Distances(
+        _furthest(tf32, ours32) / deviation,
+        _furthest(tf32, ours64) / deviation,
+        _furthest(ours32, ours64) / deviation,
+    )
+
+
+def _furthest(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    return float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())

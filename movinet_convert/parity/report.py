@@ -1,0 +1,60 @@
+"""A comparison as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from movinet_convert.parity.result import CaseResult, Distances, ParityReport
+
+
+def report_table(report: ParityReport) -> Group:
+    """The logits and the furthest state of every case, and the verdict below."""
+    table = Table(
+        title=f"{report.variant}, distances in deviations of the reference logits",
+        title_justify="left",
+    )
+    for heading in ("case", "clip", "tensor"):
+        table.add_column(heading, no_wrap=True)
+    for pair in ("TF32\nours32", "TF32\nours64", "ours32\nours64"):
+        table.add_column(pair, justify="right", no_wrap=True)
+    for case in report.cases:
+        table.add_row(case.name, _clip(case), "logits", *_cells(case.logits, report.tolerance))
+        if case.states is not None:
+            table.add_row("", "", "states", *_cells(case.states, report.tolerance))
+    return Group(table, _verdict(report))
+
+
+def _clip(case: CaseResult) -> str:
+    height, width = case.size
+    calls = f" in {len(case.chunks)}" if len(case.chunks) > 1 else ""
+    return f"{case.batch} x {sum(case.chunks)}{calls} x {height} x {width}"
+
+
+def _cells(distances: Distances, tolerance: float) -> tuple[Text, Text, Text]:
+    within = distances.tf32_ours32 <= tolerance
+    return (
+        Text(f"{distances.tf32_ours32:.1e}", style="green" if within else "bold red"),
+        Text(f"{distances.tf32_ours64:.1e}"),
+        Text(f"{distances.ours32_ours64:.1e}"),
+    )
+
+
+def _verdict(report: ParityReport) -> Text:
+    worst = report.worst
+    if not report.passed:
+        return Text(
+            f"FAILED: {worst.tf32_ours32:.2g} is beyond the tolerance {report.tolerance:g}; "
+            f"activations part at {report.parts_at}.",
+            style="bold red",
+        )
+    nearer = "at least as near" if report.nearer_than_reference else "not as near"
+    return Text(
+        f"Passed: at most {worst.tf32_ours32:.2g}, tolerance {report.tolerance:g}; "
+        f"ours32 is {nearer} to float64 as TF32.",
+        style="green",
+    )

@@ -1,0 +1,119 @@
+"""What a comparison found, as values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from movinet_convert.errors import ParityError
+from movinet_convert.manifest import ParityFigures
+
+if TYPE_CHECKING:
+    from movinet_convert.variants import Settings
+
+LOGITS = "logits"
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Largest absolute differences, in deviations of the reference logits or, for a state tensor
+    that deviates more than they do, in its own.
+
+    TF32 is the official model, ours32 and ours64 this package's network in float32 and float64.
+    """
+
+    tf32_ours32: float
+    tf32_ours64: float
+    ours32_ours64: float
+
+    @staticmethod
+    def largest(distances: list[Distances]) -> Distances:
+        """The largest of each kind; NaN, which is larger than any number, stays."""
+        return Distances(
+            *(
+                max(values, key=lambda value: math.inf if math.isnan(value) else value)
+                for values in zip(*(asdict(d).values() for d in distances), strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One case: ``deviation`` of its reference logits, and the distances of every tensor."""
+
+    name: str
+    batch: int
+    size: tuple[int, int]
+    chunks: tuple[int, ...]
+    deviation: float
+    tensors: dict[str, Distances]  # "logits", then the state as StreamState.tensors names it
+
+    @property
+    def logits(self) -> Distances:
+        return self.tensors[LOGITS]
+
+    @property
+    def states(self) -> Distances | None:
+        """The largest distances over the state tensors; None for a base variant."""
+        states = [d for name, d in self.tensors.items() if name != LOGITS]
+        return Distances.largest(states) if states else None
+
+    def beyond(self, tolerance: float) -> list[str]:
+        """Names of the tensors that are further from the reference than allowed."""
+        # Written so that NaN is beyond any tolerance.
+        return [n for n, d in self.tensors.items() if not d.tf32_ours32 <= tolerance]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """Every case of one comparison; ``parts_at`` names where activations part if it failed."""
+
+    variant: str
+    settings: Settings
+    num_classes: int
+    seed: int
+    clips: int
+    tolerance: float
+    cases: tuple[CaseResult, ...]
+    parts_at: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        return not any(case.beyond(self.tolerance) for case in self.cases)
+
+    @property
+    def worst(self) -> Distances:
+        """The largest distances over all cases and tensors."""
+        return Distances.largest([d for case in self.cases for d in case.tensors.values()])
+
+    @property
+    def nearer_than_reference(self) -> bool:
+        """Whether ours32 is at least as near to ours64 as TF32 is, at their worst."""
+        return self.worst.ours32_ours64 <= self.worst.tf32_ours64
+
+    def figures(self) -> ParityFigures:
+        """What the manifest keeps of it."""
+        return ParityFigures(tolerance=self.tolerance, **asdict(self.worst))
+
+    def raise_for_failure(self) -> None:
+        """ParityError that names case, tensor, distance and block, unless all is within."""
+        for case in self.cases:
+            for name in case.beyond(self.tolerance):
+                raise ParityError(
+                    f"{self.variant} does not compute what the official model computes: in the "
+                    f"case '{case.name}' {name} is {case.tensors[name].tf32_ours32:.2g} of the "
+                    f"logit deviation away, {self.tolerance:g} is allowed; activations part at "
+                    f"{self.parts_at}. If the checkpoint is a stream model, check its gating.",
+                    self,
+                )
+
+
+def report_json(report: ParityReport) -> dict[str, Any]:
+    """The whole report as JSON's types, verdicts included."""
+    return {
+        **asdict(report),
+        "passed": report.passed,
+        "nearer_than_reference": report.nearer_than_reference,
+        "worst": asdict(report.worst),
+    }

@@ -1,0 +1,147 @@
+"""Seeded weights that behave like trained ones, for every variant, without a download.
+
+Kernels, scales and norms are drawn by variable name; the moving statistics of the norms and the
+classifier's biases are then measured on a few random images that run through the network, as
+training would have left them. Without that, a random deep network answers the same to every clip.
+
+Every machine gets the same bytes: only the raw bits of PCG64 and correctly rounded operations
+(+, -, *, /, sqrt) in a fixed order are used, and neither TensorFlow's generators nor BLAS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from movinet_convert.parity.calibration import calibrate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from movinet_convert.variants import Variant
+
+REZERO = (1.6, 2.5)  # as in a trained A0 stream
+ENCODING_REZERO = (0.1, 0.3)  # beside pooled activations of about 0.3
+GAMMA = (0.7, 1.3)
+BETA_DEVIATION = 0.3
+BIAS_DEVIATION = 0.3
+MOVING_MEAN_DEVIATION = 0.2  # of the measured deviation, around the measured mean
+MOVING_VARIANCE = (
+    2.5,
+    5.0,
+)  # of the measured variance; other clips stay tame
+
+# Activations of a deep random network grow without bound where its blocks add much to the residual
+# stream, so they add little: times ReZero, under a tenth of what a skip projection brings.
+PROJECTION_GAMMA = (0.04, 0.1)
+PROJECTION_BETA_DEVIATION = 0.1
+SKIP_VARIANCE = (0.8, 1.2)
+
+# Deviation of a kernel's values times the square root of its inputs. A norm undoes the scale of
+# the kernel before it; the others are chosen so that gates spread and logits deviate by 2 to 6.
+KERNEL_GAIN = {"_se_reduce": 2.0, "_se_expand": 3.0, "_head": 2.0, "_classifier": 12.0}
+# All other taps of a depthwise kernel together, beside the tap of one at the pixel itself: so
+# neither the padding of small frames nor the empty past of a video's start weighs much.
+NEIGHBOURS_GAIN = 0.3
+PAST_GAIN = 0.15
+
+IMAGES = 12
+IMAGE_SIZE = 80
+
+
+def synthetic_variables(
+    variant: Variant, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Return a float32 array of each shape, by canonical TF path."""
+    drawn = {name: _draw(name, shape, seed) for name, shape in shapes.items()}
+    return calibrate(variant, drawn, _images(seed))
+
+
+def _images(seed: int) -> NDArray[np.float64]:
+    """Images (N, H, W, 3) in [0, 1]: a colour, large patches and small ones, in full contrast."""
+    layers = [
+        _Random(f"images/{cells}", (IMAGES, cells, cells, 3), seed)
+        .uniform(0.0, 1.0)
+        .repeat(IMAGE_SIZE // cells, axis=1)
+        .repeat(IMAGE_SIZE // cells, axis=2)
+        for cells in (1, 4, 16)
+    ]
+    return np.clip(layers[0] + layers[1] + layers[2] - 1.0, 0.0, 1.0)
+
+
+def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """The values of one variable; moving statistics relative to what calibration will measure."""
+    random = _Random(name, shape, seed)
+    owner, kind = name.rsplit("/", 1)
+    if kind in ("kernel", "depthwise_kernel"):
+        values = _kernel(random, owner, shape)
+    elif kind == "gamma":
+        values = random.uniform(*(PROJECTION_GAMMA if _ends_block(owner) else GAMMA))
+    elif kind == "moving_variance":
+        values = random.uniform(*(SKIP_VARIANCE if "/_skip/" in owner else MOVING_VARIANCE))
+    elif kind == "moving_mean":
+        values = random.normal(MOVING_MEAN_DEVIATION)
+    elif kind == "beta" and _ends_block(owner):
+        values = random.normal(PROJECTION_BETA_DEVIATION)
+    elif kind == "beta":
+        values = random.normal(BETA_DEVIATION)
+    elif kind == "bias":
+        values = random.normal(BIAS_DEVIATION)
+    elif owner.endswith("_pos_encoding/_rezero"):
+        values = random.signed(*ENCODING_REZERO)
+    else:
+        values = random.signed(*REZERO)
+    return values.astype(np.float32)
+
+
+def _ends_block(owner: str) -> bool:
+    return owner.split("/")[1] == "_projection"
+
+
+def _kernel(random: _Random, owner: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if owner.split("/")[1] == "_feature":
+        return _depthwise_kernel(random, owner, shape)
+    gain = next((g for layer, g in KERNEL_GAIN.items() if f"/{layer}/" in owner), 1.0)
+    return random.normal(gain / math.sqrt(math.prod(shape[:-1])))
+
+
+def _depthwise_kernel(random: _Random, owner: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """(..., C, 1) or (..., 1, C): near one at the pixel itself, small around it."""
+    taps = shape[:-2]
+    own = tuple(size // 2 for size in taps)
+    if "_conv_temporal" in owner:
+        own = (taps[0] - 1, 0)  # causal: the current frame comes last
+    gain = PAST_GAIN if "_conv_temporal" in owner else NEIGHBOURS_GAIN
+    kernel = random.normal(gain / math.sqrt(math.prod(taps) - 1))
+    kernel[own] += 1.0
+    return kernel
+
+
+class _Random:
+    """Random arrays of one shape, from a generator seeded by a variable's name."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], seed: int) -> None:
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        self._bits = np.random.PCG64(int.from_bytes(digest, "big"))
+        self._shape = shape
+
+    def uniform(self, low: float, high: float) -> NDArray[np.float64]:
+        return low + (high - low) * self._unit()
+
+    def signed(self, low: float, high: float) -> NDArray[np.float64]:
+        sign = np.where(self._unit() < 0.5, -1.0, 1.0).astype(np.float64)
+        return sign * self.uniform(low, high)
+
+    def normal(self, deviation: float) -> NDArray[np.float64]:
+        """A sum of four uniforms: near enough to normal, and free of libm's logarithm."""
+        total = self._unit() + self._unit() + self._unit() + self._unit()
+        return (total - 2.0) * (deviation * math.sqrt(3.0))
+
+    def _unit(self) -> NDArray[np.float64]:
+        raw = np.asarray(self._bits.random_raw(math.prod(self._shape)), np.uint64)
+        return (raw >> np.uint64(11)).astype(np.float64).reshape(self._shape) * 2.0**-53

@@ -1,0 +1,49 @@
+"""Several processes that share one job, started by torchrun; or just this one."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch.distributed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# One process may be done long before the last.
+PATIENCE = datetime.timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process is number ``rank`` of ``size``."""
+
+    rank: int = 0
+    size: int = 1
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+def rank() -> int:
+    """The number that torchrun gave this process; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def group() -> Iterator[Group]:
+    """The processes that torchrun started together, connected by gloo."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group()
+        return
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,120 @@
+"""Which network a checkpoint is for: what it says of itself, and what only the user can know.
+
+Architecture, mode, kinds of convolution and squeeze-excitation, positional encoding and the class
+count are read; a name that the user gives can only confirm them. Three things cannot be read: the
+gating of a stream model, whether 3D weights belong to a base model or to an older, causal one, and
+the activation of the classifier's hidden layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from movinet_convert.checkpoint.identify import Identity, identify
+from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.variants import Activation, Gating, Settings, Variant, get_variant
+
+if TYPE_CHECKING:
+    from movinet_convert.checkpoint import Checkpoint
+    from movinet_convert.sources import Source
+
+GATING_ADVICE = (
+    "nothing in a checkpoint tells which hard sigmoid its stream model was trained with. Pass "
+    "--gating keras for Google's releases of 2021, TF-Hub models and training with "
+    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later"
+)
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """The network of a checkpoint; ``num_classes`` is None for a backbone without classifier."""
+
+    variant: Variant
+    settings: Settings
+    num_classes: int | None
+
+
+def recognise(
+    checkpoint: Checkpoint,
+    source: Source,
+    *,
+    name: str | None = None,
+    gating: Gating | None = None,
+    legacy: bool = False,
+    head_activation: Activation = "swish",
+) -> Recognised:
+    """Read what ``checkpoint`` is and compare it with what the user says it is.
+
+    Raises CheckpointError where they contradict each other, UsageError where a choice is missing.
+    """
+    identity = identify(checkpoint)
+    asked = get_variant(name) if name is not None else None
+    legacy = legacy or (identity.conv_type == "3d" and identity.causal is True)
+    if legacy and identity.conv_type != "3d":
+        raise CheckpointError(
+            f"{checkpoint.source} has (2+1)D convolutions, and legacy stream models have 3D ones; "
+            "convert it without --legacy."
+        )
+    found = Variant(identity.arch, "stream" if identity.causal or legacy else "base")
+    if asked is not None and asked != found:
+        raise CheckpointError(_contradiction(checkpoint, identity, asked, found))
+    if legacy:
+        settings = _legacy_settings(identity, gating)
+    else:
+        settings = found.settings(_gating(found, source, gating))
+        _check_settings(checkpoint, identity, settings, found)
+    settings = dataclasses.replace(settings, head_activation=head_activation)
+    return Recognised(found, settings, identity.classes)
+
+
+def _contradiction(
+    checkpoint: Checkpoint, identity: Identity, asked: Variant, found: Variant
+) -> str:
+    causal = " --causal" if found.causal else ""
+    advice = f"convert it with --arch {found.arch}{causal}"
+    if asked == Variant(identity.arch, "stream") and identity.may_be_legacy:
+        advice += ", or with --causal --legacy if it is one of the older 3D stream models"
+    return f"{checkpoint.source} looks like {found.name}, not {asked.name}; {advice}."
+
+
+def _gating(variant: Variant, source: Source, chosen: Gating | None) -> Gating | None:
+    if chosen is None and variant.causal and not source.is_of_google:
+        raise UsageError(f"{source.path} is of {variant.name} and needs a gating: {GATING_ADVICE}.")
+    return chosen
+
+
+def _legacy_settings(identity: Identity, gating: Gating | None) -> Settings:
+    if gating not in (None, "sigmoid"):
+        raise UsageError(
+            f"Legacy stream models gate with a sigmoid, not with {gating!r}; leave --gating out."
+        )
+    return Settings(
+        causal=True,
+        conv_type="3d",
+        se_type=identity.se_type,
+        activation="swish",
+        gating="sigmoid",
+        positional_encoding=identity.positional_encoding,
+    )
+
+
+def _check_settings(
+    checkpoint: Checkpoint, identity: Identity, settings: Settings, variant: Variant
+) -> None:
+    """Refuse a network of no known settings, rather than convert it into another one."""
+    found = (identity.conv_type, identity.se_type)
+    expected = (settings.conv_type, settings.se_type)
+    if found != expected:
+        raise CheckpointError(
+            f"{checkpoint.source} has {found[0]} convolutions and {found[1]} squeeze-excitation "
+            f"where {variant.name} has {expected[0]} and {expected[1]}; no MoViNet was released "
+            "with these settings, and it cannot be converted."
+        )
+    if identity.positional_encoding != settings.positional_encoding:
+        has = "has" if identity.positional_encoding else "lacks"
+        raise CheckpointError(
+            f"{checkpoint.source} {has} the positional encoding, unlike the released "
+            f"{variant.name}; it is incomplete, or was trained with other settings."
+        )

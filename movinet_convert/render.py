@@ -1,0 +1,96 @@
+"""What the command prints: tables and sentences for people, objects for programs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from rich.table import Table
+
+from movinet_convert.parity import report_json
+from movinet_convert.parity.report import report_table
+from movinet_convert.store import Store
+from movinet_convert.variants import ACCURACIES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from movinet_convert.convert import Conversion
+    from movinet_convert.manifest import Manifest
+    from movinet_convert.parity import ParityReport
+
+MEGABYTE = 1e6
+
+
+def conversion_json(conversion: Conversion) -> dict[str, Any]:
+    converted, stored = conversion.converted, conversion.stored
+    return {
+        "variant": converted.variant.name,
+        "path": str(stored.path),
+        "created": stored.created,
+        **stored.entry.model_dump(mode="json", exclude={"parity"}),
+        "drawn": list(converted.drawn),
+        "ignored": dict(converted.checkpoint.ignored),
+        "parity": report_json(conversion.report) if conversion.report else None,
+    }
+
+
+def print_conversion(conversion: Conversion) -> None:
+    converted, stored = conversion.converted, conversion.stored
+    entry = stored.entry
+    click.echo(
+        f"{converted.variant.name} from {entry.source.name} ({entry.source.layout} layout), "
+        f"gating {entry.settings.gating}, {entry.num_classes} classes"
+    )
+    for name, reason in converted.checkpoint.ignored.items():
+        click.echo(f"  left out: {name} ({reason})")
+    if converted.drawn:
+        click.echo("  Warning: the checkpoint has no classifier; an untrained one was drawn.")
+    if conversion.report:
+        print_report(conversion.report)
+    else:
+        click.echo("Not compared with the official model (--no-verify).")
+    size = f"{entry.bytes / MEGABYTE:.1f} MB"
+    if stored.created:
+        click.echo(f"Wrote {stored.path} ({size}, sha256 {entry.sha256})")
+    else:
+        click.echo(f"Unchanged: {stored.path} ({size}, sha256 {entry.sha256})")
+
+
+def print_report(report: ParityReport) -> None:
+    Console().print(report_table(report))
+
+
+def print_store(store: Store, manifest: Manifest) -> None:
+    table = Table(title=str(store.folder), title_justify="left")
+    for heading in ("variant", "clip", "fps", "top-1", "top-5", "converted"):
+        table.add_column(heading, no_wrap=heading != "converted")
+    for name, entry in manifest.variants.items():
+        clip = f"{entry.input.frames} x {entry.input.size}²"
+        accuracy = ACCURACIES[name]
+        top5 = "" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
+        versions = ", ".join(f"v{v.version} ({v.settings.gating})" for v in entry.versions)
+        table.add_row(
+            name, clip, f"{entry.input.fps:g}", f"{accuracy.top1:.2f}", top5, versions or "-"
+        )
+    Console().print(table)
+
+
+@contextmanager
+def download_progress(name: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A progress bar for one download, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+
+        def show(received: int, total: int | None) -> None:
+            bar.update(task, completed=received, total=total)
+
+        yield show

@@ -1,0 +1,74 @@
+"""How predictions show on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from movinet_convert.predict import Guess
+
+BAR_CELLS = 30
+
+
+def print_guesses(heading: str, seconds: float, guesses: Sequence[Guess]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    for guess in guesses:
+        bar = "█" * round(guess.probability * BAR_CELLS)
+        table.add_row(f"{guess.probability:.1%}", escape(guess.label), f"[cyan]{bar}[/]")
+    console = Console()
+    console.print(f"[bold]{escape(heading)}[/]  {seconds:.1f} s", highlight=False)
+    console.print(table)
+
+
+@contextmanager
+def video_progress(what: str, seconds: float | None) -> Iterator[Callable[[float, str], None]]:
+    """A bar over the seconds of a video, or a pulse where its end is not known.
+
+    On a terminal only. What it yields takes the time reached and a word on what is seen there.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _time, _seen: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f} s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[seen]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what), total=seconds, seen="")
+
+        def show(time: float, seen: str) -> None:
+            bar.update(task, completed=time, seen=escape(seen))
+
+        yield show
+
+
+@contextmanager
+def count_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over a number of videos, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(what), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

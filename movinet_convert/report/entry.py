@@ -1,0 +1,167 @@
+"""What a report says of one converted file, as a value that can be kept as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+import movinet_convert
+from movinet_convert.export.tf_checkpoint import tf_variables
+from movinet_convert.loader import load_file, locate
+from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
+from movinet_convert.parity import ParityOptions
+from movinet_convert.parity.result import Distances
+from movinet_convert.store import Store
+from movinet_convert.variants import ACCURACIES, Accuracy, Input, Settings
+from movinet_convert.weightfile import file_sha256
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from movinet_convert.model import MoViNet
+    from movinet_convert.parity import ParityReport
+    from movinet_convert.parity.profile import Profile
+
+LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")
+DEFAULT_PARITY = ParityOptions()
+
+
+class _Value(pydantic.BaseModel):
+    # A distance may be infinite or not a number, which JSON writes as words.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class CaseRow(_Value):
+    """One case: its name, its clip in words, the distances of logits and furthest state."""
+
+    name: str
+    batch: int
+    size: tuple[int, int]
+    chunks: tuple[int, ...]
+    logits: Distances
+    states: Distances | None
+
+
+class Entry(_Value):
+    """One file: the verdict, the figures behind it, and what it was made from with what."""
+
+    variant: str
+    passed: bool
+    nearer_than_reference: bool
+    tolerance: float
+    worst: Distances
+    parts_at: str | None
+    seed: int
+    clips: int
+    cases: tuple[CaseRow, ...]
+    layers: dict[str, Distances]
+    tf32_logits: tuple[float, ...]
+    ours32_logits: tuple[float, ...]
+    settings: Settings
+    input: Input
+    accuracy: Accuracy
+    num_classes: int
+    file: str
+    bytes: int
+    sha256: str
+    dtype: str
+    source: ConvertedFrom | None
+    versions: dict[str, str]
+    made: datetime
+
+
+def examine(
+    name: str | os.PathLike[str],
+    *,
+    weights_dir: str | os.PathLike[str] | None = None,
+    parity: ParityOptions = DEFAULT_PARITY,
+) -> Entry:
+    """Compare a converted variant or file with the official model, layer by layer too.
+
+    Raises as ``verify`` does.
+    """
+    located = locate(name, weights_dir=weights_dir)
+    model = load_file(located)
+    return entry_of(located.path, model, *compare(model, tf_variables(model), parity))
+
+
+def compare(
+    model: MoViNet, variables: Mapping[str, NDArray[Any]], parity: ParityOptions
+) -> tuple[ParityReport, Profile]:
+    """The comparison and its profile, with one official model for both."""
+    from movinet_convert.parity import verify_model
+    from movinet_convert.parity.profile import profile_model
+    from movinet_convert.parity.reference import Reference
+
+    reference = Reference(model.variant, model.settings, model.num_classes)
+    options = dataclasses.asdict(parity)
+    report = verify_model(model, variables, reference=reference, **options)
+    return report, profile_model(model, reference, parity)
+
+
+def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile) -> Entry:
+    """What a report says of the file at ``path``, which holds the weights of ``model``."""
+    listed = Store(path.parent).listed(path)
+    return Entry(
+        variant=report.variant,
+        passed=report.passed,
+        nearer_than_reference=report.nearer_than_reference,
+        tolerance=report.tolerance,
+        worst=report.worst,
+        parts_at=report.parts_at,
+        seed=report.seed,
+        clips=report.clips,
+        cases=tuple(
+            CaseRow(
+                name=case.name,
+                batch=case.batch,
+                size=case.size,
+                chunks=case.chunks,
+                logits=case.logits,
+                states=case.states,
+            )
+            for case in report.cases
+        ),
+        layers=profile.layers,
+        tf32_logits=tuple(profile.tf32_logits.tolist()),
+        ours32_logits=tuple(profile.ours32_logits.tolist()),
+        settings=model.settings,
+        input=model.variant.input,
+        accuracy=ACCURACIES[model.variant.name],
+        num_classes=model.num_classes,
+        file=path.name,
+        bytes=path.stat().st_size,
+        sha256=listed.sha256 if listed else file_sha256(path),
+        dtype=str(model.dtype).removeprefix("torch."),
+        source=_source(listed),
+        versions=versions(),
+        made=datetime.now(timezone.utc).replace(microsecond=0),
+    )
+
+
+def _source(listed: ConvertedVersion | None) -> ConvertedFrom | None:
+    return listed.source if listed else None
+
+
+def versions() -> dict[str, str]:
+    """What a comparison was made with."""
+    found = {
+        "movinet-convert": movinet_convert.__version__,
+        "Python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+    for library in LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

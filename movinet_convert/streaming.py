@@ -1,0 +1,133 @@
+"""Many videos at once: independent streams that share a batch.
+
+A frame of one video leaves a processor half idle; the frames of sixteen fill it. A
+``StreamBatch`` runs the next frames of any of its videos as one batch; videos join and leave at
+any time, and a video that has no frame ready waits.
+
+Videos are independent of each other: what a neighbour shows, NaN included, changes no bit of a
+video's logits. How *many* there are may change the last bits, since matrix products are cut
+differently for other batch sizes; against a video run alone the logits agree to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from movinet_convert.errors import StateError, UsageError
+from movinet_convert.model.state import StreamState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from movinet_convert.model import MoViNet
+
+Key = TypeVar("Key")
+
+
+class StreamBatch(Generic[Key]):
+    """Streams of one model and one frame size, each known by a key of your choice.
+
+        batch = StreamBatch(fuse(model))
+        batch.join("door")
+        logits = batch.step({"door": frame})["door"]  # frame (3, H, W), logits (classes,)
+        state = batch.leave("door")                   # to go on later: batch.join("door", state)
+
+    Gradients are not tracked. Raises UsageError for a base variant.
+    """
+
+    def __init__(self, model: MoViNet, size: tuple[int, int] | None = None) -> None:
+        if not model.settings.causal:
+            raise UsageError(
+                f"{model.variant.name} reads whole clips and cannot stream; "
+                f"use {model.variant.arch}-stream."
+            )
+        self.model = model
+        self.size = size or (model.variant.input.size,) * 2
+        self._keys: list[Key] = []
+        self._state: StreamState | None = None
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The videos in the batch, in the order in which they joined."""
+        return tuple(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def join(self, key: Key, state: StreamState | None = None) -> None:
+        """Add a video, at its beginning or with the ``state`` (batch of one) it left with.
+
+        Raises UsageError if the key is taken, StateError if the state is of another kind.
+        """
+        if key in self._keys:
+            raise UsageError(f"Stream {key!r} is in the batch already; leave() it first.")
+        if state is None:
+            state = self.model.initial_state(1, *self.size)
+        elif state.batch != 1:
+            raise StateError(f"A joining state holds one video; this one holds {state.batch}.")
+        old = self._state
+        self._state = state if old is None else StreamState.stack([old, state])
+        self._keys.append(key)
+
+    def leave(self, key: Key) -> StreamState:
+        """Take a video out; returns its state, with which it can join again, here or elsewhere."""
+        index = self._index(key)
+        state = self._joined()
+        rest = [i for i in range(len(self._keys)) if i != index]
+        self._state = state.select(rest) if rest else None
+        self._keys.pop(index)
+        return state.select([index])
+
+    def reset(self, key: Key) -> None:
+        """Begin a video anew, as after a cut."""
+        forgotten = torch.zeros(len(self._keys), dtype=torch.bool)
+        forgotten[self._index(key)] = True
+        self._state = self._joined().reset(forgotten)
+
+    @torch.no_grad()
+    def step(self, frames: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+        """Run the next frame (3, H, W), or frames (3, t, H, W), of some of the videos.
+
+        Returns the logits (classes,) of each after its latest frame. All must have the same shape;
+        videos without a frame keep their state.
+        """
+        if not frames:
+            return {}
+        keys = list(frames)
+        indices = [self._index(key) for key in keys]
+        clip = torch.stack([self._clip(frames[key]) for key in keys])
+        state = self._joined()
+        everyone = indices == list(range(len(self._keys)))
+        logits, after = self.model.stream(clip, state if everyone else state.select(indices))
+        self._state = after if everyone else _replaced(state, after, indices)
+        return dict(zip(keys, logits, strict=True))
+
+    def _clip(self, frames: Tensor) -> Tensor:
+        clip = frames[:, None] if frames.dim() == 3 else frames
+        if clip.shape[-2:] != self.size:
+            raise UsageError(
+                f"Frames of this batch are {self.size[0]} x {self.size[1]}; "
+                f"got {tuple(frames.shape)}: resize them, or use a batch of that size."
+            )
+        return clip
+
+    def _index(self, key: Key) -> int:
+        try:
+            return self._keys.index(key)
+        except ValueError:
+            raise UsageError(f"There is no stream {key!r} in the batch; join() it first.") from None
+
+    def _joined(self) -> StreamState:
+        assert self._state is not None
+        return self._state
+
+
+def _replaced(state: StreamState, part: StreamState, indices: Sequence[int]) -> StreamState:
+    """``state`` with the videos at ``indices`` taken from ``part``."""
+    source = list(range(state.batch))
+    for place, index in enumerate(indices):
+        source[index] = state.batch + place
+    return StreamState.stack([state, part]).select(source)

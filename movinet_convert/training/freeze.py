@@ -1,0 +1,31 @@
+"""Training the classifier alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+BACKBONE = frozenset({"stem", "blocks", "head"})
+
+
+def freeze_backbone(model: MoViNet) -> MoViNet:
+    """Let only the classifier (its hidden and its last layer) learn; returns the model.
+
+    The backbone gets no gradients and stays in eval mode through ``model.train()``: its moving
+    statistics stand still and stochastic depth is off, as Keras does with ``trainable = False``.
+    """
+    return _set_frozen(model, BACKBONE)
+
+
+def unfreeze_backbone(model: MoViNet) -> MoViNet:
+    """Let every part learn again; returns the model."""
+    return _set_frozen(model, frozenset())
+
+
+def _set_frozen(model: MoViNet, parts: frozenset[str]) -> MoViNet:
+    model.frozen = parts
+    for name, child in model.named_children():
+        child.requires_grad_(name not in parts)
+    return model.train(model.training)

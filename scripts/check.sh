@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Everything that must pass, the same for a person and for CI.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+# A file stays with one process, so that what its tests share is made once.
+.venv/bin/python -m pytest -n logical --dist loadfile "$@"

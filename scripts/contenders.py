@@ -1,0 +1,155 @@
+"""What the benchmark compares: forms of ours, and what people would use instead.
+
+A contender is a function of no arguments that does one unit of work, a frame with its states in
+and out or a clip, and keeps its states from call to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from movinet_convert.export import FORMATS, export_model
+from movinet_convert.mapping import links, map_variables
+from movinet_convert.model import MoViNet, create_model
+from movinet_convert.model.fuse import fuse
+from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.synthetic import synthetic_variables
+
+Work = Callable[[], object]
+
+
+def synthetic_pair(name: str) -> tuple[MoViNet, Reference]:
+    """Our network and the official one with the same weights."""
+    model = create_model(name).eval()
+    reference = Reference(model.variant, model.settings)
+    reference.load(synthetic_variables(model.variant, reference.shapes))
+    shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    pairs = links(model.variant, model.settings.conv_type, shapes)
+    tensors = map_variables(reference.variables(), pairs, name)
+    model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
+    return model, reference
+
+
+def example(model: MoViNet) -> torch.Tensor:
+    """The unit of work: a frame for stream variants, the evaluation clip for base ones."""
+    given = model.variant.input
+    frames = 1 if model.settings.causal else given.frames
+    return torch.rand(1, 3, frames, given.size, given.size)
+
+
+def eager(model: MoViNet) -> Work:
+    clip = example(model)
+    if not model.settings.causal:
+        return lambda: model(clip)
+    return _streaming(model.stream, clip, model)
+
+
+def compiled(model: MoViNet) -> Work:
+    import torch._inductor.config as inductor
+
+    inductor.freezing = True
+    fused, clip = fuse(model), example(model)
+    if clip.is_cuda or torch.cuda.is_available():
+        options: dict[str, Any] = {"mode": "reduce-overhead"}
+    else:
+        options = {}
+    if not model.settings.causal:
+        forward = torch.compile(fused, fullgraph=True, **options)
+        return lambda: forward(clip)
+    return _streaming(torch.compile(fused.stream, fullgraph=True, **options), clip, fused)
+
+
+def _streaming(stream: Callable[..., Any], clip: torch.Tensor, model: MoViNet) -> Work:
+    state = model.initial_state(1, *clip.shape[-2:])
+
+    def work() -> object:
+        nonlocal state
+        logits, state = stream(clip, state)
+        return logits
+
+    return work
+
+
+def exported(model: MoViNet, format: str, folder: Path, threads: int) -> Work:
+    report = export_model(model, folder / f"{model.variant.name}-{format}", format)
+    row = FORMATS[format]
+    run = row.open(report.path, threads)
+    clip = example(model)
+    if not model.settings.causal:
+        return lambda: run([clip])
+    size = (model.variant.input.size,) * 2
+    states = list(row.program(fuse(model), 1, size).example[1:])
+
+    def work() -> object:
+        nonlocal states
+        logits, *states = run([clip, *states])
+        return logits
+
+    return work
+
+
+def official(reference: Reference, model: MoViNet) -> Work:
+    """The official model as a ``tf.function``, states as tensors in and out."""
+    import tensorflow as tf
+
+    clip = example(model).numpy().transpose(0, 2, 3, 4, 1)
+    call = tf.function(lambda inputs: reference.model(inputs, training=False), autograph=False)
+    inputs = {"image": tf.constant(clip)}
+    if not model.settings.causal:
+        return lambda: call(inputs)[0].numpy()
+    states = reference.backbone.init_states(clip.shape)
+
+    def work() -> object:
+        nonlocal states
+        logits, states = call({**inputs, **states})
+        return logits.numpy()
+
+    return work
+
+
+def tflite_file(reference: Reference, model: MoViNet, path: Path) -> Path:
+    """The official model converted to TFLite, float32, with every state in and out."""
+    import tensorflow as tf
+
+    clip = example(model).numpy().transpose(0, 2, 3, 4, 1)
+    specs = {"image": tf.TensorSpec(clip.shape, tf.float32, name="image")}
+    if model.settings.causal:
+        for name, state in reference.backbone.init_states(clip.shape).items():
+            specs[name] = tf.TensorSpec(state.shape, state.dtype, name=name)
+
+    def call(**inputs: Any) -> Any:
+        logits, states = reference.model(inputs, training=False)
+        return {"logits": logits, **states} if states else {"logits": logits}
+
+    function = tf.function(call).get_concrete_function(**specs)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], reference.model)
+    path.write_bytes(converter.convert())
+    return path
+
+
+def tflite(path: Path, threads: int, *, with_states: bool) -> Work:
+    """XNNPACK runs it; ``with_states=False`` times the bare ``invoke``."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    runner = interpreter.get_signature_runner()
+    inputs = {
+        name: np.zeros(detail["shape"], detail["dtype"])
+        for name, detail in runner.get_input_details().items()
+    }
+    inputs["image"][:] = 0.5
+    runner(**inputs)
+    if not with_states:
+        return interpreter.invoke
+
+    def work() -> object:
+        outputs = runner(**inputs)
+        inputs.update({name: array for name, array in outputs.items() if name in inputs})
+        return outputs["logits"]
+
+    return work

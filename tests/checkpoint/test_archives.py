@@ -1,0 +1,194 @@
+"""Archives are read in place, whatever they are called, and refused when they are not plain."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from movinet_convert.checkpoint import archive, open_checkpoint
+from movinet_convert.errors import CheckpointError
+from tests.checkpoint.bundle_writer import small_movinet, write_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "movinet_a0_base"
+    folder.mkdir()
+    write_bundle(folder / "ckpt-1", small_movinet())
+    (folder / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
+    return folder
+
+
+def pack(folder: Path, target: Path, mode: str = "w", **options: object) -> Path:
+    with tarfile.open(target, mode, **options) as tar:  # type: ignore[call-overload]
+        tar.add(folder, folder.name)
+    return target
+
+
+def assert_holds_the_movinet(path: Path) -> None:
+    opened = open_checkpoint(path)
+    assert opened.arch == "a0"
+    np.testing.assert_array_equal(opened.variables["stem/_stem/_conv/kernel"], np.arange(6.0))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("name", ["movinet_a0_base.tar.gz", "movinet.tar", "no suffix"])
+def test_tar_and_gzip_are_recognised_by_content(
+    folder: Path, tmp_path: Path, mode: str, name: str
+) -> None:
+    assert_holds_the_movinet(pack(folder, tmp_path / name, mode))
+
+
+@pytest.mark.parametrize(
+    "form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=str
+)
+def test_every_tar_format_is_read(folder: Path, tmp_path: Path, form: int) -> None:
+    assert_holds_the_movinet(pack(folder, tmp_path / "x.tar", format=form))
+
+
+def test_files_without_a_folder_are_found(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for file in folder.iterdir():
+            tar.add(file, f"./{file.name}")
+    assert_holds_the_movinet(tmp_path / "x.tar")
+
+
+def test_the_companions_that_macos_adds_are_passed_over(folder: Path, tmp_path: Path) -> None:
+    (folder / "._ckpt-1.index").write_bytes(b"\0\5\x16\7")
+    (folder / "checkpoint").unlink()
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder / "._ckpt-1.index", "._movinet_a0_base")
+        tar.add(folder, folder.name)
+    assert_holds_the_movinet(tmp_path / "x.tar")
+
+
+def test_reading_an_archive_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "x.tar.gz", "w:gz")
+    before = sorted(tmp_path.rglob("*"))
+    dict(open_checkpoint(tmp_path / "x.tar.gz").variables)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def add(tar: tarfile.TarFile, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, 4 if kind == tarfile.REGTYPE else 0
+    tar.addfile(info, io.BytesIO(b"data") if info.size else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "problem"),
+    [
+        ("/etc/passwd", tarfile.REGTYPE, "leaves"),
+        ("../escape", tarfile.REGTYPE, "leaves"),
+        ("movinet_a0_base/../../escape", tarfile.REGTYPE, "leaves"),
+        ("..\\escape", tarfile.REGTYPE, "leaves"),
+        ("link", tarfile.SYMTYPE, "link"),
+        ("link", tarfile.LNKTYPE, "link"),
+        ("device", tarfile.CHRTYPE, "device"),
+        ("disk", tarfile.BLKTYPE, "device"),
+        ("pipe", tarfile.FIFOTYPE, "device"),
+    ],
+)
+def test_a_member_that_could_do_harm_is_refused(
+    folder: Path, tmp_path: Path, name: str, kind: bytes, problem: str
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.add(folder, folder.name)
+        add(tar, name, kind, link="../../etc/passwd")
+    with pytest.raises(CheckpointError, match=rf"x\.tar is refused.*{problem}"):
+        open_checkpoint(tmp_path / "x.tar")
+
+
+def test_a_member_larger_than_the_archive_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = pack(folder, tmp_path / "x.tar")
+    path.write_bytes(path.read_bytes().rstrip(b"\0")[:-20])
+    with pytest.raises(CheckpointError, match="more than the archive has left"):
+        open_checkpoint(path)
+
+
+def test_too_many_members_are_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for number in range(archive.MAX_MEMBERS + 1):
+            add(tar, f"file{number}")
+    with pytest.raises(CheckpointError, match="more than 1,000 members"):
+        open_checkpoint(tmp_path / "x.tar")
+
+
+def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(bytes(64 << 20), 1))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="unpacks to more than 8,388,608 bytes"):
+        archive.open_archive(path, max_bytes=8 << 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("position", [0.1, 0.5, -6])
+def test_a_damaged_gzip_stream_is_refused(folder: Path, tmp_path: Path, position: float) -> None:
+    path = pack(folder, tmp_path / "x.tar.gz", "w:gz")
+    data = bytearray(path.read_bytes())
+    data[int(position * len(data)) if position > 0 else int(position)] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        open_checkpoint(path)
+
+
+def test_a_truncated_gzip_stream_is_refused(folder: Path, tmp_path: Path) -> None:
+    path = pack(folder, tmp_path / "x.tar.gz", "w:gz")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match="cut short"):
+        open_checkpoint(path)
+
+
+def test_gzip_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(b"Dear diary,\n" * 100))
+    with pytest.raises(CheckpointError, match="not a tar"):
+        open_checkpoint(path)
+
+
+def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("movinet/ckpt-1.index")
+    info.type = tarfile.GNUTYPE_SPARSE
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(info)
+    with pytest.raises(CheckpointError, match=r"refused|readable"):
+        open_checkpoint(tmp_path / "x.tar")
+
+
+def test_a_saved_model_in_an_archive_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "model" / "variables"
+    folder.mkdir(parents=True)
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+    write_bundle(folder / "variables", small_movinet())
+    assert_holds_the_movinet(pack(tmp_path / "model", tmp_path / "x.tar.gz", "w:gz"))
+    with tarfile.open(tmp_path / "bare.tar", "w") as tar:
+        tar.add(tmp_path / "model", ".")
+    assert_holds_the_movinet(tmp_path / "bare.tar")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE], ids=["gnu", "pax"])
+def test_a_header_of_many_megabytes_is_refused_before_it_is_held(
+    tmp_path: Path, kind: bytes
+) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 32 << 20
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.fileobj.write(info.tobuf() + bytes(info.size))  # type: ignore[union-attr]
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="headers are longer"):
+        open_checkpoint(tmp_path / "x.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20

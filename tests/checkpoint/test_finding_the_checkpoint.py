@@ -1,0 +1,108 @@
+"""Whatever a person points at, the checkpoint in it is found by content or the error says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.errors import CheckpointError
+from tests.checkpoint.bundle_writer import small_movinet, write_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "ein Ordner für MoViNet"
+    folder.mkdir()
+    write_bundle(folder / "ckpt-1", small_movinet())
+    return folder
+
+
+def state(folder: Path, path: str) -> None:
+    (folder / "checkpoint").write_text(
+        f'model_checkpoint_path: "{path}"\nall_model_checkpoint_paths: "{path}"\n'
+    )
+
+
+@pytest.mark.parametrize("name", ["", "ckpt-1", "ckpt-1.index", "ckpt-1.data-00000-of-00001"])
+def test_folder_prefix_index_and_data_file_all_mean_the_checkpoint(folder: Path, name: str) -> None:
+    assert open_checkpoint(folder / name).arch == "a0"
+
+
+def test_a_path_may_be_a_string(folder: Path) -> None:
+    opened = open_checkpoint(str(folder))
+    assert opened.source == folder
+
+
+def test_the_state_file_chooses_among_several(folder: Path) -> None:
+    write_bundle(folder / "ckpt-2", small_movinet(24))
+    state(folder, "ckpt-2")
+    assert open_checkpoint(folder).arch == "a1"
+
+
+def test_a_state_file_with_an_absolute_path_inside_the_folder_is_followed(folder: Path) -> None:
+    state(folder, str(folder / "ckpt-1").replace("ü", "\\303\\274"))
+    assert open_checkpoint(folder).arch == "a0"
+
+
+@pytest.mark.parametrize("path", ["../ckpt-1", "/etc/ckpt-1", "", "a/../../ckpt-1"])
+def test_a_state_file_that_leaves_the_folder_is_refused(folder: Path, path: str) -> None:
+    state(folder, path)
+    with pytest.raises(CheckpointError, match="not inside"):
+        open_checkpoint(folder)
+
+
+def test_a_state_file_that_names_a_missing_checkpoint_says_so(folder: Path) -> None:
+    state(folder, "ckpt-9")
+    with pytest.raises(CheckpointError, match=r"ckpt-9\.index is missing"):
+        open_checkpoint(folder)
+
+
+def test_a_state_file_of_something_else_is_refused(folder: Path) -> None:
+    (folder / "checkpoint").write_bytes(b"\x80\x04binary")
+    with pytest.raises(CheckpointError, match="model_checkpoint_path"):
+        open_checkpoint(folder)
+
+
+def test_several_checkpoints_without_a_state_file_are_listed(folder: Path) -> None:
+    write_bundle(folder / "ckpt-2", small_movinet())
+    with pytest.raises(CheckpointError, match="ckpt-1, ckpt-2"):
+        open_checkpoint(folder)
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no files"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"\xff\xd8")
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_text_file_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("Dear diary,\n")
+    with pytest.raises(CheckpointError, match="it is a text file"):
+        open_checkpoint(tmp_path / "notes.txt")
+
+
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "ckpt.tar.gz").touch()
+    with pytest.raises(CheckpointError, match="it is empty"):
+        open_checkpoint(tmp_path / "ckpt.tar.gz")
+
+
+def test_an_unknown_binary_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(bytes(range(256)) * 8)
+    with pytest.raises(CheckpointError, match="not recognised"):
+        open_checkpoint(tmp_path / "weights.bin")
+
+
+def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
+        open_checkpoint(tmp_path / "nowhere")

@@ -1,0 +1,199 @@
+"""HDF5 and PyTorch files that point elsewhere, claim too much, or would run code are refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.errors import CheckpointError
+from scripts.fuzzing import write_hdf5, write_torch
+
+
+@pytest.fixture
+def keras(tmp_path: Path) -> Path:
+    path = tmp_path / "x.weights.h5"
+    write_hdf5(path)
+    assert open_checkpoint(path).layout == "keras-weights-h5"
+    return path
+
+
+@pytest.fixture
+def state_dict(tmp_path: Path) -> Path:
+    path = tmp_path / "statedict"
+    write_torch(path)
+    assert open_checkpoint(path).layout == "pytorch-port"
+    return path
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(CheckpointError, match=match):
+        dict(open_checkpoint(path).variables)
+
+
+@pytest.mark.parametrize(
+    "link", [h5py.SoftLink("/layers"), h5py.ExternalLink("/etc/other.h5", "/x")], ids=["soft", "ex"]
+)
+def test_a_link_in_hdf5_is_refused(keras: Path, link: Any) -> None:
+    with h5py.File(keras, "a") as file:
+        file["layers/more"] = link
+    refused(keras, r"'layers/more': it is a link")
+
+
+def test_hdf5_data_in_another_file_is_refused(keras: Path) -> None:
+    secret = keras.with_name("secret")
+    secret.write_bytes(bytes(400))
+    with h5py.File(keras, "a") as file:
+        file.create_dataset("layers/x", (100,), "f4", external=[(str(secret), 0, 400)])
+    refused(keras, "outside of the file")
+
+
+def test_a_virtual_hdf5_array_is_refused(keras: Path) -> None:
+    layout = h5py.VirtualLayout(shape=(4,), dtype="f4")
+    layout[:] = h5py.VirtualSource(str(keras.with_name("other.h5")), "x", shape=(4,))
+    with h5py.File(keras, "a") as file:
+        file.create_virtual_dataset("layers/x", layout)
+    refused(keras, "outside of the file")
+
+
+def test_an_hdf5_array_of_a_terabyte_is_refused_before_allocation(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file.create_dataset("layers/x", (1 << 38,), "f4", chunks=(1 << 20,))
+    tracemalloc.start()
+    refused(keras, "takes 1,099,511,627,776 bytes, but 0 are stored")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_compressed_hdf5_is_refused_with_advice(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file.create_dataset("layers/x", data=np.zeros((64, 64)), compression="gzip")
+    refused(keras, "save the weights again")
+
+
+def test_text_in_hdf5_is_refused(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file["layers/x"] = "hello"
+    refused(keras, "no array of numbers")
+
+
+def test_groups_without_end_are_refused(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file["layers/again"] = file["layers"]  # a hard link: a loop
+    refused(keras, "more objects|longer names")
+
+
+@pytest.mark.parametrize("keep", [100, 2000, -100])
+def test_truncated_hdf5_is_refused(keras: Path, keep: int) -> None:
+    keras.write_bytes(keras.read_bytes()[:keep])
+    refused(keras, "cannot be read as HDF5")
+
+
+def test_hdf5_of_another_model_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["dense/dense/kernel:0"] = np.zeros((2, 2), np.float32)
+    refused(tmp_path / "x.h5", r"not one of a MoViNet.*dense/dense/kernel:0")
+
+
+def test_an_unknown_array_in_hdf5_is_named(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file["layers/decoder/vars/0"] = np.zeros(2, np.float32)
+    refused(keras, "'layers/decoder/vars/0'")
+
+
+class Payload:
+    """What an attacker pickles: loading it makes a folder."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.target),))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_with_code_is_refused_and_the_code_not_run(
+    tmp_path: Path, legacy: bool
+) -> None:
+    target = tmp_path / "owned"
+    state = {"conv1.conv_1.conv3d.weight": torch.zeros(1), "x": Payload(target)}
+    torch.save(state, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+    refused(tmp_path / "x", "cannot be loaded as a PyTorch state dict of tensors alone")
+    assert not target.exists()
+
+
+def test_a_bare_pickle_with_code_is_refused_and_the_code_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "owned"
+    (tmp_path / "x").write_bytes(pickle.dumps(Payload(target), protocol=2))
+    refused(tmp_path / "x", "cannot be loaded as a PyTorch state dict")
+    assert not target.exists()
+
+
+def test_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    """A stride of 0 makes a terabyte of four bytes."""
+    torch.save({"conv1.conv_1.conv3d.weight": torch.zeros(1).expand(1 << 38)}, tmp_path / "x")
+    refused(tmp_path / "x", "larger than the file")
+
+
+def test_a_zip_bomb_is_refused(state_dict: Path) -> None:
+    bomb = state_dict.with_name("bomb")
+    with zipfile.ZipFile(state_dict) as source, zipfile.ZipFile(bomb, "w", 8) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        target.writestr("statedict/data/99", bytes(64 << 20))
+    refused(bomb, "compressed")
+
+
+def test_a_zip_that_claims_to_span_disks_is_refused(state_dict: Path) -> None:
+    """Python's zipfile raises where it is only asked whether the file is a zip."""
+    data = state_dict.read_bytes()
+    locator = data.index(b"PK\x06\x07")
+    state_dict.write_bytes(data[: locator + 16] + b"\x02" + data[locator + 17 :])
+    refused(state_dict, "cannot be loaded")
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], {}, {"x": 1}, {1: torch.zeros(2)}], ids=str)
+def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "x")
+    refused(tmp_path / "x", "holds no state dict")
+
+
+def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.conv_1.x": torch.eye(3).to_sparse()}, tmp_path / "x")
+    refused(tmp_path / "x", "not a plain array|cannot be loaded")
+
+
+@pytest.mark.parametrize("keep", [10, 1000, -30])
+def test_a_truncated_state_dict_is_refused(state_dict: Path, keep: int) -> None:
+    state_dict.write_bytes(state_dict.read_bytes()[:keep])
+    refused(state_dict, "cannot be loaded")
+
+
+def test_a_state_dict_of_another_model_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "x")
+    refused(tmp_path / "x", "not one of a MoViNet")
+
+
+def test_the_old_format_of_torch_is_read(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    old = state_dict.with_name("old")
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    ours, theirs = open_checkpoint(old).variables, open_checkpoint(state_dict).variables
+    assert {n: a.tobytes() for n, a in ours.items()} == {n: a.tobytes() for n, a in theirs.items()}
+
+
+def test_the_counters_of_batch_normalisation_are_ignored(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    name = "conv1.conv_1.norm.num_batches_tracked"
+    torch.save({**state, name: torch.tensor(5)}, state_dict)
+    assert open_checkpoint(state_dict).ignored == {name: "number of batches seen in training"}

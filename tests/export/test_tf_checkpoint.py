@@ -1,0 +1,153 @@
+"""TensorFlow -> PyTorch -> TensorFlow gives back every bit, for all twelve variants."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.convert import convert_checkpoint
+from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.export.tf_checkpoint import export_checkpoint, tf_variables
+from movinet_convert.model import create_model
+from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.synthetic import synthetic_variables
+from movinet_convert.recognise import recognise
+from movinet_convert.sources import given
+from movinet_convert.variants import get_variant, list_variants
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+CLASSES = 7
+
+
+def reference_with_weights(name: str) -> Reference:
+    variant = get_variant(name)
+    reference = Reference(variant, variant.settings(), CLASSES)
+    reference.load(synthetic_variables(variant, reference.shapes))
+    return reference
+
+
+def forget(reference: Reference) -> None:
+    """Overwrite every weight, so that only a restore can bring it back."""
+    reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
+
+
+def to_torch(name: str, prefix: Path) -> MoViNet:
+    checkpoint = open_checkpoint(prefix)
+    gating = "keras" if name.endswith("stream") else None
+    found = recognise(checkpoint, given(prefix), name=name, gating=gating)
+    return convert_checkpoint(checkpoint, found).to_model()
+
+
+def stored_tensors(prefix: Path) -> dict[str, Any]:
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.mark.parametrize("name", list_variants())
+def test_every_tensor_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
+    reference = reference_with_weights(name)
+    before = reference.save(tmp_path / "tensorflow")
+    after = export_checkpoint(to_torch(name, before), tmp_path / "ours")
+
+    theirs, ours = stored_tensors(before), stored_tensors(after)
+    assert ours.keys() == theirs.keys()
+    for key in theirs.keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
+        assert ours[key].dtype == theirs[key].dtype
+        assert ours[key].tobytes() == theirs[key].tobytes(), key
+
+    weights = reference.variables()
+    forget(reference)
+    reference.restore(after)  # raises unless every object of the official model is matched
+    restored = reference.variables()
+    assert restored.keys() == weights.keys()
+    assert all(restored[key].tobytes() == weights[key].tobytes() for key in weights)
+
+
+@pytest.mark.parametrize("name", ["t0-base", "t0-stream"])
+def test_the_restored_official_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
+    reference = reference_with_weights(name)
+    clip = random_clips(2, 3, 40, 32, seed=1)
+    before = reference.logits(clip)
+    model = to_torch(name, reference.save(tmp_path / "tensorflow"))
+    prefix = export_checkpoint(model, tmp_path / "ours")
+    forget(reference)
+    assert not np.array_equal(reference.logits(clip), before)
+    reference.restore(prefix)
+    assert np.array_equal(reference.logits(clip), before)
+
+
+def test_the_backbone_alone_can_be_restored(tmp_path: Path) -> None:
+    """As who fine-tunes in TensorFlow does, with another classifier on top."""
+    import tensorflow as tf
+
+    reference = reference_with_weights("t0-stream")
+    prefix = export_checkpoint(
+        to_torch("t0-stream", reference.save(tmp_path / "tensorflow")), tmp_path / "ours"
+    )
+    backbone = reference.backbone
+    expected = [variable.numpy() for variable in backbone.variables]
+    forget(reference)
+    holder = tf.train.Checkpoint(_backbone=backbone)
+    status = tf.train.Checkpoint(model=holder).restore(str(prefix))
+    status.assert_existing_objects_matched().expect_partial()
+    for variable, value in zip(backbone.variables, expected, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_a_trained_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
+    root = os.environ.get("MOVINET_CHECKPOINTS")
+    folder = Path(root or "") / "movinet_a0_stream_cattle7"
+    if not root or not folder.is_dir():
+        pytest.skip("MOVINET_CHECKPOINTS holds no movinet_a0_stream_cattle7")
+    before = open_checkpoint(folder)
+    found = recognise(before, given(folder), gating="model-garden")
+    model = convert_checkpoint(before, found).to_model()
+    after = open_checkpoint(export_checkpoint(model, tmp_path / "ours"))
+    assert set(after.variables) == set(before.variables)
+    for key in before.variables:
+        assert after.variables[key].tobytes() == before.variables[key].tobytes(), key
+
+
+def test_a_network_that_was_never_in_tensorflow_can_go_there(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("t0-base", num_classes=3)
+    opened = open_checkpoint(export_checkpoint(model, tmp_path / "ours"))
+    assert opened.arch == "t0"
+    expected = tf_variables(model)
+    assert set(opened.variables) == set(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(opened.variables[key], array)
+
+
+def test_half_precision_is_written_as_float32(tmp_path: Path) -> None:
+    model = create_model("t0-stream", num_classes=3).to(torch.bfloat16)
+    variables = open_checkpoint(export_checkpoint(model, tmp_path / "ours")).variables
+    assert {variables[key].dtype for key in variables} == {np.dtype("float32")}
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    model = create_model("t0-stream", num_classes=3)
+    with torch.no_grad():
+        model.classifier.output.bias[1] = float("nan")
+    with pytest.raises(WeightsError, match=r"classifier\.output\.bias.*not finite"):
+        export_checkpoint(model, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_a_network_without_its_normalisations_is_refused(tmp_path: Path) -> None:
+    model = create_model("t0-stream", num_classes=3)
+    model.stem.norm = torch.nn.Identity()  # type: ignore[assignment]
+    model.stem.conv.bias = torch.nn.Parameter(torch.zeros(8))
+    with pytest.raises(UsageError, match="without fuse=True"):
+        export_checkpoint(model, tmp_path / "ours")

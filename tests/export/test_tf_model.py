@@ -1,0 +1,111 @@
+"""A network leaves for TensorFlow's own formats and still says the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from movinet_convert import create_model, load_converted, save_weights
+from movinet_convert.errors import UsageError
+from movinet_convert.export.tf_model import export_saved_model, export_tflite
+from movinet_convert.parity.clips import random_clips
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from movinet_convert.model import MoViNet
+
+FRAMES, SIZE = 20, 48
+TOLERANCE = 1e-4  # of the logits' deviation
+
+
+def fine_tuned(name: str, gating: str | None, folder: Path) -> MoViNet:
+    """A few steps of training, then the way to disk and back."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5, gating=gating)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("scale"):
+                parameter.fill_(0.5)
+        model.classifier.output.weight.normal_(std=0.1)
+    for module in model.modules():
+        if hasattr(module, "running_var"):
+            module.momentum = 0.5  # statistics settle within these few steps
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    for seed in range(4):
+        clip = torch.from_numpy(random_clips(3, 3, SIZE, SIZE, seed=seed))
+        F.cross_entropy(model(clip), torch.tensor([0, 1, 2])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return load_converted(save_weights(model, folder / "tuned.safetensors"))
+
+
+@torch.no_grad()
+def frame_by_frame(model: MoViNet, video: np.ndarray) -> np.ndarray:
+    rows, state = [], None
+    for i in range(video.shape[2]):
+        logits, state = model.stream(torch.from_numpy(video[:, :, i : i + 1]), state)
+        rows.append(logits.numpy()[0])
+    return np.stack(rows)
+
+
+def image(video: np.ndarray, i: int) -> np.ndarray:
+    return np.ascontiguousarray(video[:, :, i : i + 1].transpose(0, 2, 3, 4, 1))
+
+
+def run_signature(call: Any, details: dict[str, Any], video: np.ndarray) -> np.ndarray:
+    states = {
+        name: np.zeros(tensor["shape"], tensor["dtype"])
+        for name, tensor in details.items()
+        if name != "image"
+    }
+    rows = []
+    for i in range(video.shape[2]):
+        outputs = call(image=image(video, i), **states)
+        rows.append(outputs["logits"].reshape(-1))
+        states = {name: outputs[name] for name in states}
+    return np.stack(rows)
+
+
+def test_tflite_follows_a_video_frame_by_frame(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = fine_tuned("t0-stream", "keras", tmp_path)
+    path = export_tflite(model, tmp_path / "out" / "tuned.tflite", height=SIZE, width=SIZE)
+    interpreter = tf.lite.Interpreter(str(path))
+    runner = interpreter.get_signature_runner()
+    video = random_clips(1, FRAMES, SIZE, SIZE, seed=9)
+    theirs = run_signature(runner, runner.get_input_details(), video)
+    ours = frame_by_frame(model, video)
+    assert theirs.shape == ours.shape == (FRAMES, 5)
+    assert np.abs(theirs - ours).max() <= TOLERANCE * ours.std()
+    assert [p.name for p in path.parent.iterdir()] == ["tuned.tflite"]
+
+
+def test_a_saved_model_says_the_same_at_any_size(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    model = fine_tuned("t0-base", None, tmp_path)
+    saved = tf.saved_model.load(str(export_saved_model(model, tmp_path / "saved")))
+    video = random_clips(1, 3, 32, 40, seed=9)
+    inputs = np.ascontiguousarray(video.transpose(0, 2, 3, 4, 1))
+    (logits,) = saved.signatures["serving_default"](image=tf.constant(inputs)).values()
+    with torch.no_grad():
+        ours = model(torch.from_numpy(video)).numpy()
+    assert np.abs(logits.numpy().reshape(ours.shape) - ours).max() <= TOLERANCE * ours.std()
+
+
+def test_a_base_model_cannot_become_tflite(tmp_path: Path) -> None:
+    model = create_model("t0-base", num_classes=3)
+    with pytest.raises(UsageError, match=r"t0-stream, or --format saved-model"):
+        export_tflite(model, tmp_path / "x.tflite", height=SIZE, width=SIZE)
+
+
+def test_a_saved_model_does_not_go_where_something_is(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(UsageError, match="not an empty folder"):
+        export_saved_model(create_model("t0-base", num_classes=3), tmp_path)

@@ -1,0 +1,49 @@
+"""``export``: the same file as the library writes, and the way back to TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from movinet_convert import cli, convert
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.commands.export import RUNTIME_FORMATS
+from movinet_convert.export import FORMATS
+from tests.seeded import variables, write_checkpoint
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "t0-stream")
+    convert(None, checkpoint, gating="keras", out=tmp_path / "store", parity=None)
+    return tmp_path / "store"
+
+
+def test_the_command_offers_every_format_there_is() -> None:
+    assert list(FORMATS) == RUNTIME_FORMATS
+
+
+def test_a_checkpoint_goes_back_to_tensorflow_bit_for_bit(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--out", tmp_path / "back"]
+    result = CliRunner().invoke(
+        cli.main, [str(a) for a in [*arguments, "--weights-dir", store, "--json"]]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["format"] == "tf-checkpoint"
+    back = open_checkpoint(tmp_path / "back").variables
+    expected = variables("t0-stream")
+    assert set(back) == set(expected)
+    assert all(np.array_equal(back[name], expected[name]) for name in expected)
+
+
+def test_an_option_that_a_format_does_not_have_is_refused(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--dtype", "float16"]
+    arguments += ["--out", str(tmp_path / "back"), "--weights-dir", str(store)]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "--dtype is not for --format tf-checkpoint" in result.stderr
+    assert not (tmp_path / "back").exists()

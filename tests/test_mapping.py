@@ -1,0 +1,93 @@
+"""The mapping table: every variable and every tensor exactly once, both ways."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from movinet_convert import mapping
+from movinet_convert.errors import CheckpointError
+from movinet_convert.mapping import Link
+from movinet_convert.model.create import tensor_shapes
+from movinet_convert.variants import get_variant, list_variants
+from tests.seeded import variables
+
+
+def pairs_of(name: str, num_classes: int = 7) -> tuple[Link, ...]:
+    variant = get_variant(name)
+    settings = variant.settings()
+    return mapping.links(variant, settings.conv_type, tensor_shapes(variant, settings, num_classes))
+
+
+@pytest.mark.parametrize("name", ["a0-base", "a0-stream", "a3-stream"])
+def test_the_table_names_each_variable_of_the_official_model_once(name: str) -> None:
+    pytest.importorskip("tensorflow")
+    from movinet_convert.parity.reference import Reference
+
+    official = Reference(get_variant(name), None, 7).shapes
+    pairs = pairs_of(name)
+    assert {link.tf: link.tf_shape for link in pairs} == official
+    assert len({link.tf for link in pairs}) == len({link.torch for link in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize("name", list_variants(released=False))
+def test_the_way_back_gives_every_variable_bit_for_bit(name: str) -> None:
+    arrays = variables(name)
+    pairs = pairs_of(name)
+    tensors = mapping.map_variables(arrays, pairs, name)
+    for link in pairs:
+        assert tensors[link.torch].shape == link.torch_shape
+        assert np.array_equal(link.to_tf(tensors[link.torch]), arrays[link.tf])
+
+
+def test_layout_changes_move_the_axes_that_the_names_promise() -> None:
+    by_name = {link.torch: link for link in pairs_of("a0-stream")}
+    array = np.arange(3 * 3 * 80 * 1).reshape(3, 3, 80, 1)
+    depthwise = by_name["blocks.block1_layer0.feature.conv.weight"].to_torch(array)
+    assert depthwise.shape == (80, 1, 3, 3)
+    assert depthwise[5, 0, 1, 2] == array[1, 2, 5, 0]
+    kernel = np.arange(2048 * 7).reshape(1, 1, 2048, 7)
+    linear = by_name["classifier.output.weight"].to_torch(kernel)
+    assert linear[3, 100] == kernel[0, 0, 100, 3]
+
+    by_name = {link.torch: link for link in pairs_of("a0-base")}
+    array = np.arange(5 * 3 * 3 * 184).reshape(5, 3, 3, 1, 184)
+    depthwise = by_name["blocks.block2_layer0.feature.conv.weight"].to_torch(array)
+    assert depthwise[7, 0, 4, 1, 2] == array[4, 1, 2, 0, 7]
+
+
+def test_a_tensor_without_a_row_is_noticed() -> None:
+    variant = get_variant("a0-base")
+    shapes = tensor_shapes(variant, variant.settings(), 7) | {"blocks.extra": (1,)}
+    with pytest.raises(KeyError, match=r"blocks\.extra"):
+        mapping.links(variant, "3d", shapes)
+
+
+def test_a_missing_variable_is_named() -> None:
+    arrays = variables("a0-base")
+    del arrays["block1_layer0/_expansion/_conv/kernel"]
+    with pytest.raises(CheckpointError, match="lacks variable block1_layer0/_expansion/_conv/ker"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+
+
+def test_an_unknown_variable_is_named() -> None:
+    arrays = variables("a0-base") | {"stem/_stem/_extra": np.zeros(3, np.float32)}
+    with pytest.raises(CheckpointError, match="holds variable stem/_stem/_extra"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+
+
+def test_a_variable_of_another_shape_is_named_with_both_shapes() -> None:
+    arrays = variables("a0-base")
+    arrays["head/_project/_batch_norm/beta"] = np.zeros(479, np.float32)
+    with pytest.raises(CheckpointError, match=r"head/_project/.*\(479,\).*\(480,\)"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_refused(value: float) -> None:
+    arrays = variables("a0-base")
+    broken = arrays["head/_project/_batch_norm/beta"].copy()
+    broken[3] = value
+    arrays["head/_project/_batch_norm/beta"] = broken
+    with pytest.raises(CheckpointError, match="head/_project/_batch_norm/beta.*not finite"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")

@@ -1,0 +1,148 @@
+"""A network that computes something else does not pass, and the report says where it parts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from movinet_convert.errors import ParityError
+from movinet_convert.parity import ParityReport, verify_model
+from movinet_convert.parity.reference import Reference
+from movinet_convert.variants import get_variant
+from tests.parity_tools import synthetic_model
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet, StreamState
+
+NAME = "a0-stream"
+
+
+class RememberingReference(Reference):
+    """Runs each clip once: all tests here compare with the same weights on the same clips."""
+
+    def __init__(self, variables: dict[str, Any]) -> None:
+        super().__init__(get_variant(NAME))
+        super().load(variables)
+        self._answers: dict[Any, Any] = {}
+
+    def load(self, variables: Any) -> None:
+        pass
+
+    def stream(self, frames: Any, state: Any = None) -> Any:
+        key = (frames.shape, frames.tobytes(), id(state))
+        if key not in self._answers:
+            self._answers[key] = super().stream(frames, state)
+        return self._answers[key]
+
+    def endpoints(self, clip: Any) -> Any:
+        key = (clip.shape, clip.tobytes())
+        if key not in self._answers:
+            self._answers[key] = super().endpoints(clip)
+        return self._answers[key]
+
+
+class Stand:
+    """An a0-stream, its variables and its reference, built once."""
+
+    def __init__(self) -> None:
+        self._model, self.variables = synthetic_model(NAME)
+        self._reference = RememberingReference(self.variables)
+
+    def model(self) -> MoViNet:
+        """A copy to spoil."""
+        return copy.deepcopy(self._model)
+
+    def verify(self, model: MoViNet, **options: Any) -> ParityReport:
+        options = {"frames": 5, "size": (32, 32), **options}
+        return verify_model(model, self.variables, reference=self._reference, **options)
+
+
+@pytest.fixture(scope="module")
+def stand() -> Stand:
+    return Stand()
+
+
+def test_the_same_weights_pass(stand: Stand) -> None:
+    report = stand.verify(stand.model(), clips=2)
+    assert report.passed
+    assert report.parts_at is None
+    report.raise_for_failure()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        ("stem.norm.running_mean", "stem"),
+        ("blocks.block0_layer0.expansion.conv.weight", "block0_layer0"),
+        ("blocks.block2_layer1.feature.temporal_conv.weight", "block2_layer1"),
+        ("blocks.block3_layer0.attention.expand.bias", "block3_layer0"),
+        ("blocks.block4_layer3.scale", "block4_layer3"),
+        ("head.conv.weight", "head"),
+        ("classifier.hidden.bias", "classifier_head"),
+        ("classifier.output.weight", "classifier_head"),
+    ],
+)
+@torch.no_grad()
+def test_one_wrong_number_fails_and_its_layer_is_named(
+    stand: Stand, tensor: str, layer: str
+) -> None:
+    model = stand.model()
+    model.state_dict()[tensor].view(-1)[0] += 1.0
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.parts_at == layer
+    with pytest.raises(ParityError, match=rf"{NAME} .* part at {layer}"):
+        report.raise_for_failure()
+
+
+@torch.no_grad()
+def test_a_weight_that_is_not_a_number_fails(stand: Stand) -> None:
+    model = stand.model()
+    model.head.norm.bias[0] = float("nan")
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.parts_at == "head"
+
+
+def test_the_other_gating_is_noticed_at_the_first_block(stand: Stand) -> None:
+    model, _ = synthetic_model(NAME, gating="model-garden")
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.parts_at == "block0_layer0"
+    assert report.cases[0].logits.tf32_ours32 > 1e-2
+
+
+def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stand.model()
+    whole = type(model).stream
+
+    def forgetful(
+        self: MoViNet, frames: torch.Tensor, state: StreamState | None = None
+    ) -> tuple[torch.Tensor, StreamState]:
+        if state is not None:
+            buffers = dict(state.buffers)
+            buffers["block3_layer1"] = torch.zeros_like(buffers["block3_layer1"])
+            state = dataclasses.replace(state, buffers=buffers)
+        return whole(self, frames, state)
+
+    monkeypatch.setattr(type(model), "stream", forgetful)
+    report = stand.verify(model)
+    failed = [case.name for case in report.cases if case.beyond(report.tolerance)]
+    assert failed == ["frame by frame", "uneven chunks"]
+    assert report.parts_at is not None
+    assert report.parts_at.startswith("block3_layer1")
+
+
+def test_frames_size_seed_and_tolerance_are_the_callers(stand: Stand) -> None:
+    report = stand.verify(stand.model(), frames=3, size=(40, 24), seed=7, tolerance=1e-12)
+    assert (report.seed, report.tolerance) == (7, 1e-12)
+    assert report.cases[0].size == (40, 24)
+    assert report.cases[1].chunks == (1, 1, 1)
+    assert report.cases[2].chunks == (1, 1, 1)
+    assert not report.passed
