@@ -18,7 +18,7 @@ import pytest
 from colour_model import write_colours
 
 from movinet_convert import convert
-from movinet_convert.variants import KINETICS_600_CLASSES, get_variant
+from movinet_convert.variants import KINETICS_600_CLASSES, get_variant, list_variants
 from tests.seeded import variables, write_checkpoint
 from tests.test_regenerate import write_archive
 
@@ -140,3 +140,17 @@ def test_python_blocks_run_one_after_another(home: Path, environment: dict[str, 
 def test_the_test_command_is_what_ci_runs() -> None:
     (command,) = (line for block in SHELL for line in block.code.splitlines() if CHECKS in line)
     assert command in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_table_of_variants_says_what_the_variants_are() -> None:
+    text = README.read_text("utf-8")
+    for name in list_variants():
+        (row,) = (
+            line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line
+        )
+        variant = get_variant(name)
+        clip, accuracy = variant.input, variant.accuracy
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1:3] == [f"{clip.frames} x {clip.size} x {clip.size}", f"{clip.fps:g}"]
+        column = 4 if variant.causal else 3
+        assert cells[column] == f"{accuracy.top1:.2f} / {accuracy.top5:.2f}"
