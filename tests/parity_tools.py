@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from movinet_convert import mapping
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.convert import convert_checkpoint
 from movinet_convert.model.create import create_model, tensor_shapes
 from movinet_convert.parity.synthetic import synthetic_variables
+from movinet_convert.recognise import recognise
+from movinet_convert.sources import given
 from movinet_convert.variants import get_variant
 
 if TYPE_CHECKING:
-    import numpy as np
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from movinet_convert.model import MoViNet
+    from movinet_convert.parity.reference import Reference
     from movinet_convert.variants import Gating
 
 
@@ -34,6 +41,27 @@ def synthetic_model(
     tensors = mapping.map_variables(variables, _links(name, num_classes), name)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
     return model, variables
+
+
+def converted(name: str, prefix: Path) -> MoViNet:
+    """The network of a checkpoint, as the main job makes it."""
+    checkpoint = open_checkpoint(prefix)
+    gating = "keras" if name.endswith("stream") else None
+    found = recognise(checkpoint, given(prefix), name=name, gating=gating)
+    return convert_checkpoint(checkpoint, found).to_model()
+
+
+def forget(reference: Reference) -> None:
+    """Overwrite every weight, so that only a restore can bring it back."""
+    reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
+
+
+def stored_tensors(prefix: Path) -> dict[str, Any]:
+    """Every tensor of a checkpoint, read by TensorFlow."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def _links(name: str, num_classes: int) -> Any:

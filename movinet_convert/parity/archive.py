@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.reference import official_model
 from movinet_convert.parity.synthetic import synthetic_variables
 from movinet_convert.variants import KINETICS_600_CLASSES, Settings, Variant
 
@@ -25,7 +25,7 @@ def write_synthetic(
     ``settings`` matter only for layouts other than the released ones: gating has no weights.
     Raises MissingExtraError without TensorFlow.
     """
-    reference = Reference(variant, settings, num_classes)
+    reference = official_model(variant, settings or variant.settings(), num_classes)
     reference.load(synthetic_variables(variant, reference.shapes, seed=seed))
     target = folder / variant.release_folder
     target.mkdir(parents=True, exist_ok=True)

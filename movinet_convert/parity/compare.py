@@ -12,7 +12,7 @@ import torch
 from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.options import DEFAULT_TOLERANCE, ParityOptions
-from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.reference import Reference, official_model
 from movinet_convert.parity.result import LOGITS, CaseResult, Distances, ParityReport
 from movinet_convert.parity.trace import first_difference
 
@@ -40,13 +40,13 @@ def verify_model(
     """Compare ``model`` with the official model that holds ``variables`` (canonical TF paths).
 
     Every case runs on ``clips`` seeded random clips; ``frames`` and ``size`` (height, width)
-    replace the defaults of ``cases.py``. A ``reference`` that is at hand saves building one; it
-    must be of the model's variant, settings and class count.
+    replace the defaults of ``cases.py``. A ``reference`` that is at hand is used; it must be of the
+    model's variant, settings and class count.
 
     Raises CheckpointError where the variables do not fit, MissingExtraError without TensorFlow.
     """
     options = ParityOptions(seed, clips, frames, size, tolerance)
-    reference = reference or Reference(model.variant, model.settings, model.num_classes)
+    reference = reference or official_model(model.variant, model.settings, model.num_classes)
     reference.load(variables)
     trio = Trio.of(model, reference)
     cases = parity_cases(model.settings, options)

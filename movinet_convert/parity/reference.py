@@ -7,6 +7,7 @@ comes out is numpy in this package's layout and names: clips (B, 3, T, H, W), ac
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from movinet_convert.errors import CheckpointError, StateError
-from movinet_convert.parity.tf import import_tensorflow
+from movinet_convert.parity.tf import import_tensorflow, without_collection
 from movinet_convert.variants import KINETICS_600_CLASSES, Settings, Variant
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ class ReferenceState:
         yield "head", self.head
 
 
+@functools.lru_cache(maxsize=1)
+def official_model(variant: Variant, settings: Settings, num_classes: int) -> Reference:
+    """The official model, kept for the next who asks: building it is slow.
+
+    Its weights are those that whoever asked before has left in it: ``load`` others first.
+    """
+    return Reference(variant, settings, num_classes)
+
+
 class Reference:
     """The official float32 ``Movinet`` + ``MovinetClassifier`` of one variant, in inference mode.
 
@@ -69,7 +79,8 @@ class Reference:
         self.settings = settings if settings is not None else variant.settings()
         self.num_classes = num_classes
         self._modules = import_tensorflow("Comparing with the official model")
-        self._backbone, self._model = self._build()
+        with without_collection():
+            self._backbone, self._model = self._build()
         self._variables = dict(self._named_variables())
         # A traced graph costs as much as about twenty eager calls of a stream model, and a check
         # makes fewer. In base models Keras compiles each depthwise Conv3D on its own, which eager

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from movinet_convert.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,16 @@ def import_tensorflow(what: str) -> TensorFlow:
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     return TensorFlow(tf, tf_keras, movinet, movinet_model)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Building a Keras model makes millions of objects that stay; looking for those that can go
+    takes a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

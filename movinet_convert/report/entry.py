@@ -100,9 +100,9 @@ def compare(
     """The comparison and its profile, with one official model for both."""
     from movinet_convert.parity import verify_model
     from movinet_convert.parity.profile import profile_model
-    from movinet_convert.parity.reference import Reference
+    from movinet_convert.parity.reference import official_model
 
-    reference = Reference(model.variant, model.settings, model.num_classes)
+    reference = official_model(model.variant, model.settings, model.num_classes)
     options = dataclasses.asdict(parity)
     report = verify_model(model, variables, reference=reference, **options)
     return report, profile_model(model, reference, parity)

@@ -1,10 +1,9 @@
-"""TensorFlow -> PyTorch -> TensorFlow gives back every bit, for all twelve variants."""
+"""The way back to a TensorFlow checkpoint; ``test_all_variants.py`` takes all twelve there."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,10 +19,8 @@ from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
 from movinet_convert.recognise import recognise
 from movinet_convert.sources import given
-from movinet_convert.variants import get_variant, list_variants
-
-if TYPE_CHECKING:
-    from movinet_convert.model import MoViNet
+from movinet_convert.variants import get_variant
+from tests.parity_tools import converted, forget
 
 CLASSES = 7
 
@@ -35,51 +32,12 @@ def reference_with_weights(name: str) -> Reference:
     return reference
 
 
-def forget(reference: Reference) -> None:
-    """Overwrite every weight, so that only a restore can bring it back."""
-    reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
-
-
-def to_torch(name: str, prefix: Path) -> MoViNet:
-    checkpoint = open_checkpoint(prefix)
-    gating = "keras" if name.endswith("stream") else None
-    found = recognise(checkpoint, given(prefix), name=name, gating=gating)
-    return convert_checkpoint(checkpoint, found).to_model()
-
-
-def stored_tensors(prefix: Path) -> dict[str, Any]:
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(prefix))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-@pytest.mark.parametrize("name", list_variants())
-def test_every_tensor_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
-    reference = reference_with_weights(name)
-    before = reference.save(tmp_path / "tensorflow")
-    after = export_checkpoint(to_torch(name, before), tmp_path / "ours")
-
-    theirs, ours = stored_tensors(before), stored_tensors(after)
-    assert ours.keys() == theirs.keys()
-    for key in theirs.keys() - {"_CHECKPOINTABLE_OBJECT_GRAPH"}:
-        assert ours[key].dtype == theirs[key].dtype
-        assert ours[key].tobytes() == theirs[key].tobytes(), key
-
-    weights = reference.variables()
-    forget(reference)
-    reference.restore(after)  # raises unless every object of the official model is matched
-    restored = reference.variables()
-    assert restored.keys() == weights.keys()
-    assert all(restored[key].tobytes() == weights[key].tobytes() for key in weights)
-
-
 @pytest.mark.parametrize("name", ["t0-base", "t0-stream"])
 def test_the_restored_official_model_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     reference = reference_with_weights(name)
     clip = random_clips(2, 3, 40, 32, seed=1)
     before = reference.logits(clip)
-    model = to_torch(name, reference.save(tmp_path / "tensorflow"))
+    model = converted(name, reference.save(tmp_path / "tensorflow"))
     prefix = export_checkpoint(model, tmp_path / "ours")
     forget(reference)
     assert not np.array_equal(reference.logits(clip), before)
@@ -93,7 +51,7 @@ def test_the_backbone_alone_can_be_restored(tmp_path: Path) -> None:
 
     reference = reference_with_weights("t0-stream")
     prefix = export_checkpoint(
-        to_torch("t0-stream", reference.save(tmp_path / "tensorflow")), tmp_path / "ours"
+        converted("t0-stream", reference.save(tmp_path / "tensorflow")), tmp_path / "ours"
     )
     backbone = reference.backbone
     expected = [variable.numpy() for variable in backbone.variables]
