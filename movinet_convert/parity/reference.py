@@ -11,7 +11,7 @@ import functools
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,11 +59,15 @@ def official_model(variant: Variant, settings: Settings, num_classes: int) -> Re
 
 
 class Reference:
-    """The official float32 ``Movinet`` + ``MovinetClassifier`` of one variant, in inference mode.
+    """The official ``Movinet`` + ``MovinetClassifier`` of one variant, in inference mode.
 
     Stream variants take and give their states from outside. ``model-garden`` gating is what the
     installed code means by ``hard_sigmoid``; ``keras`` gating is the callable of that name in
     Keras, which the released checkpoints were trained with (tensorflow/models issue 13559).
+
+    The official model is float32. Built in float64 it computes the same formulas all but free of
+    rounding; only its fused normalisations give way to unfused ones, for want of such a kernel.
+    The official positional encoding does not run in float64, hence no stream model from A3 on.
     """
 
     def __init__(
@@ -73,8 +77,10 @@ class Reference:
         num_classes: int = KINETICS_600_CLASSES,
         *,
         use_sync_bn: bool = False,
+        dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
         self._use_sync_bn = use_sync_bn  # matters in training alone
+        self.dtype = np.dtype(dtype)
         self.variant = variant
         self.settings = settings if settings is not None else variant.settings()
         self.num_classes = num_classes
@@ -133,7 +139,7 @@ class Reference:
                     f"{name} has the shape {array.shape}; "
                     f"the official {self.variant.name} expects {tuple(variable.shape)}."
                 )
-            variable.assign(array.astype(np.float32, copy=False))
+            variable.assign(array.astype(self.dtype, copy=False))
 
     def restore(self, prefix: Path) -> None:
         """Read a checkpoint with TensorFlow itself; CheckpointError unless all variables match."""
@@ -171,6 +177,28 @@ class Reference:
         return {n: _channels_first(endpoints[n].numpy()) for n in ("stem", *blocks, "head")}
 
     def _build(self) -> tuple[Any, Any]:
+        keras = self._modules.keras
+        default = keras.backend.floatx()
+        keras.backend.set_floatx(self.dtype.name)
+        try:
+            backbone, model = self._build_in_default_dtype()
+        finally:
+            keras.backend.set_floatx(default)
+        if self.dtype != np.float32:
+            self._clear_way_for_dtype(backbone, model)
+        return backbone, model
+
+    def _clear_way_for_dtype(self, backbone: Any, model: Any) -> None:
+        tf, keras = self._modules.tf, self._modules.keras
+        # The classifier returns float32 whatever it computes in.
+        (classifier,) = (layer for layer in model.layers if hasattr(layer, "_cast"))
+        classifier._cast = keras.layers.Activation("linear", dtype=self.dtype.name)
+        # TensorFlow has 3D pooling in float64 under its compiler alone.
+        for layer in backbone.submodules:
+            if isinstance(layer, keras.layers.AveragePooling3D):
+                layer.call = tf.function(layer.call, jit_compile=True)
+
+    def _build_in_default_dtype(self) -> tuple[Any, Any]:
         keras, settings = self._modules.keras, self.settings
         # Keras numbers the layers of a process, and a checkpoint records their names.
         keras.backend.reset_uids()
@@ -216,7 +244,7 @@ class Reference:
     def tf_inputs(self, clip: Array, states: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What the official model is called with: the clip and, in streams, its own states."""
         tf = self._modules.tf
-        image = tf.constant(np.ascontiguousarray(clip.transpose(0, 2, 3, 4, 1), np.float32))
+        image = tf.constant(np.ascontiguousarray(clip.transpose(0, 2, 3, 4, 1), self.dtype))
         if not self.settings.causal:
             return {"image": image}
         if states is None:
