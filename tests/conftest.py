@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from movinet_convert.variants import get_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 CHECKPOINTS_VARIABLE = "MOVINET_CHECKPOINTS"
 
@@ -23,6 +24,33 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
 
 # TensorFlow's graphs are millions of objects that stay; walking them takes a fifth of the time.
 gc.set_threshold(100_000, 50, 100)
+
+# Packages that only an extra brings; a test that needs one skips where it is not installed.
+OPTIONAL = ("tensorflow", "tf_keras", "official", "onnx", "onnxruntime", "openvino", "executorch")
+
+
+def _missing_package(error: BaseException | None) -> str | None:
+    """The optional package for whose absence a test broke off, if that is why."""
+    while error is not None:
+        name = (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if name in OPTIONAL and importlib.util.find_spec(name) is None:
+            return name
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _skipping_without_extras(item: pytest.Item) -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except Exception as error:
+        missing = _missing_package(error)
+        if missing is None:
+            raise
+        pytest.skip(f"needs {missing}, of an extra that is not installed")
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
 
 
 @pytest.fixture(scope="session")
