@@ -44,6 +44,10 @@ class DownloadError(MovinetError):
     """A release could not be fetched, or is not the file that was published."""
 
 
+class ExportError(MovinetError):
+    """A format cannot be written on this machine."""
+
+
 class StateError(MovinetError, ValueError):
     """A stream state does not fit the frames or the network it is used with."""
 

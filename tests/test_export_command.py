@@ -47,3 +47,31 @@ def test_an_option_that_a_format_does_not_have_is_refused(store: Path, tmp_path:
     assert result.exit_code == 2
     assert "--dtype is not for --format tf-checkpoint" in result.stderr
     assert not (tmp_path / "back").exists()
+
+
+def test_int8_and_its_videos_go_together(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
+    arguments += ["--weights-dir", str(store)]
+    for half in (["--quantize", "int8"], ["--calibration", str(tmp_path)]):
+        result = CliRunner().invoke(cli.main, [*arguments, *half])
+        assert result.exit_code == 2
+        assert "go together" in result.stderr
+
+
+def test_a_folder_without_videos_is_said_to_be_one(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
+    arguments += ["--weights-dir", str(store), "--quantize", "int8"]
+    result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])
+    assert result.exit_code == 2
+    assert f"{store} holds no videos" in result.stderr
+
+
+def test_narrow_weights_tell_what_they_lose(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "torch-export", "--dtype", "bfloat16"]
+    arguments += ["--size", "34x48", "--out", str(tmp_path / "step"), "--weights-dir", str(store)]
+    told = CliRunner().invoke(cli.main, arguments)
+    assert told.exit_code == 0, told.output
+    assert "Loss, in its own runtime over 20 random frames" in told.stdout
+    result = json.loads(CliRunner().invoke(cli.main, [*arguments, "--json"]).stdout)
+    assert (result["dtype"], result["frames_checked"]) == ("bfloat16", 20)
+    assert f"{result['deviation']:.1e}" in told.stdout

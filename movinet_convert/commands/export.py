@@ -20,7 +20,7 @@ from movinet_convert.errors import UsageError
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
 
-RUNTIME_FORMATS = ["torch-export", "onnx", "openvino", "executorch"]
+RUNTIME_FORMATS = ["torch-export", "aot-inductor", "onnx", "openvino", "executorch"]
 TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 
 
@@ -34,10 +34,28 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     help="What to write; the last three go back to TensorFlow.",
 )
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of one call; 1 in a stream.")
 @click.option("--size", type=Size(), help="Height and width; the variant's own unless given.")
-@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]))
-@click.option("--quantize", type=click.Choice(["dynamic"]), help="Keep weights as 8-bit integers.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    help="Frames of one call; 1 for stream variants unless given.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Of the weights; float32 unless given. Narrower ones lose agreement, which is told.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["dynamic", "int8"]),
+    help="8-bit weights: of matrix products alone, or with 8-bit activations that are calibrated.",
+)
+@click.option(
+    "--calibration",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Videos for --quantize int8, such as the network will see.",
+)
 @weights_dir_option
 @json_option
 def export_command(
@@ -56,24 +74,41 @@ def export_command(
         model = load_converted(name, weights_dir=weights_dir)
         with doing(f"Exporting {name} as {format_}"):
             if format_ in RUNTIME_FORMATS:
-                result = _for_runtime(model, Path(out), format_, options)
+                result = _for_runtime(model, _labels(name, weights_dir), out, format_, options)
             else:
                 result = _for_tensorflow(model, Path(out), format_, options)
         click.echo(json.dumps(result) if as_json else _sentence(result))
 
 
+def _labels(name: str, weights_dir: str | None) -> tuple[str, ...] | None:
+    from movinet_convert.loader import find_file
+    from movinet_convert.weightfile import read_header
+
+    return read_header(find_file(name, weights_dir=weights_dir)).labels
+
+
 def _for_runtime(
-    model: MoViNet, out: Path, format_: str, options: dict[str, Any]
+    model: MoViNet,
+    labels: tuple[str, ...] | None,
+    out: str,
+    format_: str,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
     from movinet_convert.export import export_model
+    from movinet_convert.export.calibration import calibration_clips
 
-    return export_model(model, out, format_, **options).as_json()
+    folder = options.pop("calibration")
+    if (options["quantize"] == "int8") != (folder is not None):
+        raise UsageError("--quantize int8 and --calibration DIR go together; give both or neither.")
+    clips = calibration_clips(folder, model.variant, options["size"]) if folder else ()
+    report = export_model(model, out, format_, calibration=clips, labels=labels, **options)
+    return report.as_json()
 
 
 def _for_tensorflow(
     model: MoViNet, out: Path, format_: str, options: dict[str, Any]
 ) -> dict[str, Any]:
-    for option in ("dtype", "quantize", "frames"):
+    for option in ("dtype", "quantize", "calibration", "frames"):
         if options[option] is not None:
             raise UsageError(f"--{option} is not for --format {format_}; leave it out.")
     if format_ == "tf-checkpoint":
@@ -92,11 +127,17 @@ def _for_tensorflow(
 
 
 def _sentence(result: dict[str, Any]) -> str:
-    text = f"Wrote {result['path']} ({result['format']})"
     if "deviation" not in result:
-        return text
+        return f"Wrote {result['path']} ({result['format']})"
+    numbers = [result["format"], result["dtype"]]
+    if result["quantize"] is not None:
+        numbers.append(f"{result['quantize']} quantization")
+    exact = result["dtype"] == "float32" and result["quantize"] is None
     return (
-        f"{text}; over {result['frames_checked']} frames its logits are within "
-        f"{result['deviation']:.1e} of their deviation from the eager network's, and the top "
-        f"class agrees in {result['agreement']:.0%}"
+        f"Wrote {' and '.join(result['files'])} ({', '.join(numbers)}, "
+        f"{result['bytes'] / 1e6:.1f} MB)\n"
+        f"{'Agreement' if exact else 'Loss'}, in its own runtime over "
+        f"{result['frames_checked']} random frames: logits differ from the eager network's by at "
+        f"most {result['deviation']:.1e} of their deviation; the top class is the same in "
+        f"{result['agreement']:.0%}"
     )

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from movinet_convert.errors import UsageError
-from movinet_convert.export import executorch, onnx, openvino, torch_export
+from movinet_convert.export import aot_inductor, executorch, onnx, openvino, torch_export
+from movinet_convert.export.calibration import samples
 from movinet_convert.export.flat_step import flat_program
 from movinet_convert.export.metadata import metadata
 from movinet_convert.export.report import ExportReport, compare, require_agreement
-from movinet_convert.export.runtime import Format, Job
-from movinet_convert.export.step import clip_program, step_program
+from movinet_convert.export.runtime import Format, Job, quiet
+from movinet_convert.export.step import clip_program, plain_order_program, step_program
 from movinet_convert.model.fuse import fuse
 from movinet_convert.model.pieces import FusedStem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -36,6 +37,7 @@ FORMATS: dict[str, Format] = {
         step_program,
         dtypes=("float32", "float16", "bfloat16"),
     ),
+    "aot-inductor": Format(".pt2", aot_inductor.write, aot_inductor.open_file, plain_order_program),
     "onnx": Format(".onnx", onnx.write, onnx.open_file, flat_program, quantize=("dynamic", "int8")),
     "openvino": Format(
         ".xml",
@@ -49,7 +51,6 @@ FORMATS: dict[str, Format] = {
 }
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-CALIBRATION_STEPS = 32
 
 
 def export_model(
@@ -61,7 +62,7 @@ def export_model(
     size: tuple[int, int] | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
-    calibration: Iterable[Tensor] = (),
+    calibration: Sequence[Tensor] = (),
     labels: Sequence[str] | None = None,
 ) -> ExportReport:
     """Write ``model`` as a file of ``format`` and check it in its own runtime.
@@ -69,11 +70,13 @@ def export_model(
     A stream variant becomes a step of ``frames`` frames (1 unless given) with every state as an
     input and an output; a base variant takes a clip, of any number of frames where the format
     allows it. ``size`` is height and width, the variant's own unless given. ``calibration``
-    holds clips (1, 3, T, H, W) for ``quantize="int8"``.
+    holds clips (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them.
+    ``labels`` are the classes' names, those of Kinetics-600 unless given where there are 600.
 
-    The file replaces what stands at ``path`` only once it has agreed with the eager model; where
-    numbers are kept in less than float32, the loss is in the report instead. Raises UsageError
-    for what the format cannot do, ParityError for a file that computes something else.
+    The file replaces what stands at ``path`` (in it, if that is a folder) only once it has agreed
+    with the eager model; where numbers are kept in less than float32, the loss is in the report
+    instead. Raises UsageError for what the format cannot do, ExportError for what it cannot do on
+    this machine, ParityError for a file that computes something else.
     """
     row = _row(model, format, dtype, quantize)
     fused = model if isinstance(model.stem, FusedStem) else fuse(model)
@@ -85,18 +88,19 @@ def export_model(
     narrow = dtype != "float32" and row.write is not openvino.write
     exported = copy.deepcopy(fused).to(DTYPES[dtype]) if narrow else fused
     program = build(exported, steps, (height, width))
-    samples = _samples(program, calibration) if quantize == "int8" else ()
-    if quantize == "int8" and not samples:
-        raise UsageError("int8 needs calibration clips of the size that is exported; give some.")
-    job = Job(program, metadata(model, program, labels), dtype, quantize, samples)
+    seen = _samples(program, calibration) if quantize == "int8" else ()
+    job = Job(program, metadata(model, program, labels), dtype, quantize, seen)
     target = Path(path)
+    if target.is_dir():
+        target = target / model.variant.name
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         written = Path(folder) / target.with_suffix(row.suffix).name
-        details = row.write(job, written)
-        agreement = compare(row.open(written), program, fused)
-        if dtype == "float32" and quantize is None:
-            require_agreement(agreement, f"{model.variant.name} ({format})")
+        with quiet():
+            details = row.write(job, written)
+        agreement = compare(row.open(written), program, model)
+        exact = dtype == "float32" and quantize is None
+        require_agreement(agreement, f"{model.variant.name} ({format})", exact=exact)
         files = _move(written, target, row)
     return ExportReport(
         files[0],
@@ -130,25 +134,18 @@ def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -
     return row
 
 
-def _samples(program: Program, clips: Iterable[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
-    """Inputs that the program sees over the clips, its states included."""
-    samples: list[tuple[Tensor, ...]] = []
-    frames = program.example[0].shape[2]
-    with torch.no_grad():
-        for clip in clips:
-            states = program.example[1:]
-            for part in torch.split(clip, frames, dim=2):
-                if part.shape[2] < frames or len(samples) == CALIBRATION_STEPS:
-                    break
-                samples.append((part, *states))
-                _, *after = _outputs(program, samples[-1])
-                states = tuple(after)
-    return tuple(samples)
-
-
-def _outputs(program: Program, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    outputs = program.module(*inputs)
-    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+def _samples(program: Program, clips: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
+    size = program.example[0].shape[-2:]
+    if not clips or any(clip.shape[-2:] != size for clip in clips):
+        raise UsageError(
+            f"int8 needs calibration clips of the size that is exported, {size[0]}x{size[1]}; "
+            "give some."
+        )
+    found = samples(program, clips)
+    if not found:
+        frames = program.example[0].shape[2]
+        raise UsageError(f"No calibration clip is as long as one call, {frames} frames.")
+    return found
 
 
 def _move(written: Path, target: Path, row: Format) -> tuple[Path, ...]:

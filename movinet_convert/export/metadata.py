@@ -6,6 +6,9 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from movinet_convert.labels import kinetics_600
+from movinet_convert.variants import KINETICS_600_CLASSES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,9 +21,12 @@ KEY = "movinet"
 def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> str:
     """The variant, its settings, classes, and the inputs and outputs in order, as JSON.
 
-    States start as zeros; each output ``NAME.next`` is the next call's input ``NAME``.
+    States start as zeros; each output ``NAME.next`` is the next call's input ``NAME``. Labels are
+    those of Kinetics-600 unless given where there are 600 classes, and null where none are known.
     """
     variant = model.variant
+    if labels is None and model.num_classes == KINETICS_600_CLASSES:
+        labels = kinetics_600()
     return json.dumps(
         {
             "variant": variant.name,

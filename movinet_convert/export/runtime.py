@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +18,19 @@ if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what exporters tell about their own insides from the terminal; errors still show."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ in the order and by the names of ``StreamState.tensors``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,6 +55,27 @@ class Step(nn.Module):
         return (logits, *(tensor for _, tensor in state.tensors()))
 
 
+class PlainOrderStep(nn.Module):
+    """``Step`` with buffers shaped as they lie in memory: (1, k - 1, H, W, C).
+
+    Compiled code reads memory in one fixed order. With these shapes it is the plain order, for
+    every state alike, and what comes out goes back in without a copy.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        given = (t.permute(0, 4, 1, 2, 3) if t.dim() == 5 else t for t in states)
+        logits, *after = self.step(frames, *given)
+        return (logits, *(_plain_order(tensor) for tensor in after))
+
+
+def _plain_order(state: Tensor) -> Tensor:
+    return state.permute(0, 2, 3, 4, 1).contiguous() if state.dim() == 5 else state
+
+
 def unflatten(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> StreamState:
     """The inverse of ``StreamState.tensors``."""
     of = dict(zip(names, tensors, strict=True))
@@ -82,6 +103,15 @@ def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
         ("frames", *names),
         ("logits", *(f"{name}.next" for name in names)),
     )
+
+
+def plain_order_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """``step_program`` with buffers shaped as they lie in memory, (1, k - 1, H, W, C)."""
+    program = step_program(model, frames, size)
+    assert isinstance(program.module, Step)
+    first, *states = program.example
+    example = (first, *(_plain_order(tensor) for tensor in states))
+    return replace(program, module=PlainOrderStep(program.module), example=example)
 
 
 def trace(program: Program) -> torch.export.ExportedProgram:

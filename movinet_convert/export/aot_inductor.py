@@ -1,0 +1,62 @@
+"""``aot-inductor``: the graph compiled ahead of time for this kind of processor.
+
+The package runs without Python, in any program that links PyTorch, and needs no compiler there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from movinet_convert.errors import ExportError
+from movinet_convert.export.metadata import KEY
+from movinet_convert.export.step import trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from movinet_convert.export.runtime import Job, Run
+
+
+def write(job: Job, path: Path) -> dict[str, Any]:
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ExportError(
+            "aot-inductor compiles the network and found no C++ compiler; install g++ or clang++, "
+            "or name one in $CXX."
+        ) from error
+    # Freezing packs the weights while compiling, not at every call; it is for inference alone.
+    options = {"freezing": True, "aot_inductor.metadata": {KEY: job.metadata}}
+    with torch.no_grad():
+        aoti_compile_and_package(
+            trace(job.program), package_path=str(path), inductor_configs=options
+        )
+    return {"compiler": compiler}
+
+
+def open_file(path: Path, threads: int | None = None) -> Run:
+    """``threads`` is PyTorch's own setting, ``torch.set_num_threads``."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    package = torch._inductor.aoti_load_package(str(path))
+
+    def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        # The compiled code reads memory in the order of the example and asks no tensor for its own.
+        outputs = package(*(tensor.contiguous() for tensor in inputs))
+        return (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+
+    return run
+
+
+def read_metadata(path: Path) -> str:
+    found: str = torch._inductor.aoti_load_package(str(path)).get_metadata()[KEY]
+    return found
