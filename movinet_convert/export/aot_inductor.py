@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
     from movinet_convert.export.runtime import Job, Run
 
+# Freezing packs the weights while compiling, not at every call; it is for inference alone. The
+# matrix products of one frame are so small that calling a library for each costs more than they do.
+OPTIONS = {
+    "freezing": True,
+    "max_autotune_gemm": True,
+    "max_autotune_gemm_backends": "CPP",
+}
+
 
 def write(job: Job, path: Path) -> dict[str, Any]:
     from torch._inductor import aoti_compile_and_package
@@ -34,8 +42,7 @@ def write(job: Job, path: Path) -> dict[str, Any]:
             "aot-inductor compiles the network and found no C++ compiler; install g++ or clang++, "
             "or name one in $CXX."
         ) from error
-    # Freezing packs the weights while compiling, not at every call; it is for inference alone.
-    options = {"freezing": True, "aot_inductor.metadata": {KEY: job.metadata}}
+    options = {**OPTIONS, "aot_inductor.metadata": {KEY: job.metadata}}
     with torch.no_grad():
         aoti_compile_and_package(
             trace(job.program), package_path=str(path), inductor_configs=options
