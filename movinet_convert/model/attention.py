@@ -70,7 +70,7 @@ class SqueezeExcitation(nn.Module):
         self, frame_means: Tensor, timeline: Timeline, pool: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         sums = running_sums(frame_means, pool)
-        context = (sums / timeline.counts()[..., None]).to(frame_means.dtype)
+        context = (sums / timeline.divisors(sums.dtype)).to(frame_means.dtype)
         if self.with_frame_mean:
             context = torch.cat((context, frame_means), dim=-1)
         if self.encoding_scale is not None:

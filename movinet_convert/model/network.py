@@ -146,10 +146,9 @@ class MoViNet(nn.Module):
                 buffers[name] = buffer
         means = self._spatial_means(x, timeline)
         sums = running_sums(means, None if state is None else state.head)
-        counts = timeline.counts()
-        averages = (sums / counts[..., None]).to(means.dtype)
+        averages = (sums / timeline.divisors(sums.dtype)).to(means.dtype)
         logits: Tensor = self.classifier(averages if per_frame else averages[:, -1])
-        return logits, StreamState(counts[:, -1], buffers, pools, sums[:, -1])
+        return logits, StreamState(timeline.counts()[:, -1], buffers, pools, sums[:, -1])
 
     def initial_state(self, batch: int, height: int, width: int) -> StreamState:
         """The state before the first frame of ``batch`` videos of this size, all zeros.

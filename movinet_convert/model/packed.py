@@ -56,9 +56,9 @@ class _Packed(nn.Module):
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = nn.Parameter(bias.contiguous(), requires_grad=False)
         self.activation = activation
-        self._packs: dict[Any, tuple[int, Tensor]] = {}
+        self._packs: dict[Any, tuple[int, Any]] = {}
 
-    def _pack(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+    def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
         version = self.weight._version
         found = self._packs.get(key)
         if found is None or found[0] != version:
@@ -94,6 +94,10 @@ class Pointwise(_Packed):
         if not runs_packed(x):
             y = F.conv2d(x, self.weight, self.bias)
             return self._activate(y if plus is None else y + plus, inside=False)
+        return self.packed(x, plus)
+
+    def packed(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The same for an ``x`` that ``runs_packed``."""
         pixels = x.permute(0, 2, 3, 1)
         weight = self._pack("linear", self._packed_weight)
         if plus is None:
@@ -102,6 +106,16 @@ class Pointwise(_Packed):
             added = plus.permute(0, 2, 3, 1)
             y = ONEDNN._linear_pointwise.binary(pixels, added, weight, self.bias, "add")
         return self._activate(y.permute(0, 3, 1, 2), inside=True)
+
+    def packed_into(self, x: Tensor, out: Tensor) -> None:
+        """Convolve and activate, as ``packed`` does, into channels-last memory (N, H, W, C)."""
+        pixels = x.permute(0, 2, 3, 1)
+        weight = self._pack("linear", self._packed_weight)
+        y = ONEDNN._linear_pointwise(pixels, weight, self.bias, self._inside, [], "")
+        if self.activation == "swish":
+            torch.ops.aten.silu.out(y, out=out)
+        else:
+            out.copy_(self._activate(y, inside=True))
 
     def _packed_weight(self) -> Tensor:
         packed: Tensor = ONEDNN._reorder_linear_weight(self.weight.flatten(1))
@@ -119,7 +133,7 @@ class Spatial(_Packed):
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolve(x, self.padding(x, 2))
+        return self.packed(x) if runs_packed(x) else self.plain(x, self.padding(x, 2))
 
     def padding(self, x: Tensor, first: int) -> list[tuple[int, int]]:
         """Zeros before and after each axis from ``first`` on."""
@@ -128,43 +142,41 @@ class Spatial(_Packed):
         )
         return [same_padding(*shape) for shape in shapes]
 
-    def convolve(self, x: Tensor, before_after: Sequence[tuple[int, int]]) -> Tensor:
+    def plain(self, x: Tensor, before_after: Sequence[tuple[int, int]]) -> Tensor:
         """Convolve with zeros around each axis: a pair of numbers for every axis."""
-        packed = runs_packed(x)
+        weight = padded_weight(self.weight, before_after)
         padding = [after for _, after in before_after]
-        if not packed:
-            weight = padded_weight(self.weight, before_after)
-            convolution = F.conv2d if x.dim() == 4 else F.conv3d
-            y = convolution(x, weight, self.bias, self.stride, padding, groups=self.groups)
-            return self._activate(y, inside=False)
-        dilation = [1] * len(padding)
+        convolution = F.conv2d if x.dim() == 4 else F.conv3d
+        y = convolution(x, weight, self.bias, self.stride, padding, groups=self.groups)
+        return self._activate(y, inside=False)
 
-        def pack() -> Tensor:
-            # oneDNN chooses the layout for a size of input.
-            made: Tensor = ONEDNN._reorder_convolution_weight(
-                padded_weight(self.weight, before_after),
-                padding,
-                self.stride,
-                dilation,
-                self.groups,
-                x.shape,
-            )
-            return made
-
-        weight = self._pack((x.shape[2:], *before_after), pack)
+    def packed(self, x: Tensor, time: tuple[int, int] | None = None) -> Tensor:
+        """The same for an ``x`` that ``runs_packed``, padded by ``time`` on the first axis."""
+        # oneDNN chooses the layout for a size of input.
+        weight, padding = self._pack((x.shape[2:], time), lambda: self._packed_weight(x, time))
         y = ONEDNN._convolution_pointwise(
             x,
             weight,
             self.bias,
             padding,
             self.stride,
-            dilation,
+            [1] * len(padding),
             self.groups,
             self._inside,
             [],
             "",
         )
         return self._activate(y, inside=True)
+
+    def _packed_weight(self, x: Tensor, time: tuple[int, int] | None) -> tuple[Tensor, list[int]]:
+        before_after = self.padding(x, 2) if time is None else [time, *self.padding(x, 3)]
+        padding = [after for _, after in before_after]
+        weight = padded_weight(self.weight, before_after)
+        ones = [1] * len(padding)
+        made: Tensor = ONEDNN._reorder_convolution_weight(
+            weight, padding, self.stride, ones, self.groups, x.shape
+        )
+        return made, padding
 
 
 class Temporal(Spatial):
@@ -185,10 +197,15 @@ class Temporal(Spatial):
     def forward(self, videos: Tensor, *, whole: bool = False) -> Tensor:
         time = same_padding(videos.shape[2], self.length, 1) if whole else (0, 0)
         if self.weight.dim() == 5:
-            return self.convolve(videos, [time, *self.padding(videos, 3)])
+            return self._in_time(videos, time)
         # Pixels side by side on one axis make it a 2D convolution, which is the faster one.
-        y = self.convolve(videos.flatten(3), [time, (0, 0)])
+        y = self._in_time(videos.flatten(3), time)
         return y.reshape(*y.shape[:3], *videos.shape[3:])
+
+    def _in_time(self, x: Tensor, time: tuple[int, int]) -> Tensor:
+        return (
+            self.packed(x, time) if runs_packed(x) else self.plain(x, [time, *self.padding(x, 3)])
+        )
 
     def newest(self, before: Tensor, frame: Tensor) -> Tensor:
         """The latest output alone, from channels-last frames (B, k-1, H, W, C), (B, H, W, C).
@@ -196,10 +213,8 @@ class Temporal(Spatial):
         A sum over the few taps costs less than joining the frames for a convolution.
         """
         packed = runs_packed(frame)
-        y = torch.addcmul(self.bias, frame, self.taps[-1])
-        for i in range(self.length - 1):
-            if packed:
-                y.addcmul_(before[:, i], self.taps[i])
-            else:
-                y = torch.addcmul(y, before[:, i], self.taps[i])
+        *earlier, last = self.taps.unbind()
+        y = torch.addcmul(self.bias, frame, last)
+        for past, tap in zip(before.unbind(1), earlier, strict=True):
+            y = y.addcmul_(past, tap) if packed else torch.addcmul(y, past, tap)
         return y if self.activation is None else OUTSIDE[self.activation](y, packed)

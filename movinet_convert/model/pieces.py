@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from movinet_convert.model.attention import SqueezeExcitation
     from movinet_convert.model.packed import Pointwise, Spatial, Temporal
 
-PIECE_BYTES = 2 * 2**20  # of expanded frames: about a core's second-level cache
+PIECE_BYTES = 4 * 2**20  # of expanded frames: in the cache with room to spare, and few calls
 
 
 def piece_length(x: Tensor, channels: int) -> int | None:
@@ -86,6 +86,14 @@ class FusedBlock(nn.Module):
     def forward(
         self, x: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if (
+            timeline.frames == 1
+            and self.attention.causal
+            and runs_packed(x)
+            and piece_length(x, self.expansion.weight.shape[0]) is None
+            and self.spatial is not None
+        ):
+            return self._one_frame(x, timeline, buffer, pool)
         features, buffer = self._features(x, timeline, buffer)
         means = _joined([piece.mean(dim=(2, 3)) for piece in features])
         means = means.reshape(timeline.batch, timeline.frames, -1)
@@ -100,6 +108,30 @@ class FusedBlock(nn.Module):
             frames = slice(first, first := first + feature.shape[0])
             results.append(self._project(feature, gates[frames], x[frames]))
         return torch.cat(results), buffer, pool
+
+    def _one_frame(
+        self, x: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """One frame of each video in as few steps as can be: each costs more than its numbers."""
+        assert self.spatial is not None
+        y = self.spatial.packed(self.expansion.packed(x))
+        if self.temporal is not None:
+            y, buffer = self._newest(y, buffer)
+        means = y.sum(dim=(2, 3)).mul_(1.0 / (y.shape[2] * y.shape[3]))
+        gates, pool = self.attention.gates(means[:, None], timeline, pool)
+        y.mul_(gates.transpose(1, 2)[..., None])
+        around = average_pool_same(x) if self.downsample else x
+        around = around if self.skip is None else self.skip.packed(around)
+        return self.projection.packed(y, around), buffer, pool
+
+    def _newest(self, frame: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One frame of each video (B, C, H, W), summed with those before it."""
+        assert self.temporal is not None
+        past = past_frames(buffer, frame[:, :, None], self.temporal.length - 1)
+        newest = frame.permute(0, 2, 3, 1)
+        y = self.temporal.newest(past, newest).permute(0, 3, 1, 2)
+        joined = torch.cat((past[:, 1:], newest[:, None]), dim=1)
+        return y, joined.permute(0, 4, 1, 2, 3)
 
     def _project(self, feature: Tensor, gates: Tensor, before: Tensor) -> Tensor:
         """Gate the expanded frames, project them and add what came in; may overwrite them."""
@@ -137,23 +169,13 @@ class FusedBlock(nn.Module):
         if not self.attention.causal:
             return self._clip(x, videos, length), None
         if videos.frames == 1 and self.spatial is not None:
-            return self._frame(x, videos, buffer)
+            frame, buffer = self._newest(self._expand(x), buffer)
+            return [frame], buffer
         return self._stream(x, videos, buffer, length)
 
     def _expand(self, x: Tensor) -> Tensor:
         x = self.expansion(x)
         return x if self.spatial is None else self.spatial(x)
-
-    def _frame(
-        self, x: Tensor, videos: Timeline, buffer: Tensor | None
-    ) -> tuple[list[Tensor], Tensor]:
-        """One frame of each video, summed with those before it."""
-        assert self.temporal is not None
-        frame = videos.to_videos(self._expand(x))
-        past = past_frames(buffer, frame, self.temporal.length - 1)
-        newest = frame.permute(0, 2, 3, 4, 1)
-        y = self.temporal.newest(past, newest[:, 0]).permute(0, 3, 1, 2)
-        return [y], torch.cat((past[:, 1:], newest), dim=1).permute(0, 4, 1, 2, 3)
 
     def _stream(
         self, x: Tensor, videos: Timeline, buffer: Tensor | None, length: int | None
@@ -180,17 +202,33 @@ class FusedBlock(nn.Module):
         if length is None or videos.frames <= max(length, kernel):
             return [to_frames(self.temporal(videos.to_videos(self._expand(x)), whole=True))]
         front, back = same_padding(videos.frames, kernel, 1)
-        past: Tensor | None = None
         pieces = []
         parts = cut(x, max(length, kernel))
+        channels = self.expansion.weight.shape[0]
+        # Written anew for every piece: fresh memory costs more than what is computed in it.
+        shape = (kernel - 1 + parts[0].shape[0] + back, *x.shape[2:], channels)
+        window = x.new_empty(shape)
+        window[:front].zero_()
+        before = front
         for i, part in enumerate(parts):
-            frames = Timeline(1, part.shape[0]).to_videos(self._expand(part))
-            past = past_frames(None, frames, front) if past is None else past
-            future = past_frames(None, frames, back if i == len(parts) - 1 else 0)
-            window = torch.cat((past, frames.permute(0, 2, 3, 4, 1), future), dim=1)
-            pieces.append(to_frames(self.temporal(window.permute(0, 4, 1, 2, 3))))
-            past = window[:, 1 - kernel :]
+            end = before + part.shape[0]
+            self._expand_into(part, window[before:end])
+            if i == len(parts) - 1:
+                window[end : end + back].zero_()
+                end += back
+            frames = window[None, :end].permute(0, 4, 1, 2, 3)
+            pieces.append(to_frames(self.temporal(frames)))
+            before = kernel - 1
+            latest = window[end - before : end]
+            window[:before] = latest if end >= 2 * before else latest.clone()
         return pieces
+
+    def _expand_into(self, x: Tensor, window: Tensor) -> None:
+        """Write the expanded frames (N, C, H, W) into a part (N, H, W, C) of a window."""
+        if self.spatial is None:
+            self.expansion.packed_into(x, window)
+        else:
+            window.copy_(self._expand(x).permute(0, 2, 3, 1))
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:

@@ -29,6 +29,7 @@ class Timeline:
     seen: Tensor | None = None
     _encodings: dict[int, Tensor] = field(default_factory=dict)
     _counts: list[Tensor] = field(default_factory=list)
+    _divisors: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     def counts(self) -> Tensor:
         """(B, T) frames of its own video up to every frame, from 1; computed once per call."""
@@ -38,6 +39,12 @@ class Timeline:
             steps = torch.arange(self.frames, device=self.seen.device)
             self._counts.append(first if self.frames == 1 else first + steps)
         return self._counts[0]
+
+    def divisors(self, dtype: torch.dtype) -> Tensor:
+        """(B, T, 1) the counts, to divide sums over the frames so far; computed once per call."""
+        if dtype not in self._divisors:
+            self._divisors[dtype] = self.counts()[..., None].to(dtype)
+        return self._divisors[dtype]
 
     def encoding(self, width: int, dtype: torch.dtype) -> Tensor:
         """Sinusoidal encoding (B, T, width) of the positions, computed once per call and width.
