@@ -23,14 +23,15 @@ from movinet_convert.export import (
     openvino,
     torch_export,
 )
-from movinet_convert.export.flat_step import flat_program
+from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
 from movinet_convert.export.report import Agreement, require_agreement
-from movinet_convert.export.step import step_program
+from movinet_convert.export.step import Program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
 from movinet_convert.variants import ARCHS
 from tests.settled import settled_model
 
+Build = Callable[[MoViNet, int, tuple[int, int]], Program]
 SIZE = (34, 48)  # neither square nor odd nor a multiple of 32
 MODULES = {
     "torch-export": torch_export,
@@ -157,16 +158,17 @@ def test_a_step_of_several_frames_equals_single_frames(stream_model: MoViNet) ->
     clip = torch.rand(1, 3, 3, *SIZE)
     with torch.no_grad():
         expected, _ = fused.stream(clip)
-        for build in (step_program, flat_program):
+        for build in (step_program, flat_program, openvino_program, xnnpack_program):
             program = build(fused, 3, SIZE)
             logits, *_ = program.module(clip, *program.example[1:])
             assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-def test_the_flat_step_follows_positional_encoding_and_odd_sizes() -> None:
+@pytest.mark.parametrize("build", [flat_program, openvino_program, xnnpack_program])
+def test_the_flat_step_follows_positional_encoding_and_odd_sizes(build: Build) -> None:
     fused = fuse(settled_model("a3-stream"))
     size = (33, 46)
-    program = flat_program(fused, 1, size)
+    program = build(fused, 1, size)
     states, state = program.example[1:], None
     with torch.no_grad():
         for _ in range(3):
@@ -176,7 +178,27 @@ def test_the_flat_step_follows_positional_encoding_and_odd_sizes() -> None:
             assert (logits - expected).abs().max() < 1e-4 * expected.std()
     assert state is not None
     for (name, tensor), flat in zip(state.tensors(), states, strict=True):
+        if build is openvino_program and tensor.dim() == 5:  # channels last by its shape
+            tensor = tensor.permute(0, 2, 3, 4, 1)
         assert torch.allclose(tensor.flatten(), flat.flatten(), rtol=1e-3, atol=1e-3), name
+
+
+def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
+    stream_model: MoViNet, tmp_path: Path
+) -> None:
+    require_runtime("openvino")
+    report = export_model(stream_model, tmp_path / "step", "openvino", size=SIZE)
+    run = openvino.open_file(report.path)
+    frames = torch.rand(3, 1, 3, 1, *SIZE)
+    zeros = openvino_program(fuse(stream_model), 1, SIZE).example[1:]
+    _, *state = run([frames[0], *zeros])
+    one, *_ = run([frames[1], *state])
+    other, *_ = run([frames[2], *state])
+    again, *_ = run([frames[1], *state])
+    assert torch.equal(again, one)
+    assert not torch.equal(other, one)
+    own = [tensor.clone() for tensor in state]
+    assert torch.equal(run([frames[1], *own])[0], one)
 
 
 def test_executorch_hands_the_step_to_xnnpack_in_one_piece(

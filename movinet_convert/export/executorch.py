@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
@@ -28,7 +27,8 @@ def write(job: Job, path: Path) -> dict[str, Any]:
                 XnnpackPartitioner,
             )
             from executorch.devtools.backend_debug import get_delegation_info
-            from executorch.exir import to_edge_transform_and_lower
+            from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+            from executorch.exir.passes import MemoryPlanningPass
         except ImportError as error:
             raise MissingExtraError("Exporting to ExecuTorch", "export") from error
         lowered = to_edge_transform_and_lower(
@@ -37,7 +37,10 @@ def write(job: Job, path: Path) -> dict[str, Any]:
             constant_methods={KEY: job.metadata},
         )
         delegation = get_delegation_info(lowered.exported_program().graph_module)
-        path.write_bytes(lowered.to_executorch().buffer)
+        # States are read where the caller has them: a place of the program's own means a copy.
+        planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
+        config = ExecutorchBackendConfig(memory_planning_pass=planning)
+        path.write_bytes(lowered.to_executorch(config).buffer)
     return {
         "delegates": delegation.num_delegated_subgraphs,
         "delegated_nodes": delegation.num_delegated_nodes,
@@ -46,25 +49,30 @@ def write(job: Job, path: Path) -> dict[str, Any]:
 
 
 def open_file(path: Path, threads: int | None = None) -> Run:
-    """The Python runtime of ExecuTorch decides itself how many threads it takes."""
-    del threads
-    method = _program(path).load_method("forward")
-
-    def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        # Cloned, as the next call overwrites the runtime's own memory.
-        return [torch.clone(output) for output in method.execute(list(inputs))]
-
-    return run
+    """``threads`` is for ExecuTorch's one pool: a change of it ends the files opened before."""
+    program, library = _program(path)
+    # Before the method is loaded, which keeps the pool that it finds.
+    if threads is not None and threads != library._threadpool_get_thread_count():
+        library._unsafe_reset_threadpool(threads)
+    method = program.load_method("forward")
+    return functools.partial(_call, program, method)
 
 
-def _program(path: Path) -> Any:
+def _call(program: Any, method: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    del program  # held by the caller: a method does not keep the program that it reads
+    outputs: Sequence[Tensor] = method.call(list(inputs))  # copies already
+    return outputs
+
+
+def _program(path: Path) -> tuple[Any, Any]:
     try:
-        from executorch.runtime import Runtime
+        from executorch.extension.pybindings import portable_lib
     except ImportError as error:
         raise MissingExtraError("Running ExecuTorch files", "export") from error
-    return Runtime.get().load_program(path)
+    return portable_lib._load_program(str(path)), portable_lib
 
 
 def read_metadata(path: Path) -> str:
-    found: str = _program(path).load_method(KEY).execute([])[0]
+    program, _ = _program(path)
+    found: str = program.load_method(KEY).call([])[0]
     return found

@@ -2,8 +2,8 @@
 
 XNNPACK keeps pictures channels-last and turns them back for every operator that it does not know
 in that order. Here a buffer's frames stand below each other in one tall picture, so joining and
-cutting are slices of rows, and the temporal convolution is a 2D one that steps from frame to
-frame by its dilation. Everything between the frames and the logits then goes to one delegate.
+cutting are slices of rows, and everything between the frames and the logits goes to one delegate.
+What convolves in time, and how a buffer lies in memory, is chosen for the runtime.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from movinet_convert.model.timeline import Timeline
 
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
-    from movinet_convert.model.packed import Pointwise
+    from movinet_convert.model.packed import Pointwise, Temporal
 
 
 class FlatConv(nn.Module):
@@ -61,6 +61,75 @@ def _linear(layer: nn.Linear, activation: str | None) -> FlatConv:
     return FlatConv(layer.weight[:, :, None, None], layer.bias, activation)
 
 
+class TallConv(nn.Module):
+    """The temporal convolution as a 2D one that steps from frame to frame by its dilation.
+
+    Takes a frame (1, C, H, W) and its buffer (1, C, (k - 1) * H, W), and returns the activated
+    frame and the next buffer.
+    """
+
+    order = torch.contiguous_format
+
+    def __init__(self, temporal: Temporal) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(temporal.weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(temporal.bias.detach(), requires_grad=False)
+        self.activation = ACTIVATIONS[temporal.activation or ""]
+
+    def forward(self, frame: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        height = frame.shape[2]
+        tall = torch.cat((buffer, frame), dim=2)
+        dilation, groups = (height, 1), frame.shape[1]
+        y = F.conv2d(tall, self.weight, self.bias, dilation=dilation, groups=groups)
+        return self.activation(y), self.latest(tall, height)
+
+    def latest(self, tall: Tensor, height: int) -> Tensor:
+        """All frames but the first."""
+        return tall[:, :, height:]
+
+    @classmethod
+    def zeros(cls, buffer: Tensor) -> Tensor:
+        """The first buffer, from that of a ``StreamState``."""
+        batch, channels, frames, height, width = buffer.shape
+        zeros = buffer.new_zeros(batch, channels, frames * height, width)
+        return zeros.contiguous(memory_format=cls.order)
+
+
+class ChannelsLastTallConv(TallConv):
+    """The same with buffers in the memory order that XNNPACK keeps pictures in."""
+
+    order = torch.channels_last
+
+    def __init__(self, temporal: Temporal) -> None:
+        super().__init__(temporal)
+        second = self.weight.new_tensor([0.0, 1.0]).reshape(1, 1, 2, 1)
+        self.register_buffer("second", second.repeat(self.weight.shape[0], 1, 1, 1))
+        self.second: Tensor
+
+    def latest(self, tall: Tensor, height: int) -> Tensor:
+        # ExecuTorch's slices are in plain memory order, and its convolutions in their input's.
+        return F.conv2d(tall, self.second, dilation=(height, 1), groups=tall.shape[1])
+
+
+class PastConv(TallConv):
+    """The convolution over the buffer alone, plus the frame: the two are never joined for it.
+
+    Buffers are (1, (k - 1) * H, W, C): channels-last by their shape.
+    """
+
+    def forward(self, frame: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        height, groups = frame.shape[2], frame.shape[1]
+        past = buffer.permute(0, 3, 1, 2)
+        earlier, last = self.weight[:, :, :-1], self.weight[:, 0, -1].reshape(1, -1, 1, 1)
+        y = F.conv2d(past, earlier, self.bias, dilation=(height, 1), groups=groups)
+        latest = torch.cat((past[:, :, height:], frame), dim=2)
+        return self.activation(y + frame * last), latest.permute(0, 2, 3, 1)
+
+    @classmethod
+    def zeros(cls, buffer: Tensor) -> Tensor:
+        return super().zeros(buffer).permute(0, 2, 3, 1).contiguous()
+
+
 class FlatPool(nn.Module):
     """3 x 3 average pooling, stride 2, ``SAME``, where padding does not count in the mean.
 
@@ -83,12 +152,19 @@ class FlatPool(nn.Module):
 class FlatBlock(nn.Module):
     """One block, for one frame of a given size."""
 
-    def __init__(self, block: FusedBlock, height: int, width: int, activation: str) -> None:
+    def __init__(
+        self,
+        block: FusedBlock,
+        height: int,
+        width: int,
+        activation: str,
+        in_time: type[TallConv],
+    ) -> None:
         super().__init__()
         assert block.spatial is not None, "legacy stream models have 3D convolutions"
         self.expansion = _flat(block.expansion)
         self.spatial = _flat(block.spatial)
-        self.temporal = block.temporal
+        self.temporal = None if block.temporal is None else in_time(block.temporal)
         self.reduce = _linear(block.attention.reduce, activation)
         self.expand = _linear(block.attention.expand, None)
         self.gate = block.attention.gate
@@ -97,24 +173,13 @@ class FlatBlock(nn.Module):
         self.skip = None if block.skip is None else _flat(block.skip)
         inputs = block.expansion.weight.shape[1]
         self.pool = FlatPool(inputs, height, width) if block.downsample else None
-        self.activation = ACTIVATIONS[activation]
 
     def forward(
         self, x: Tensor, share: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         y = self.spatial(self.expansion(x))
         if self.temporal is not None and buffer is not None:
-            height = y.shape[2]
-            tall = torch.cat((buffer, y), dim=2)
-            y = F.conv2d(
-                tall,
-                self.temporal.weight,
-                self.temporal.bias,
-                dilation=(height, 1),
-                groups=y.shape[1],
-            )
-            y = self.activation(y)
-            buffer = tall[:, :, height:]
+            y, buffer = self.temporal(y, buffer)
         mean = y.mean(dim=(2, 3), keepdim=True)
         pool = pool + mean
         context = torch.cat((pool * share, mean), dim=1)
@@ -130,11 +195,12 @@ class FlatBlock(nn.Module):
 class FlatStep(nn.Module):
     """Frames (1, 3, k, H, W) and states -> logits (1, classes) and states.
 
-    Buffers are (1, C, (k - 1) * H, W), pools and head (1, C, 1, 1), the frame count (1,).
+    Buffers are as ``in_time`` says, pools and head (1, C, 1, 1), the frame count (1,).
     """
 
-    def __init__(self, model: MoViNet, size: tuple[int, int]) -> None:
+    def __init__(self, model: MoViNet, size: tuple[int, int], in_time: type[TallConv]) -> None:
         super().__init__()
+        self.order = in_time.order
         activation = model.settings.activation
         self.stem = _flat(model.stem.conv)  # type: ignore[arg-type]
         self.blocks = nn.ModuleDict()
@@ -142,7 +208,7 @@ class FlatStep(nn.Module):
         for spec in model.variant.spec.blocks:
             block = model.blocks[spec.name]
             assert isinstance(block, FusedBlock)
-            self.blocks[spec.name] = FlatBlock(block, height, width, activation)
+            self.blocks[spec.name] = FlatBlock(block, height, width, activation, in_time)
             height, width = (-(-side // spec.stride) for side in (height, width))
         self.head = _flat(model.head)  # type: ignore[arg-type]
         self.hidden = _linear(model.classifier.hidden, model.settings.head_activation)
@@ -166,7 +232,7 @@ class FlatStep(nn.Module):
         share = (1.0 / frame_count.to(frame.dtype)).reshape(1, 1, 1, 1)
         remaining = iter(states)
         after: list[Tensor] = []
-        x = self.stem(frame)
+        x = self.stem(frame.contiguous(memory_format=self.order))
         for block in self.blocks.values():
             buffer = next(remaining) if block.temporal is not None else None
             x, buffer, pool = block(x, share, timeline, buffer, next(remaining))
@@ -176,23 +242,32 @@ class FlatStep(nn.Module):
         return (logits, frame_count, *after, head)
 
 
-def flat_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def flat_program(
+    model: MoViNet, frames: int, size: tuple[int, int], in_time: type[TallConv] = TallConv
+) -> Program:
     """The step of a fused stream model, with its states flat."""
     state = model.initial_state(1, *size)
     names = tuple(name for name, _ in state.tensors())
     clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
-    flat = [_flat_zeros(tensor) for _, tensor in state.tensors()]
+
+    def zeros(tensor: Tensor) -> Tensor:
+        if tensor.dim() == 5:
+            return in_time.zeros(tensor)
+        return torch.zeros_like(tensor[:, :, None, None] if tensor.dim() == 2 else tensor)
+
     return Program(
-        FlatStep(model, size),
-        (clip, *flat),
+        FlatStep(model, size, in_time),
+        (clip, *(zeros(tensor) for _, tensor in state.tensors())),
         ("frames", *names),
         ("logits", *(f"{name}.next" for name in names)),
     )
 
 
-def _flat_zeros(tensor: Tensor) -> Tensor:
-    # In plain memory order: ExecuTorch gives its outputs in it, which are the next inputs.
-    if tensor.dim() == 5:
-        batch, channels, frames, height, width = tensor.shape
-        return tensor.new_zeros(batch, channels, frames * height, width)
-    return torch.zeros_like(tensor[:, :, None, None] if tensor.dim() == 2 else tensor)
+def xnnpack_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """The flat step for XNNPACK, which is given its buffers as it keeps them."""
+    return flat_program(model, frames, size, ChannelsLastTallConv)
+
+
+def openvino_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """The flat step for OpenVINO, which knows memory orders by their shapes alone."""
+    return flat_program(model, frames, size, PastConv)

@@ -13,7 +13,7 @@ import torch
 from movinet_convert.errors import UsageError
 from movinet_convert.export import aot_inductor, executorch, onnx, openvino, torch_export
 from movinet_convert.export.calibration import samples
-from movinet_convert.export.flat_step import flat_program
+from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
 from movinet_convert.export.metadata import metadata
 from movinet_convert.export.report import ExportReport, compare, require_agreement
 from movinet_convert.export.runtime import Format, Job, quiet
@@ -43,11 +43,13 @@ FORMATS: dict[str, Format] = {
         ".xml",
         openvino.write,
         openvino.open_file,
-        flat_program,
+        openvino_program,
         dtypes=("float32", "float16"),
         beside=(".bin",),
     ),
-    "executorch": Format(".pte", executorch.write, executorch.open_file, flat_program, base=False),
+    "executorch": Format(
+        ".pte", executorch.write, executorch.open_file, xnnpack_program, base=False
+    ),
 }
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from movinet_convert.errors import MissingExtraError
@@ -36,26 +37,75 @@ def write(job: Job, path: Path) -> dict[str, Any]:
     for ports, names in ((model.inputs, job.program.inputs), (model.outputs, job.program.outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
+    # The converter leaves every axis open, and the runtime is slower at those.
+    model.reshape(
+        {
+            port: openvino.PartialShape(_axes(tensor.shape, job.program.dynamic_frames))
+            for port, tensor in zip(model.inputs, job.program.example, strict=True)
+        }
+    )
     model.set_rt_info(job.metadata, [KEY])
     # float16 weights are widened again when a processor without float16 arithmetic runs them.
     openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "float16")
     return {"openvino": openvino.__version__}
 
 
+def _axes(shape: Sequence[int], dynamic_frames: bool) -> list[int]:
+    return [-1 if dynamic_frames and axis == 2 else size for axis, size in enumerate(shape)]
+
+
 def open_file(path: Path, threads: int | None = None) -> Run:
+    """A stream's states are good until the next call but one, a clip's logits for ever."""
     openvino = _import()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
-    outputs = range(len(request.model_outputs))
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    if len(compiled.inputs) > 1:
+        return _Stream(compiled, openvino.Tensor)
+    request = compiled.create_infer_request()
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         request.infer([t.contiguous().numpy() for t in inputs], share_inputs=True)
-        # Copied, as the next call overwrites the runtime's own memory.
-        return [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in outputs]
+        return [torch.from_numpy(request.get_output_tensor(0).data.copy())]
 
     return run
+
+
+class _Stream:
+    """Runs a step on two sets of states: each call reads one and writes the other.
+
+    A caller who hands back what the last call returned has no state copied.
+    """
+
+    def __init__(self, compiled: Any, wrap: Any) -> None:
+        self.sets = [[_zeros(port) for port in compiled.inputs[1:]] for _ in range(2)]
+        self.frames = _zeros(compiled.inputs[0])
+        self.logits = _zeros(compiled.outputs[0])
+        self.requests = []
+        for read, written in (self.sets, self.sets[::-1]):
+            request = compiled.create_infer_request()
+            for i, tensor in enumerate((self.frames, *read)):
+                request.set_input_tensor(i, wrap(tensor.numpy(), shared_memory=True))
+            for i, tensor in enumerate((self.logits, *written)):
+                request.set_output_tensor(i, wrap(tensor.numpy(), shared_memory=True))
+            self.requests.append(request)
+        self.latest = 0
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        frames, *states = inputs
+        reading = next((i for i in range(2) if states[0] is self.sets[i][0]), 1 - self.latest)
+        for kept, given in zip(self.sets[reading], states, strict=True):
+            if given is not kept:
+                kept.copy_(given)
+        self.frames.copy_(frames)
+        self.requests[reading].infer()
+        self.latest = 1 - reading
+        return [self.logits.clone(), *self.sets[self.latest]]
+
+
+def _zeros(port: Any) -> Tensor:
+    return torch.from_numpy(np.zeros(tuple(port.shape), port.element_type.to_dtype()))
 
 
 def read_metadata(path: Path) -> str:
