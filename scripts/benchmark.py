@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,27 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from scripts.benchmark_parts import MEMORY_FORMS, floor, loading, memory_child, throughput
+from scripts.timing import OFFICIAL, TFLITE, measure, plot, summarise, table
+
 STREAMS = ["a0-stream", "a2-stream", "a5-stream"]
 BASES = ["a0-base", "a2-base"]
 EXPORTS = ["onnx", "openvino", "executorch"]
-BATCHES = [1, 4, 16]
-TFLITE, OFFICIAL = "tflite, states in and out", "official tf.function"
-BUILT = "create_model + torch.load"
-PEERS = (TFLITE, OFFICIAL, BUILT)
-
-
-def measure(works: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
-    """Milliseconds per call of every contender, taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():
-        for _ in range(2):
-            work()
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = clock()
-            work()
-            times[name].append((clock() - start) * 1e3)
-    return times
 
 
 def contenders(name: str, threads: int, without: list[str], folder: Path) -> dict[str, Any]:
@@ -73,7 +58,10 @@ def contenders(name: str, threads: int, without: list[str], folder: Path) -> dic
     for key, make in makers.items():
         if key not in without:
             note(f"{name}: {key}")
-            works[labels.get(key, key)] = make()
+            try:
+                works[labels.get(key, key)] = make()
+            except Exception as error:  # a runtime's own; the others are worth their table
+                note(f"left out: {type(error).__name__}: {error}")
     return works
 
 
@@ -101,6 +89,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             works = contenders(name, args.child, args.without, folder)
             times = measure(works, rounds_for(name, args.rounds), clock)
             rows += summarise(f"{name}, {unit(name)}", args.child, times)
+            if name == "a0-base":
+                rows += floor(rows[-len(times) :], args.child, clock)
         if "throughput" not in args.without:
             rows += throughput(args.child, args.rounds, clock)
         if "load" not in args.without and args.child == 1:
@@ -117,126 +107,10 @@ def unit(name: str) -> str:
     return "a frame" if name.endswith("stream") else "a clip"
 
 
-def summarise(what: str, threads: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    peer = next((medians[name] for name in PEERS if name in medians), None)
-    rows = []
-    for name, found in times.items():
-        low, _, high = statistics.quantiles(found, n=4)
-        ratio = medians[name] / peer if peer else None
-        rows.append(
-            {
-                "what": what,
-                "threads": threads,
-                "form": name,
-                "ms": medians[name],
-                "quartiles": [low, high],
-                "ratio": ratio,
-            }
-        )
-    return rows
-
-
-def throughput(threads: int, rounds: int, clock: Any) -> list[dict[str, Any]]:
-    """Milliseconds a frame of N streams, as one batch and one after the other."""
-    import torch
-
-    from movinet_convert.model import create_model
-    from movinet_convert.model.fuse import fuse
-    from movinet_convert.streaming import StreamBatch
-
-    fused = fuse(create_model("a0-stream").eval())
-    size = fused.variant.input.size
-    works = {}
-    for count in BATCHES:
-        batch: StreamBatch[int] = StreamBatch(fused)
-        frames = {key: torch.rand(3, size, size) for key in range(count)}
-        for key in frames:
-            batch.join(key)
-        works[f"{count} as a batch"] = lambda b=batch, f=frames: b.step(f)
-    states = [fused.initial_state(1, size, size) for _ in range(BATCHES[-1])]
-    frame = torch.rand(1, 3, 1, size, size)
-
-    def one_by_one() -> None:
-        for i, state in enumerate(states):
-            states[i] = fused.stream(frame, state)[1]
-
-    works[f"{BATCHES[-1]} one by one"] = one_by_one
-    times = measure(works, max(3, rounds // 5), clock)
-    each = {name: [t / int(name.split()[0]) for t in found] for name, found in times.items()}
-    return summarise("a0-stream fused, a frame of one of N", threads, each)
-
-
-def loading(rounds: int, clock: Any) -> list[dict[str, Any]]:
-    """A2 stream: converting it, and load_converted against initialising and torch.load."""
-    import torch
-
-    from movinet_convert.convert import convert
-    from movinet_convert.loader import load_converted
-    from movinet_convert.model import create_model
-    from movinet_convert.parity.archive import write_synthetic_archive
-    from movinet_convert.variants import get_variant
-
-    name = "a2-stream"
-    with tempfile.TemporaryDirectory() as folder:
-        archive = write_synthetic_archive(get_variant(name), Path(folder))
-        stored: list[Any] = []
-
-        def converting() -> None:
-            out = Path(folder) / f"store{len(stored)}"
-            stored.append(convert(name, archive, gating="keras", out=out, parity=None))
-
-        converted = measure({"convert, no parity": converting}, 3, clock)
-        store = Path(folder) / "store0"
-        pickled = Path(folder) / f"{name}.pt"
-        torch.save(load_converted(name, weights_dir=store).state_dict(), pickled)
-        works = {
-            "load_converted": lambda: load_converted(name, weights_dir=store),
-            BUILT: lambda: create_model(name).load_state_dict(torch.load(pickled)),
-            "as PyTorch initialises + torch.load": lambda: as_pytorch(name).load_state_dict(
-                torch.load(pickled)
-            ),
-        }
-        with torch.enable_grad():
-            loaded = measure(works, max(5, rounds // 10), clock)
-        return summarise(f"{name}, from file to model", 1, {**converted, **loaded})
-
-
-def as_pytorch(name: str) -> Any:
-    """A network whose kernels are drawn as PyTorch's own layers draw theirs, which is quicker."""
-    import torch
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.variants import get_variant
-
-    model = MoViNet(get_variant(name))
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.kaiming_uniform_(parameter, a=5**0.5)
-    return model
-
-
-def memory_child(form: str) -> None:
-    """Peak memory of one full A2 base clip, in MB above what was there before."""
-    import torch
-
-    from movinet_convert.model import create_model
-    from movinet_convert.model.fuse import fuse
-
-    model = create_model("a2-base").eval()
-    model = fuse(model) if form == "fused" else model
-    clip = torch.rand(1, 3, 50, 224, 224)
-    with torch.inference_mode():
-        model(clip[:, :, :2, :64, :64])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        model(clip)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-
 def memory() -> list[dict[str, Any]]:
-    found = {f: float(run_self(["--memory-child", f])) for f in ("eager", "fused")}
+    found = {form: float(run_self(["--memory-child", form])) for form in MEMORY_FORMS}
     return [
-        {"what": "a2-base, peak memory", "form": f, "MB": mb, "ratio": mb / found["eager"]}
+        {"what": "a2-base, peak memory", "form": f, "MB": mb, "ratio": mb / found[MEMORY_FORMS[0]]}
         for f, mb in found.items()
     ]
 
@@ -246,35 +120,6 @@ def run_self(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "scripts.benchmark", *arguments]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    lines = [f"{'':38} {'form':28} {'thr':>3} {'ms':>9} {'quartiles':>19} {'ratio':>6}"]
-    for row in rows:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f}"
-        if "MB" in row:
-            figure = f"{row['MB']:6.0f} MB"
-            lines.append(f"{row['what']:38} {row['form']:28} {'':3} {figure} {'':19} {ratio}")
-            continue
-        low, high = row["quartiles"]
-        spread = f"{low:.2f} .. {high:.2f}"
-        start = f"{row['what']:38} {row['form']:28} {row['threads']:3}"
-        lines.append(f"{start} {row['ms']:9.2f} {spread:>19} {ratio}")
-    return "\n".join(lines)
-
-
-def plot(rows: list[dict[str, Any]], path: str) -> None:
-    import matplotlib.pyplot as plt
-
-    groups = sorted({(row["what"], row["threads"]) for row in rows if "ms" in row})
-    figure, axes = plt.subplots(len(groups), figsize=(8, 2.2 * len(groups)), squeeze=False)
-    for axis, (what, threads) in zip(axes[:, 0], groups, strict=True):
-        chosen = [r for r in rows if r["what"] == what and r.get("threads") == threads]
-        axis.barh([row["form"] for row in chosen], [row["ms"] for row in chosen])
-        axis.set_title(f"{what}, {threads} thread{'s' * (threads > 1)}")
-        axis.set_xlabel("ms")
-    figure.tight_layout()
-    figure.savefig(path)
 
 
 def main() -> None:
@@ -293,7 +138,8 @@ def main() -> None:
     if args.memory_child:
         memory_child(args.memory_child)
     elif args.child:
-        print(json.dumps(compare(args)))
+        print(json.dumps(compare(args)), flush=True)
+        os._exit(0)  # torn down in one process, the runtimes can abort each other
     else:
         rows = []
         with tempfile.TemporaryDirectory() as temporary:

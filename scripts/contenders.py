@@ -76,9 +76,11 @@ def _streaming(stream: Callable[..., Any], clip: torch.Tensor, model: MoViNet) -
 
 
 def exported(model: MoViNet, format: str, folder: Path, threads: int) -> Work:
-    report = export_model(model, folder / f"{model.variant.name}-{format}", format)
     row = FORMATS[format]
-    run = row.open(report.path, threads)
+    path = folder / f"{model.variant.name}-{format}{row.suffix}"
+    if not path.exists():
+        export_model(model, path, format)
+    run = row.open(path, threads)
     clip = example(model)
     if not model.settings.causal:
         return lambda: run([clip])
@@ -137,19 +139,29 @@ def tflite(path: Path, threads: int, *, with_states: bool) -> Work:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    # The signature knows which state is which; its runner copies each twice on its way round.
     runner = interpreter.get_signature_runner()
-    inputs = {
-        name: np.zeros(detail["shape"], detail["dtype"])
-        for name, detail in runner.get_input_details().items()
-    }
-    inputs["image"][:] = 0.5
-    runner(**inputs)
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    del runner  # the interpreter refuses to run beside it
+    for name, detail in inputs.items():
+        value = 0.5 if name == "image" else 0
+        interpreter.set_tensor(detail["index"], np.full(detail["shape"], value, detail["dtype"]))
+    interpreter.invoke()
     if not with_states:
         return interpreter.invoke
+    image = np.full(inputs["image"]["shape"], 0.5, np.float32)
+    states = [
+        (inputs[name]["index"], interpreter.tensor(detail["index"]))
+        for name, detail in outputs.items()
+        if name in inputs
+    ]
 
     def work() -> object:
-        outputs = runner(**inputs)
-        inputs.update({name: array for name, array in outputs.items() if name in inputs})
-        return outputs["logits"]
+        interpreter.set_tensor(inputs["image"]["index"], image)
+        for index, after in states:
+            interpreter.set_tensor(index, after())
+        interpreter.invoke()
+        return interpreter.get_tensor(outputs["logits"]["index"])
 
     return work

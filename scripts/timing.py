@@ -1,0 +1,84 @@
+"""Timing of contenders that take turns, and what the table says of them."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+CALLS, LONG_MS = 5, 200  # counted calls of a turn, and what is too long for that
+TFLITE, OFFICIAL = "tflite, states in and out", "official tf.function"
+BUILT = "create_model + torch.load"
+PEERS = (TFLITE, OFFICIAL, BUILT)
+
+
+def measure(works: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
+    """Milliseconds per call of every contender, taking turns of a few calls.
+
+    A short call's turn begins with one that is not counted, so that the caches hold the weights of
+    the contender and not of its neighbour, as where one network runs alone.
+    """
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        for _ in range(2):
+            work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            first = timed(work, clock)
+            long = first > LONG_MS
+            times[name] += [first] if long else [timed(work, clock) for _ in range(CALLS)]
+    return times
+
+
+def timed(work: Any, clock: Any) -> float:
+    start = clock()
+    work()
+    return float(clock() - start) * 1e3
+
+
+def summarise(what: str, threads: int, times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    peer = next((medians[name] for name in PEERS if name in medians), None)
+    rows = []
+    for name, found in times.items():
+        low, _, high = statistics.quantiles(found, n=4)
+        ratio = medians[name] / peer if peer else None
+        rows.append(
+            {
+                "what": what,
+                "threads": threads,
+                "form": name,
+                "ms": medians[name],
+                "quartiles": [low, high],
+                "ratio": ratio,
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [f"{'':38} {'form':28} {'thr':>3} {'ms':>9} {'quartiles':>19} {'ratio':>6}"]
+    for row in rows:
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:6.2f}"
+        if "MB" in row:
+            figure = f"{row['MB']:6.0f} MB"
+            lines.append(f"{row['what']:38} {row['form']:28} {'':3} {figure} {'':19} {ratio}")
+            continue
+        low, high = row["quartiles"]
+        spread = f"{low:.2f} .. {high:.2f}"
+        start = f"{row['what']:38} {row['form']:28} {row['threads']:3}"
+        lines.append(f"{start} {row['ms']:9.2f} {spread:>19} {ratio}")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict[str, Any]], path: str) -> None:
+    import matplotlib.pyplot as plt
+
+    groups = sorted({(row["what"], row["threads"]) for row in rows if "ms" in row})
+    figure, axes = plt.subplots(len(groups), figsize=(8, 2.2 * len(groups)), squeeze=False)
+    for axis, (what, threads) in zip(axes[:, 0], groups, strict=True):
+        chosen = [r for r in rows if r["what"] == what and r.get("threads") == threads]
+        axis.barh([row["form"] for row in chosen], [row["ms"] for row in chosen])
+        axis.set_title(f"{what}, {threads} thread{'s' * (threads > 1)}")
+        axis.set_xlabel("ms")
+    figure.tight_layout()
+    figure.savefig(path)

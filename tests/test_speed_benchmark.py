@@ -1,0 +1,46 @@
+"""What the benchmark makes of its timings."""
+
+from scripts.benchmark_parts import A0_CLIP_GFLOP, floor
+from scripts.timing import CALLS, TFLITE, measure, summarise, table
+
+
+class Clock:
+    """Seconds that pass only when a contender works."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_contenders_take_turns_and_the_first_call_of_a_turn_is_not_counted() -> None:
+    clock, calls = Clock(), []
+
+    def contender(name: str, seconds: float) -> None:
+        calls.append(name)
+        clock.now += seconds
+
+    works = {"quick": lambda: contender("quick", 0.002), "slow": lambda: contender("slow", 3.0)}
+    times = measure(works, 2, clock)
+    turn = ["quick"] * (CALLS + 1) + ["slow"]
+    assert calls == ["quick", "quick", "slow", "slow", *turn, *turn]
+    assert [round(ms) for ms in times["quick"]] == [2] * 2 * CALLS
+    assert [round(ms) for ms in times["slow"]] == [3000, 3000]
+
+
+def test_ratios_are_to_tflite() -> None:
+    rows = summarise("a0, a frame", 1, {"fused": [6.0] * 4, TFLITE: [2.0] * 4})
+    assert [row["ratio"] for row in rows] == [3.0, 1.0]
+    assert "3.00" in table(rows).splitlines()[1]
+
+
+def test_the_floor_is_at_the_rate_of_matrix_products() -> None:
+    forms = summarise(
+        "a0-base, a clip", 1, {"fused": [90.0] * 4, "official tf.function": [9.0] * 4}
+    )
+    lowest, best = floor(forms, 1, iter(range(1000)).__next__)
+    seconds_a_product = 1
+    gflops = 2 * 2048**3 / 1e9 / seconds_a_product
+    assert abs(lowest["ms"] - A0_CLIP_GFLOP / gflops * 1e3) < 1e-6
+    assert best["form"] == "fused"
+    assert abs(best["ratio"] - 90.0 / lowest["ms"]) < 1e-9
