@@ -28,7 +28,7 @@ from scripts.timing import OFFICIAL, TFLITE, measure, plot, summarise, table
 
 STREAMS = ["a0-stream", "a2-stream", "a5-stream"]
 BASES = ["a0-base", "a2-base"]
-EXPORTS = ["onnx", "openvino", "executorch"]
+EXPORTS = ["aot-inductor", "onnx", "openvino", "executorch"]
 
 
 def contenders(name: str, threads: int, without: list[str], folder: Path) -> dict[str, Any]:

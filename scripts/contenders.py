@@ -54,10 +54,10 @@ def compiled(model: MoViNet) -> Work:
 
     inductor.freezing = True
     fused, clip = fuse(model), example(model)
+    # A process measures several sizes of picture, for which there is no one graph.
+    options: dict[str, Any] = {"dynamic": False}
     if clip.is_cuda or torch.cuda.is_available():
-        options: dict[str, Any] = {"mode": "reduce-overhead"}
-    else:
-        options = {}
+        options["mode"] = "reduce-overhead"
     if not model.settings.causal:
         forward = torch.compile(fused, fullgraph=True, **options)
         return lambda: forward(clip)
