@@ -71,14 +71,34 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
+    """Bars in the order of the table, the peers in grey."""
     import matplotlib.pyplot as plt
 
-    groups = sorted({(row["what"], row["threads"]) for row in rows if "ms" in row})
-    figure, axes = plt.subplots(len(groups), figsize=(8, 2.2 * len(groups)), squeeze=False)
-    for axis, (what, threads) in zip(axes[:, 0], groups, strict=True):
-        chosen = [r for r in rows if r["what"] == what and r.get("threads") == threads]
-        axis.barh([row["form"] for row in chosen], [row["ms"] for row in chosen])
-        axis.set_title(f"{what}, {threads} thread{'s' * (threads > 1)}")
-        axis.set_xlabel("ms")
-    figure.tight_layout()
-    figure.savefig(path)
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "ms" in row:
+            groups.setdefault((row["what"], row["threads"]), []).append(row)
+    heights = [len(chosen) + 2.5 for chosen in groups.values()]
+    figure, axes = plt.subplots(
+        len(groups),
+        figsize=(8, 0.26 * sum(heights)),
+        height_ratios=heights,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, ((what, threads), chosen) in zip(axes[:, 0], groups.items(), strict=True):
+        colours = ["0.6" if _is_peer(row["form"]) else "tab:blue" for row in chosen]
+        bars = axis.barh(range(len(chosen)), [row["ms"] for row in chosen], color=colours)
+        axis.bar_label(bars, [f"{row['ms']:.1f}" for row in chosen], padding=3, fontsize=8)
+        axis.set_yticks(range(len(chosen)), [row["form"] for row in chosen], fontsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.1)
+        axis.set_title(f"{what}, {threads} thread{'s' * (threads > 1)}, ms", fontsize=9, loc="left")
+        axis.tick_params(axis="x", labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _is_peer(form: str) -> bool:
+    return form in PEERS or form.startswith("tflite")
