@@ -94,10 +94,6 @@ class Pointwise(_Packed):
         if not runs_packed(x):
             y = F.conv2d(x, self.weight, self.bias)
             return self._activate(y if plus is None else y + plus, inside=False)
-        return self.packed(x, plus)
-
-    def packed(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """The same for an ``x`` that ``runs_packed``."""
         pixels = x.permute(0, 2, 3, 1)
         weight = self._pack("linear", self._packed_weight)
         if plus is None:
@@ -108,7 +104,7 @@ class Pointwise(_Packed):
         return self._activate(y.permute(0, 3, 1, 2), inside=True)
 
     def packed_into(self, x: Tensor, out: Tensor) -> None:
-        """Convolve and activate, as ``packed`` does, into channels-last memory (N, H, W, C)."""
+        """Convolve and activate, as ``forward`` does, into channels-last memory (N, H, W, C)."""
         pixels = x.permute(0, 2, 3, 1)
         weight = self._pack("linear", self._packed_weight)
         y = ONEDNN._linear_pointwise(pixels, weight, self.bias, self._inside, [], "")

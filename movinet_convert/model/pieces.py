@@ -86,14 +86,6 @@ class FusedBlock(nn.Module):
     def forward(
         self, x: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if (
-            timeline.frames == 1
-            and self.attention.causal
-            and runs_packed(x)
-            and piece_length(x, self.expansion.weight.shape[0]) is None
-            and self.spatial is not None
-        ):
-            return self._one_frame(x, timeline, buffer, pool)
         features, buffer = self._features(x, timeline, buffer)
         means = _joined([piece.mean(dim=(2, 3)) for piece in features])
         means = means.reshape(timeline.batch, timeline.frames, -1)
@@ -108,21 +100,6 @@ class FusedBlock(nn.Module):
             frames = slice(first, first := first + feature.shape[0])
             results.append(self._project(feature, gates[frames], x[frames]))
         return torch.cat(results), buffer, pool
-
-    def _one_frame(
-        self, x: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """One frame of each video in as few steps as can be: each costs more than its numbers."""
-        assert self.spatial is not None
-        y = self.spatial.packed(self.expansion.packed(x))
-        if self.temporal is not None:
-            y, buffer = self._newest(y, buffer)
-        means = y.sum(dim=(2, 3)).mul_(1.0 / (y.shape[2] * y.shape[3]))
-        gates, pool = self.attention.gates(means[:, None], timeline, pool)
-        y.mul_(gates.transpose(1, 2)[..., None])
-        around = average_pool_same(x) if self.downsample else x
-        around = around if self.skip is None else self.skip.packed(around)
-        return self.projection.packed(y, around), buffer, pool
 
     def _newest(self, frame: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
         """One frame of each video (B, C, H, W), summed with those before it."""
