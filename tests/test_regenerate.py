@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,12 +15,11 @@ import pytest
 import yaml
 
 from movinet_convert import manifest as manifests
-from movinet_convert.manifest import ReleaseSource
 from movinet_convert.parity import ParityOptions
 from movinet_convert.regenerate import Task, default_jobs, regenerate, tasks, updated
 from movinet_convert.store import Store
 from movinet_convert.variants import get_variant, list_variants
-from movinet_convert.weightfile import file_sha256
+from scripts.rehearse_regeneration import damage, pin, serve
 from tests.seeded import variables, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,29 +49,7 @@ class Mirror:
     catalogue: Path
 
     def damage(self, name: str) -> None:
-        path = self.folder / get_variant(name).archive_name
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-
-
-def pin(archives: Path, names: tuple[str, ...]) -> manifests.Manifest:
-    catalogue = manifests.catalogue()
-    variants = dict(catalogue.variants)
-    for name in names:
-        path = archives / get_variant(name).archive_name
-        entry = variants[name]
-        assert entry.source is not None
-        source = ReleaseSource(
-            url=entry.source.url, sha256=file_sha256(path), bytes=path.stat().st_size
-        )
-        variants[name] = entry.model_copy(update={"source": source})
-    return catalogue.model_copy(update={"variants": variants})
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Keep the test output clean."""
+        damage(self.folder / get_variant(name).archive_name)
 
 
 @pytest.fixture
@@ -88,14 +62,9 @@ def mirror(
         write_archive(folder, tmp_path_factory.mktemp("tf"), name)
     monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
     catalogue = tmp_path / "catalogue.yaml"
-    catalogue.write_text(manifests.dump(pin(folder, NAMES)))
-    handler = functools.partial(Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield Mirror(folder, f"http://127.0.0.1:{server.server_port}", catalogue)
-    server.shutdown()
-    server.server_close()
+    pin(NAMES, folder, catalogue)
+    with serve(folder) as url:
+        yield Mirror(folder, url, catalogue)
 
 
 def run(mirror: Mirror, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
