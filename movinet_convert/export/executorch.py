@@ -49,7 +49,10 @@ def write(job: Job, path: Path) -> dict[str, Any]:
 
 
 def open_file(path: Path, threads: int | None = None) -> Run:
-    """``threads`` is for ExecuTorch's one pool: a change of it ends the files opened before."""
+    """A stream's states are good until the next call, which writes over them; logits for ever.
+
+    ``threads`` is for ExecuTorch's one pool: a change of it ends the files opened before.
+    """
     program, library = _program(path)
     # Before the method is loaded, which keeps the pool that it finds.
     if threads is not None and threads != library._threadpool_get_thread_count():
@@ -60,8 +63,11 @@ def open_file(path: Path, threads: int | None = None) -> Run:
 
 def _call(program: Any, method: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     del program  # held by the caller: a method does not keep the program that it reads
-    outputs: Sequence[Tensor] = method.call(list(inputs))  # copies already
-    return outputs
+    # A method always writes to the same memory. States may be read from there: each is read
+    # before what follows from it is written, but for the frame count. Copies would cost more than
+    # their time, since PyTorch's threads wait for the next one on the cores of ExecuTorch's.
+    logits, *states = method.call(list(inputs), clone_outputs=False)
+    return [logits.clone(), *(s.clone() if s.dim() == 1 else s for s in states)]
 
 
 def _program(path: Path) -> tuple[Any, Any]:

@@ -100,15 +100,9 @@ class ChannelsLastTallConv(TallConv):
 
     order = torch.channels_last
 
-    def __init__(self, temporal: Temporal) -> None:
-        super().__init__(temporal)
-        second = self.weight.new_tensor([0.0, 1.0]).reshape(1, 1, 2, 1)
-        self.register_buffer("second", second.repeat(self.weight.shape[0], 1, 1, 1))
-        self.second: Tensor
-
     def latest(self, tall: Tensor, height: int) -> Tensor:
-        # ExecuTorch's slices are in plain memory order, and its convolutions in their input's.
-        return F.conv2d(tall, self.second, dilation=(height, 1), groups=tall.shape[1])
+        # ExecuTorch takes a slice for one in plain order, and turns it, unless told by a cast.
+        return tall[:, :, height:].to(memory_format=self.order, copy=True)
 
 
 class PastConv(TallConv):
@@ -217,7 +211,8 @@ class FlatStep(nn.Module):
     def forward(self, frames: Tensor, frame_count: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = given
         if frames.shape[2] == 1:
-            return self._one(frames.squeeze(2), frame_count, states)
+            # Not `squeeze`: that is no operator of XNNPACK's, and so a copy in front of it.
+            return self._one(frames.reshape(1, 3, *frames.shape[3:]), frame_count, states)
         logits = frames
         for t in range(frames.shape[2]):
             logits, frame_count, *after = self._one(frames[:, :, t], frame_count, states)
@@ -232,7 +227,7 @@ class FlatStep(nn.Module):
         share = (1.0 / frame_count.to(frame.dtype)).reshape(1, 1, 1, 1)
         remaining = iter(states)
         after: list[Tensor] = []
-        x = self.stem(frame.contiguous(memory_format=self.order))
+        x = self.stem(frame.to(memory_format=self.order))
         for block in self.blocks.values():
             buffer = next(remaining) if block.temporal is not None else None
             x, buffer, pool = block(x, share, timeline, buffer, next(remaining))
