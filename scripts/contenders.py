@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from movinet_convert.export import FORMATS, export_model
+from movinet_convert.export import FORMATS, aot_inductor, export_model
 from movinet_convert.mapping import links, map_variables
 from movinet_convert.model import MoViNet, create_model
 from movinet_convert.model.fuse import fuse
@@ -21,6 +21,8 @@ from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
 
 Work = Callable[[], object]
+# As in docs/speed.md: no Python between the kernels, of which a frame has many and small ones.
+FRAME_OPTIONS = {**aot_inductor.OPTIONS, "cpp_wrapper": True}
 
 
 def synthetic_pair(name: str) -> tuple[MoViNet, Reference]:
@@ -55,13 +57,15 @@ def compiled(model: MoViNet) -> Work:
     inductor.freezing = True
     fused, clip = fuse(model), example(model)
     # A process measures several sizes of picture, for which there is no one graph.
-    options: dict[str, Any] = {"dynamic": False}
+    how: dict[str, Any] = {"dynamic": False, "fullgraph": True}
     if clip.is_cuda or torch.cuda.is_available():
-        options["mode"] = "reduce-overhead"
+        how["mode"] = "reduce-overhead"
+    elif model.settings.causal:
+        how["options"] = FRAME_OPTIONS
     if not model.settings.causal:
-        forward = torch.compile(fused, fullgraph=True, **options)
+        forward = torch.compile(fused, **how)
         return lambda: forward(clip)
-    return _streaming(torch.compile(fused.stream, fullgraph=True, **options), clip, fused)
+    return _streaming(torch.compile(fused.stream, **how), clip, fused)
 
 
 def _streaming(stream: Callable[..., Any], clip: torch.Tensor, model: MoViNet) -> Work:

@@ -201,6 +201,25 @@ def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
     assert torch.equal(run([frames[1], *own])[0], one)
 
 
+def test_executorch_takes_states_from_anywhere_and_begins_anew(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport]
+) -> None:
+    """It runs in place on its own; kept copies and zeros must count as much."""
+    run = executorch.open_file(step_file("executorch").path)
+    frames = torch.rand(3, 1, 3, 1, *SIZE)
+    zeros = xnnpack_program(fuse(stream_model), 1, SIZE).example[1:]
+    first, *state = run([frames[0], *zeros])
+    kept = [tensor.clone() for tensor in state]
+    second, *state = run([frames[1], *state])
+    third, *state = run([frames[2], *state])
+    assert torch.equal(run([frames[1], *kept])[0], second)
+    again, *state = run([frames[0], *zeros])
+    assert torch.equal(again, first)
+    assert not torch.equal(third, first)
+    _, *state = run([frames[1], *state])
+    assert torch.equal(run([frames[2], *state])[0], third)
+
+
 def test_executorch_hands_the_step_to_xnnpack_in_one_piece(
     step_file: Callable[[str], ExportReport],
 ) -> None:

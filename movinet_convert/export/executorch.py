@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
@@ -57,17 +58,41 @@ def open_file(path: Path, threads: int | None = None) -> Run:
     # Before the method is loaded, which keeps the pool that it finds.
     if threads is not None and threads != library._threadpool_get_thread_count():
         library._unsafe_reset_threadpool(threads)
-    method = program.load_method("forward")
-    return functools.partial(_call, program, method)
+    return _Stream(program, program.load_method("forward"))
 
 
-def _call(program: Any, method: Any, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    del program  # held by the caller: a method does not keep the program that it reads
-    # A method always writes to the same memory. States may be read from there: each is read
-    # before what follows from it is written, but for the frame count. Copies would cost more than
-    # their time, since PyTorch's threads wait for the next one on the cores of ExecuTorch's.
-    logits, *states = method.call(list(inputs), clone_outputs=False)
-    return [logits.clone(), *(s.clone() if s.dim() == 1 else s for s in states)]
+class _Stream:
+    """Runs a step in place: its states are read from where the method writes the next.
+
+    Each is read before what follows from it is written, but for the frame count, which moves by a
+    copy. A caller who hands back what the last call returned has no other state copied; handing
+    every tensor to the method anew costs as much as some of the layers.
+    """
+
+    def __init__(self, program: Any, method: Any) -> None:
+        self.program = program  # a method does not keep the program that it reads
+        self.method = method
+        self.bound: list[Tensor] = []  # frames and states, as the method reads them
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        if not self.bound:
+            self._begin(inputs)
+        for bound, given in zip(self.bound, inputs, strict=True):
+            if given is not bound:
+                # Not PyTorch's copy: its threads would hold the cores that ExecuTorch's need.
+                np.copyto(bound.numpy(), given.numpy())
+        self.method.execute()
+        self.bound[1].copy_(self.count)
+        return [self.logits.clone(), *self.bound[1:]]
+
+    def _begin(self, inputs: Sequence[Tensor]) -> None:
+        """Find out, by a first run, where the method writes."""
+        frames, count = (tensor.clone() for tensor in inputs[:2])
+        self.method.set_inputs([frames, count, *inputs[2:]])
+        self.method.execute()
+        self.logits, self.count, *states = self.method.get_outputs(clone_outputs=False)
+        self.bound = [frames, count, *states]
+        self.method.set_inputs(self.bound)
 
 
 def _program(path: Path) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ def running_sums(frames: Tensor, before: Tensor | None) -> Tensor:
 
     At least float32, since half precision stops counting after a few hundred frames.
     """
-    exact = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    exact = frames if frames.dtype.itemsize >= 4 else frames.float()
     sums = exact if exact.shape[1] == 1 else exact.cumsum(dim=1)
     return sums if before is None else sums + before[:, None]
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # oneDNN's hard swish costs nothing beside the convolution; its swish costs more than ATen's.
 INSIDE = {"hard_swish": "hardswish"}
 OUTSIDE: dict[str, Callable[..., Tensor]] = {"swish": F.silu, "hard_swish": F.hardswish}
+# Up to here a plain matrix product is the faster one: oneDNN's takes some 20 us to begin.
+FEW_PIXELS = 512
 
 
 def _onednn_operators() -> Any:
@@ -95,13 +97,24 @@ class Pointwise(_Packed):
             y = F.conv2d(x, self.weight, self.bias)
             return self._activate(y if plus is None else y + plus, inside=False)
         pixels = x.permute(0, 2, 3, 1)
+        added = None if plus is None else plus.permute(0, 2, 3, 1)
+        if x.shape[0] * x.shape[2] * x.shape[3] <= FEW_PIXELS:
+            return self._product(pixels, added).permute(0, 3, 1, 2)
         weight = self._pack("linear", self._packed_weight)
-        if plus is None:
+        if added is None:
             y = ONEDNN._linear_pointwise(pixels, weight, self.bias, self._inside, [], "")
         else:
-            added = plus.permute(0, 2, 3, 1)
             y = ONEDNN._linear_pointwise.binary(pixels, added, weight, self.bias, "add")
         return self._activate(y.permute(0, 3, 1, 2), inside=True)
+
+    def _product(self, pixels: Tensor, added: Tensor | None) -> Tensor:
+        """``forward`` on (N, H, W, C), whole, without oneDNN."""
+        weight = self._pack("product", lambda: self.weight.flatten(1).t().contiguous())
+        y = torch.addmm(self.bias, pixels.flatten(0, 2), weight)
+        y = y.view(*pixels.shape[:3], -1)
+        if added is not None:
+            y = y.add_(added)
+        return y if self.activation is None else OUTSIDE[self.activation](y, True)
 
     def packed_into(self, x: Tensor, out: Tensor) -> None:
         """Convolve and activate, as ``forward`` does, into channels-last memory (N, H, W, C)."""
