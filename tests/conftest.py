@@ -13,7 +13,7 @@ import pytest
 from movinet_convert.variants import get_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
 CHECKPOINTS_VARIABLE = "MOVINET_CHECKPOINTS"
 
@@ -51,6 +51,16 @@ def _skipping_without_extras(item: pytest.Item) -> Generator[None, Any, Any]:
 
 pytest_runtest_setup = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """``torch.compile`` remembers sizes of other tests, and would make graphs for any size."""
+    import torch
+
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,7 @@ from tests.settled import settled_model
 SIZE = (32, 32)
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> None:
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def unchanged(model: MoViNet) -> MoViNet:

@@ -162,6 +162,7 @@ def test_what_cannot_be_saved_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_network_learns_the_same() -> None:
     plain = without_chance(lively("t0-stream"))
     copied = copy.deepcopy(plain)
