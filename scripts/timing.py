@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 CALLS, LONG_MS = 5, 200  # counted calls of a turn, and what is too long for that
+SETTLED_MS = 50  # of calls before those
 TFLITE, OFFICIAL = "tflite, states in and out", "official tf.function"
 BUILT = "create_model + torch.load"
 PEERS = (TFLITE, OFFICIAL, BUILT)
@@ -14,8 +15,9 @@ PEERS = (TFLITE, OFFICIAL, BUILT)
 def measure(works: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
     """Milliseconds per call of every contender, taking turns of a few calls.
 
-    A short call's turn begins with one that is not counted, so that the caches hold the weights of
-    the contender and not of its neighbour, as where one network runs alone.
+    A turn begins with some that are not counted, so that the caches hold the weights of the
+    contender and not of its neighbour, whose threads, that look out for more work for a while, have
+    gone to sleep: as where one network runs alone.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
@@ -23,7 +25,9 @@ def measure(works: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[fl
             work()
     for _ in range(rounds):
         for name, work in works.items():
-            first = timed(work, clock)
+            first = spent = timed(work, clock)
+            while spent < SETTLED_MS:
+                spent += timed(work, clock)
             long = first > LONG_MS
             times[name] += [first] if long else [timed(work, clock) for _ in range(CALLS)]
     return times
