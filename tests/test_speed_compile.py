@@ -17,7 +17,6 @@ from tests.settled import settled_model
 
 SIZE = (32, 32)
 
-
 pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
