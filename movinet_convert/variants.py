@@ -21,6 +21,7 @@ ConvType = Literal["3d", "2plus1d"]
 SeType = Literal["3d", "2plus3d"]
 Activation = Literal["swish", "hard_swish"]
 Gating = Literal["sigmoid", "keras", "model-garden"]
+Origin = Literal["release", "unpinned", "synthetic", "checkpoint", "user", "default"]
 Kernel = tuple[int, int, int]
 
 KINETICS_600_CLASSES = 600
@@ -111,6 +112,22 @@ class Settings:
     gating: Gating
     positional_encoding: bool
     head_activation: Activation = "swish"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where each setting that the variables of a checkpoint do not tell was taken from.
+
+    ``release``: it is one of Google's releases, by its digest. ``unpinned``: it came from a
+    release's address, and nobody has pinned the digest of that release yet. ``synthetic``: random
+    seeded weights. ``checkpoint``: something in the checkpoint tells. ``user``: whoever converted
+    or built it said so. ``default``: what the official code gives every model of the kind; nobody
+    said so.
+    """
+
+    gating: Origin
+    head_activation: Origin
+    legacy: Origin
 
 
 @dataclass(frozen=True)

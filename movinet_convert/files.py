@@ -1,0 +1,69 @@
+"""Files on disk: opened only if they are files, and replaced only once they are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from movinet_convert.errors import MovinetError
+
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def open_regular(path: str | os.PathLike[str], error: type[MovinetError]) -> BinaryIO:
+    """Open a file to read its bytes, without waiting for whoever might fill a pipe.
+
+    Raises ``error`` for anything but a regular file (links are followed), OSError where the file
+    cannot be opened.
+    """
+    # Opening a pipe blocks until somebody writes into it, unless it is opened so.
+    descriptor = os.open(path, os.O_RDONLY | _flag("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = KINDS.get(stat.S_IFMT(mode), "no regular file")
+            raise error(f"{os.fspath(path)} is {kind}, not a file; name a file on disk.")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside ``path``, with its suffix; what is written there takes its place.
+
+    The file is on the disk for good, with the permissions that the user's umask gives new files,
+    before it is moved; where the block raises, nothing at ``path`` has changed and the temporary
+    file is gone. A link at ``path`` is replaced, not followed. Raises OSError.
+    """
+    target = Path(path)
+    name = f".{target.stem[:100]}.{secrets.token_hex(4)}{target.suffix}"
+    temporary = target.with_name(name)
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flag(*names: str) -> int:
+    """The sum of the flags that this system has."""
+    return sum(getattr(os, name, 0) for name in names)
