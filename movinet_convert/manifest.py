@@ -7,7 +7,7 @@ manifest of a store lists the same and, under ``versions``, every file that was 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -61,13 +61,41 @@ class ConvertedFrom(_Entry):
     archive_sha256: Sha256 | None = None
 
 
+# The names of the distances in manifests that were written before the present ones.
+EARLIER_DISTANCES = {
+    "tf32_ours32": "tf_fp32_pt_fp32",
+    "tf32_ours64": "tf_fp32_pt_fp64",
+    "ours32_ours64": "pt_fp32_pt_fp64",
+}
+Coverage = Literal["full", "partial"]
+
+
 class ParityFigures(_Entry):
-    """The largest distances over all cases and tensors, in deviations of the reference logits."""
+    """The largest distances over all cases and tensors, and how they were measured.
+
+    Each is relative to the spread of the reference tensor. ``frames`` and ``size`` (height, width)
+    are those of the ordinary cases, ``cases`` the names of all, ``clips`` and ``seed`` the random
+    clips of each; None where an earlier version did not record them. ``coverage`` is "full" only
+    of a comparison that ran all the default cases.
+    """
 
     tolerance: float
-    tf32_ours32: float
-    tf32_ours64: float
-    ours32_ours64: float
+    tf_fp32_pt_fp32: float
+    tf_fp32_pt_fp64: float
+    pt_fp32_pt_fp64: float
+    coverage: Coverage = "partial"
+    cases: tuple[str, ...] | None = None
+    frames: int | None = pydantic.Field(default=None, gt=0)
+    size: tuple[int, int] | None = None
+    clips: int | None = pydantic.Field(default=None, gt=0)
+    seed: int | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not data.keys() & EARLIER_DISTANCES.keys():
+            return data
+        return {EARLIER_DISTANCES.get(name, name): value for name, value in data.items()}
 
 
 class ConvertedVersion(_Entry):

@@ -123,12 +123,12 @@ def _print_summary(outcomes: list[Outcome]) -> None:
     from rich.text import Text
 
     table = Table(title="Regenerated weights", title_justify="left")
-    for heading in ("variant", "result", "TF32\nours32", "seconds", "sha256"):
-        right = heading in ("TF32\nours32", "seconds")
+    for heading in ("variant", "result", "TF fp32\nPT fp32", "seconds", "sha256"):
+        right = heading in ("TF fp32\nPT fp32", "seconds")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for outcome in outcomes:
         entry = outcome.entry
-        distance = f"{entry.parity.tf32_ours32:.1e}" if entry and entry.parity else ""
+        distance = f"{entry.parity.tf_fp32_pt_fp32:.1e}" if entry and entry.parity else ""
         state = Text(outcome.state, style=COLOURS[outcome.state])
         digest = entry.sha256[:12] if entry else ""
         table.add_row(outcome.name, state, distance, f"{outcome.seconds:.1f}", digest)

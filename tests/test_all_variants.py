@@ -90,11 +90,11 @@ def test_every_case_and_every_state_is_within_the_limit(
         STREAM_CASES if pair.model.settings.causal else BASE_CASES
     )
     for case in result.cases:
-        assert 1 <= case.deviation <= 10
+        assert 1 <= case.spread <= 10
         assert case.beyond(LIMIT) == []
     assert result.passed
-    assert result.parts_at is None
-    assert result.worst.ours32_ours64 <= ROUNDING
+    assert result.first_difference is None
+    assert result.worst.pt_fp32_pt_fp64 <= ROUNDING
 
 
 def test_every_tensor_and_every_logit_comes_back_bit_by_bit(pair: Pair, tmp_path: Path) -> None:

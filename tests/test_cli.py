@@ -123,7 +123,7 @@ def test_the_official_model_is_made_converted_compared_and_compared_again(
     assert strict.exit_code == 1
     again = json.loads(strict.stdout)
     assert not again["passed"]
-    assert again["worst"]["tf32_ours32"] <= 1e-5
+    assert again["worst"]["tf_fp32_pt_fp32"] <= 1e-5
 
 
 def test_weights_of_another_gating_are_refused(
@@ -151,4 +151,4 @@ def test_weights_of_another_gating_are_refused(
         reference=reference,
     )
     assert not report.passed
-    assert report.parts_at == "block0_layer0"
+    assert report.first_difference == "block0_layer0"

@@ -69,7 +69,7 @@ def stand() -> Stand:
 def test_the_same_weights_pass(stand: Stand) -> None:
     report = stand.verify(stand.model(), clips=2)
     assert report.passed
-    assert report.parts_at is None
+    assert report.first_difference is None
     report.raise_for_failure()
 
 
@@ -94,8 +94,8 @@ def test_one_wrong_number_fails_and_its_layer_is_named(
     model.state_dict()[tensor].view(-1)[0] += 1.0
     report = stand.verify(model)
     assert not report.passed
-    assert report.parts_at == layer
-    with pytest.raises(ParityError, match=rf"{NAME} .* part at {layer}"):
+    assert report.first_difference == layer
+    with pytest.raises(ParityError, match=rf"{NAME} .* differ at {layer}"):
         report.raise_for_failure()
 
 
@@ -105,15 +105,15 @@ def test_a_weight_that_is_not_a_number_fails(stand: Stand) -> None:
     model.head.norm.bias[0] = float("nan")
     report = stand.verify(model)
     assert not report.passed
-    assert report.parts_at == "head"
+    assert report.first_difference == "head"
 
 
 def test_the_other_gating_is_noticed_at_the_first_block(stand: Stand) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
     report = stand.verify(model)
     assert not report.passed
-    assert report.parts_at == "block0_layer0"
-    assert report.cases[0].logits.tf32_ours32 > 1e-2
+    assert report.first_difference == "block0_layer0"
+    assert report.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
 
 
 def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
@@ -135,8 +135,8 @@ def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
     report = stand.verify(model)
     failed = [case.name for case in report.cases if case.beyond(report.tolerance)]
     assert failed == ["frame by frame", "uneven chunks"]
-    assert report.parts_at is not None
-    assert report.parts_at.startswith("block3_layer1")
+    assert report.first_difference is not None
+    assert report.first_difference.startswith("block3_layer1")
 
 
 def test_frames_size_seed_and_tolerance_are_the_callers(stand: Stand) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from movinet_convert.errors import ParityError
+from movinet_convert.manifest import ParityFigures
 from movinet_convert.parity import CaseResult, Distances, ParityReport, report_json
 from movinet_convert.parity.cases import parity_cases
 from movinet_convert.parity.clips import random_clips
@@ -23,11 +24,11 @@ BAD = Distances(2e-3, 2e-3, 1e-6)
 SETTINGS = get_variant("a0-stream").settings()
 
 
-def report(*tensors: dict[str, Distances], parts_at: str | None = None) -> ParityReport:
+def report(*tensors: dict[str, Distances], first_difference: str | None = None) -> ParityReport:
     cases = tuple(
         CaseResult(f"case {i}", 1, (32, 48), (1, 4), 2.5, named) for i, named in enumerate(tensors)
     )
-    return ParityReport("a0-stream", SETTINGS, 600, 0, 1, 1e-4, cases, parts_at)
+    return ParityReport("a0-stream", SETTINGS, 600, 0, 1, 1e-4, cases, first_difference)
 
 
 def printed(result: ParityReport) -> str:
@@ -45,7 +46,7 @@ def test_not_a_number_never_passes() -> None:
     nothing = Distances(math.nan, math.nan, math.nan)
     result = report({"logits": GOOD}, {"logits": nothing})
     assert not result.passed
-    assert math.isnan(result.worst.tf32_ours32)
+    assert math.isnan(result.worst.tf_fp32_pt_fp32)
 
 
 def test_the_worst_is_the_largest_of_each_kind() -> None:
@@ -56,7 +57,7 @@ def test_the_worst_is_the_largest_of_each_kind() -> None:
 
 
 def test_the_error_names_case_tensor_distance_and_block() -> None:
-    result = report({"logits": GOOD, "block1_layer0.pool": BAD}, parts_at="block1_layer0")
+    result = report({"logits": GOOD, "block1_layer0.pool": BAD}, first_difference="block1_layer0")
     with pytest.raises(ParityError) as caught:
         result.raise_for_failure()
     for word in ("case 0", "block1_layer0.pool", "0.002", "0.0001", "gating"):
@@ -67,9 +68,15 @@ def test_the_manifest_gets_the_worst_figures() -> None:
     figures = report({"logits": GOOD, "head": Distances(1e-6, 9e-6, 1e-6)}).figures()
     assert figures.model_dump() == {
         "tolerance": 1e-4,
-        "tf32_ours32": 5e-6,
-        "tf32_ours64": 9e-6,
-        "ours32_ours64": 2e-6,
+        "tf_fp32_pt_fp32": 5e-6,
+        "tf_fp32_pt_fp64": 9e-6,
+        "pt_fp32_pt_fp64": 2e-6,
+        "coverage": "partial",
+        "cases": ("case 0",),
+        "frames": 5,
+        "size": (32, 48),
+        "clips": 1,
+        "seed": 0,
     }
 
 
@@ -78,7 +85,7 @@ def test_programs_get_every_distance_and_the_verdicts() -> None:
     assert told["passed"] is False
     assert told["nearer_than_reference"] is True
     assert told["cases"][0]["tensors"]["head"] == dataclasses.asdict(BAD)
-    assert told["worst"]["tf32_ours32"] == 2e-3
+    assert told["worst"]["tf_fp32_pt_fp32"] == 2e-3
     assert told["settings"]["gating"] == "keras"
 
 
@@ -89,7 +96,7 @@ def test_people_get_a_table_that_fits_a_terminal() -> None:
     assert "1 x 5 in 2 x 32 x 48" in text
     assert "Passed: at most 5e-06" in text
     assert "…" not in text
-    failed = printed(report({"logits": BAD}, parts_at="block2_layer0"))
+    failed = printed(report({"logits": BAD}, first_difference="block2_layer0"))
     assert "FAILED" in failed
     assert "block2_layer0" in failed
 
@@ -119,3 +126,15 @@ def test_clips_differ_from_each_other_and_from_frame_to_frame() -> None:
     assert abs(clips[0, :, 0] - clips[0, :, 3]).mean() > 0.05
     assert (clips == random_clips(3, 4, 24, 32, seed=1)).all()
     assert (clips[:2] == random_clips(2, 4, 24, 32, seed=1)).all()
+
+
+def test_figures_of_earlier_manifests_are_read_under_the_present_names() -> None:
+    earlier = {"tolerance": 1e-4, "tf32_ours32": 3e-6, "tf32_ours64": 2e-6, "ours32_ours64": 1e-6}
+    figures = ParityFigures.model_validate(earlier)
+    assert (figures.tf_fp32_pt_fp32, figures.tf_fp32_pt_fp64, figures.pt_fp32_pt_fp64) == (
+        3e-6,
+        2e-6,
+        1e-6,
+    )
+    assert figures.coverage == "partial"
+    assert figures.frames is figures.size is figures.clips is figures.seed is figures.cases is None

@@ -32,7 +32,7 @@ def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_
         conversion = convert(None, path, gating=gating, out=tmp_path, parity=SMALL)
         assert conversion.report is not None
         assert conversion.report.passed
-        assert all(case.logits.tf32_ours32 <= 1e-5 for case in conversion.report.cases)
+        assert all(case.logits.tf_fp32_pt_fp32 <= 1e-5 for case in conversion.report.cases)
         assert conversion.report.nearer_than_reference
         verified += 1
     assert verified > 0

@@ -98,7 +98,7 @@ def test_it_converts_compares_records_and_then_has_nothing_to_do(
         (entry,) = pinned.variants[name].versions
         assert Store(store).is_intact(entry)
         assert entry.parity is not None
-        assert entry.parity.tf32_ours32 < 1e-4
+        assert entry.parity.tf_fp32_pt_fp32 < 1e-4
 
     before = mirror.catalogue.read_bytes()
     again = run(mirror, store, *OPTIONS, "--update", "--report", str(page))

@@ -72,13 +72,13 @@ def changed(entry: Entry, **values: object) -> Entry:
 def test_an_entry_says_how_every_layer_compares(entry: Entry) -> None:
     blocks = [f"block{i}_layer{j}" for i, count in enumerate((1, 3, 3, 4, 4)) for j in range(count)]
     assert list(entry.layers) == ["stem", *blocks, "head"]
-    assert all(0 < distances.tf32_ours32 < 1e-4 for distances in entry.layers.values())
+    assert all(0 < distances.tf_fp32_pt_fp32 < 1e-4 for distances in entry.layers.values())
 
 
 def test_an_entry_carries_the_logits_of_both(entry: Entry) -> None:
-    assert len(entry.tf32_logits) == len(entry.ours32_logits) == 7
-    assert entry.tf32_logits == pytest.approx(entry.ours32_logits, abs=1e-3)
-    assert entry.tf32_logits != entry.ours32_logits
+    assert len(entry.tf_fp32_logits) == len(entry.pt_fp32_logits) == 7
+    assert entry.tf_fp32_logits == pytest.approx(entry.pt_fp32_logits, abs=1e-3)
+    assert entry.tf_fp32_logits != entry.pt_fp32_logits
 
 
 def test_an_entry_survives_json(entry: Entry) -> None:
@@ -99,7 +99,7 @@ def test_the_page_shows_verdict_cases_digests_settings_and_versions(entry: Entry
     assert "1 of 1 within tolerance" in text
     for case in entry.cases:
         assert case.name in text
-        assert f"{case.logits.tf32_ours32:.1e}" in text
+        assert f"{case.logits.tf_fp32_pt_fp32:.1e}" in text
     assert entry.source is not None
     for fact in (entry.sha256, entry.source.digest, "keras", *entry.versions.values()):
         assert fact in text
@@ -107,10 +107,10 @@ def test_the_page_shows_verdict_cases_digests_settings_and_versions(entry: Entry
 
 def test_a_failure_is_marked_and_located(entry: Entry) -> None:
     worst = Distances(0.5, 0.5, 1e-6)
-    failed = changed(entry, passed=False, worst=worst, parts_at="block2_layer1")
+    failed = changed(entry, passed=False, worst=worst, first_difference="block2_layer1")
     text = page([entry, failed])
     assert "1 of 2 within tolerance" in text
-    assert "activations part at block2_layer1" in text
+    assert "activations first differ at block2_layer1" in text
     assert '<td class="number beyond">5.0e-01</td>' in text
 
 
@@ -132,13 +132,13 @@ def test_a_layer_chart_has_a_named_point_for_every_layer_and_pair() -> None:
     layers = {name: Distances(1e-6, 2e-6, 5e-7) for name in ("stem", "block0_layer0", "head")}
     chart = layer_chart(layers, "title")
     assert chart.count("<circle") == 9
-    assert "<title>block0_layer0, TF32 to ours64: 2.0e-06</title>" in chart
+    assert "<title>block0_layer0, TF float32 to PyTorch float64: 2.0e-06</title>" in chart
 
 
 def test_a_layer_chart_draws_larger_distances_higher() -> None:
     layers = {"stem": Distances(1e-6, 0.0, float("inf")), "head": Distances(1e-3, 0.0, 1e-7)}
     low, high = re.findall(
-        r'cy="([\d.]+)" r="2.4"><title>\w+, TF32 to ours32', layer_chart(layers, "")
+        r'cy="([\d.]+)" r="2.4"><title>\w+, TF float32 to PyTorch float32', layer_chart(layers, "")
     )
     assert float(high) < float(low)
 
@@ -175,7 +175,7 @@ def test_the_command_reports_on_what_the_store_holds(
 def test_a_comparison_out_of_tolerance_still_writes_the_page(
     entry: Entry, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failed = changed(entry, passed=False, parts_at="stem")
+    failed = changed(entry, passed=False, first_difference="stem")
     monkeypatch.setattr("movinet_convert.report.examine", lambda *_, **__: failed)
     out = tmp_path / "report.html"
     arguments = ["report", "a0-stream", "--weights-dir", store, "--out", out]

@@ -14,7 +14,7 @@ from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.options import DEFAULT_TOLERANCE, ParityOptions
 from movinet_convert.parity.reference import Reference, official_model
 from movinet_convert.parity.result import LOGITS, CaseResult, Distances, ParityReport
-from movinet_convert.parity.trace import first_difference
+from movinet_convert.parity.trace import find_first_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,10 +52,12 @@ def verify_model(
     cases = parity_cases(model.settings, options)
     results = tuple(_compare(trio, case, options) for case in cases)
     failed = next((r for r in results if r.beyond(tolerance)), None)
-    parts_at = None
+    first_difference = None
     if failed is not None:
         clip = _clip(failed.batch, sum(failed.chunks), failed.size, seed)
-        parts_at = first_difference(trio.ours32, trio.ours64, reference, clip, failed, tolerance)
+        first_difference = find_first_difference(
+            trio.pt_fp32, trio.pt_fp64, reference, clip, failed, tolerance
+        )
     return ParityReport(
         model.variant.name,
         model.settings,
@@ -64,7 +66,7 @@ def verify_model(
         clips,
         tolerance,
         results,
-        parts_at,
+        first_difference,
     )
 
 
@@ -72,18 +74,18 @@ def verify_model(
 class Trio:
     """The three that are compared, all in inference mode."""
 
-    tf32: Reference
-    ours32: MoViNet
-    ours64: MoViNet
+    tf_fp32: Reference
+    pt_fp32: MoViNet
+    pt_fp64: MoViNet
 
     @staticmethod
     def of(model: MoViNet, reference: Reference) -> Trio:
-        ours32 = copy.deepcopy(model).cpu().float().eval()
-        return Trio(reference, ours32, copy.deepcopy(ours32).double())
+        pt_fp32 = copy.deepcopy(model).cpu().float().eval()
+        return Trio(reference, pt_fp32, copy.deepcopy(pt_fp32).double())
 
-    def ours32_logits(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
+    def pt_fp32_logits(self, clip: NDArray[np.float32]) -> NDArray[np.float32]:
         """Our float32 logits (B, classes) of whole clips."""
-        logits: NDArray[np.float32] = _run_ours(self.ours32, clip, (clip.shape[2],))[LOGITS]
+        logits: NDArray[np.float32] = _run_ours(self.pt_fp32, clip, (clip.shape[2],))[LOGITS]
         return logits.reshape(clip.shape[0], -1)
 
 
@@ -94,12 +96,12 @@ def _compare(trio: Trio, case: Case, options: ParityOptions) -> CaseResult:
         clip = _clip(case.batch, case.frames, case.size, options.seed + i)
         runs.append(
             (
-                _run_reference(trio.tf32, clip, case.chunks),
-                _run_ours(trio.ours32, clip, case.chunks),
-                _run_ours(trio.ours64, clip, case.chunks),
+                _run_reference(trio.tf_fp32, clip, case.chunks),
+                _run_ours(trio.pt_fp32, clip, case.chunks),
+                _run_ours(trio.pt_fp64, clip, case.chunks),
             )
         )
-    deviation = _deviation(np.concatenate([tf32[LOGITS] for tf32, _, _ in runs]))
+    deviation = _deviation(np.concatenate([tf_fp32[LOGITS] for tf_fp32, _, _ in runs]))
     tensors = {
         name: Distances.largest(
             [
@@ -159,12 +161,12 @@ def _yardstick(tensor: NDArray[Any], deviation: float) -> float:
 
 
 def _distances(
-    tf32: NDArray[Any], ours32: NDArray[Any], ours64: NDArray[Any], yardstick: float
+    tf_fp32: NDArray[Any], pt_fp32: NDArray[Any], pt_fp64: NDArray[Any], yardstick: float
 ) -> Distances:
     return Distances(
-        _distance(tf32, ours32) / yardstick,
-        _distance(tf32, ours64) / yardstick,
-        _distance(ours32, ours64) / yardstick,
+        _distance(tf_fp32, pt_fp32) / yardstick,
+        _distance(tf_fp32, pt_fp64) / yardstick,
+        _distance(pt_fp32, pt_fp64) / yardstick,
     )
 
 

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 class Profile:
     """One clip through the official model and ours.
 
-    ``layers`` gives the distances after stem, blocks and head, each in deviations of that layer's
-    reference activations. ``tf32_logits`` and ``ours32_logits`` are (classes,) of the same clip.
+    ``layers`` gives the distances after stem, blocks and head, each relative to the standard
+    deviation of that layer's reference activations. ``tf_fp32_logits`` and ``pt_fp32_logits`` are
+    (classes,) of the same clip.
     """
 
     layers: dict[str, Distances]
-    tf32_logits: NDArray[np.float32]
-    ours32_logits: NDArray[np.float32]
+    tf_fp32_logits: NDArray[np.float32]
+    pt_fp32_logits: NDArray[np.float32]
 
 
 def profile_model(model: MoViNet, reference: Reference, options: ParityOptions) -> Profile:
@@ -39,22 +40,22 @@ def profile_model(model: MoViNet, reference: Reference, options: ParityOptions) 
     trio = Trio.of(model, reference)
     frames, size = options.frames or DEFAULT_FRAMES, options.size or DEFAULT_SIZE
     clip = random_clips(1, frames, *size, seed=options.seed)
-    ours32, ours64 = activations(trio.ours32, clip), activations(trio.ours64, clip)
+    pt_fp32, pt_fp64 = activations(trio.pt_fp32, clip), activations(trio.pt_fp64, clip)
     layers = {
-        name: _distances(theirs, ours32[name], ours64[name])
+        name: _distances(theirs, pt_fp32[name], pt_fp64[name])
         for name, theirs in reference.endpoints(clip).items()
     }
-    return Profile(layers, reference.logits(clip)[0], trio.ours32_logits(clip)[0])
+    return Profile(layers, reference.logits(clip)[0], trio.pt_fp32_logits(clip)[0])
 
 
 def _distances(
-    tf32: NDArray[np.float32], ours32: NDArray[np.float32], ours64: NDArray[np.float64]
+    tf_fp32: NDArray[np.float32], pt_fp32: NDArray[np.float32], pt_fp64: NDArray[np.float64]
 ) -> Distances:
-    deviation = float(tf32.std(dtype=np.float64)) or 1.0
+    deviation = float(tf_fp32.std(dtype=np.float64)) or 1.0
     return Distances(
-        _furthest(tf32, ours32) / deviation,
-        _furthest(tf32, ours64) / deviation,
-        _furthest(ours32, ours64) / deviation,
+        _furthest(tf_fp32, pt_fp32) / deviation,
+        _furthest(tf_fp32, pt_fp64) / deviation,
+        _furthest(pt_fp32, pt_fp64) / deviation,
     )
 
 

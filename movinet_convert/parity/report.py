@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def report_table(report: ParityReport) -> Group:
     """The logits and the furthest state of every case, and the verdict below."""
     table = Table(
-        title=f"{report.variant}, distances in deviations of the reference logits",
+        title=f"{report.variant}, differences relative to the spread of the reference",
         title_justify="left",
     )
     for heading in ("case", "clip", "tensor"):
         table.add_column(heading, no_wrap=True)
-    for pair in ("TF32\nours32", "TF32\nours64", "ours32\nours64"):
+    for pair in ("TF fp32\nPT fp32", "TF fp32\nPT fp64", "PT fp32\nPT fp64"):
         table.add_column(pair, justify="right", no_wrap=True)
     for case in report.cases:
         table.add_row(case.name, _clip(case), "logits", *_cells(case.logits, report.tolerance))
@@ -36,11 +36,11 @@ def _clip(case: CaseResult) -> str:
 
 
 def _cells(distances: Distances, tolerance: float) -> tuple[Text, Text, Text]:
-    within = distances.tf32_ours32 <= tolerance
+    within = distances.tf_fp32_pt_fp32 <= tolerance
     return (
-        Text(f"{distances.tf32_ours32:.1e}", style="green" if within else "bold red"),
-        Text(f"{distances.tf32_ours64:.1e}"),
-        Text(f"{distances.ours32_ours64:.1e}"),
+        Text(f"{distances.tf_fp32_pt_fp32:.1e}", style="green" if within else "bold red"),
+        Text(f"{distances.tf_fp32_pt_fp64:.1e}"),
+        Text(f"{distances.pt_fp32_pt_fp64:.1e}"),
     )
 
 
@@ -48,13 +48,13 @@ def _verdict(report: ParityReport) -> Text:
     worst = report.worst
     if not report.passed:
         return Text(
-            f"FAILED: {worst.tf32_ours32:.2g} is beyond the tolerance {report.tolerance:g}; "
-            f"activations part at {report.parts_at}.",
+            f"FAILED: {worst.tf_fp32_pt_fp32:.2g} is beyond the tolerance {report.tolerance:g}; "
+            f"activations first differ at {report.first_difference}.",
             style="bold red",
         )
     nearer = "at least as near" if report.nearer_than_reference else "not as near"
     return Text(
-        f"Passed: at most {worst.tf32_ours32:.2g}, tolerance {report.tolerance:g}; "
-        f"ours32 is {nearer} to float64 as TF32.",
+        f"Passed: at most {worst.tf_fp32_pt_fp32:.2g}, tolerance {report.tolerance:g}; "
+        f"PyTorch float32 is {nearer} to float64 as TF float32.",
         style="green",
     )

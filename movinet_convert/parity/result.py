@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.errors import ParityError
-from movinet_convert.manifest import ParityFigures
+from movinet_convert.manifest import Coverage, ParityFigures
 
 if TYPE_CHECKING:
     from movinet_convert.variants import Settings
@@ -20,12 +20,13 @@ class Distances:
     """Largest absolute differences, in deviations of the reference logits or, for a state tensor
     that deviates more than they do, in its own.
 
-    TF32 is the official model, ours32 and ours64 this package's network in float32 and float64.
+    ``tf_fp32`` is the official model, ``pt_fp32`` and ``pt_fp64`` this package's network in float32
+    and float64.
     """
 
-    tf32_ours32: float
-    tf32_ours64: float
-    ours32_ours64: float
+    tf_fp32_pt_fp32: float
+    tf_fp32_pt_fp64: float
+    pt_fp32_pt_fp64: float
 
     @staticmethod
     def largest(distances: list[Distances]) -> Distances:
@@ -40,13 +41,13 @@ class Distances:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: ``deviation`` of its reference logits, and the distances of every tensor."""
+    """One case: ``spread`` of its reference logits, and the distances of every tensor."""
 
     name: str
     batch: int
     size: tuple[int, int]
     chunks: tuple[int, ...]
-    deviation: float
+    spread: float
     tensors: dict[str, Distances]  # "logits", then the state as StreamState.tensors names it
 
     @property
@@ -62,12 +63,12 @@ class CaseResult:
     def beyond(self, tolerance: float) -> list[str]:
         """Names of the tensors that are further from the reference than allowed."""
         # Written so that NaN is beyond any tolerance.
-        return [n for n, d in self.tensors.items() if not d.tf32_ours32 <= tolerance]
+        return [n for n, d in self.tensors.items() if not d.tf_fp32_pt_fp32 <= tolerance]
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Every case of one comparison; ``parts_at`` names where activations part if it failed."""
+    """Every case of one comparison; ``first_difference`` names the layer where it failed, if so."""
 
     variant: str
     settings: Settings
@@ -76,7 +77,8 @@ class ParityReport:
     clips: int
     tolerance: float
     cases: tuple[CaseResult, ...]
-    parts_at: str | None = None
+    first_difference: str | None = None
+    coverage: Coverage = "partial"
 
     @property
     def passed(self) -> bool:
@@ -89,12 +91,22 @@ class ParityReport:
 
     @property
     def nearer_than_reference(self) -> bool:
-        """Whether ours32 is at least as near to ours64 as TF32 is, at their worst."""
-        return self.worst.ours32_ours64 <= self.worst.tf32_ours64
+        """Whether our float32 is at least as near to our float64 as TF float32 is, at worst."""
+        return self.worst.pt_fp32_pt_fp64 <= self.worst.tf_fp32_pt_fp64
 
     def figures(self) -> ParityFigures:
         """What the manifest keeps of it."""
-        return ParityFigures(tolerance=self.tolerance, **asdict(self.worst))
+        first = self.cases[0]
+        return ParityFigures(
+            tolerance=self.tolerance,
+            **asdict(self.worst),
+            coverage=self.coverage,
+            cases=tuple(case.name for case in self.cases),
+            frames=sum(first.chunks),
+            size=first.size,
+            clips=self.clips,
+            seed=self.seed,
+        )
 
     def raise_for_failure(self) -> None:
         """ParityError that names case, tensor, distance and block, unless all is within."""
@@ -102,9 +114,10 @@ class ParityReport:
             for name in case.beyond(self.tolerance):
                 raise ParityError(
                     f"{self.variant} does not compute what the official model computes: in the "
-                    f"case '{case.name}' {name} is {case.tensors[name].tf32_ours32:.2g} of the "
-                    f"logit deviation away, {self.tolerance:g} is allowed; activations part at "
-                    f"{self.parts_at}. If the checkpoint is a stream model, check its gating.",
+                    f"case '{case.name}' {name} is {case.tensors[name].tf_fp32_pt_fp32:.2g} of the "
+                    f"logit deviation away, {self.tolerance:g} is allowed; activations first "
+                    f"differ at {self.first_difference}. If the checkpoint is a stream model, "
+                    "check its gating.",
                     self,
                 )
 

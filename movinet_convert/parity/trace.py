@@ -23,22 +23,22 @@ ROUNDINGS = 20.0
 FLOOR = 1e-6  # of an activation's deviation
 
 
-def first_difference(
-    ours32: MoViNet,
-    ours64: MoViNet,
+def find_first_difference(
+    pt_fp32: MoViNet,
+    pt_fp64: MoViNet,
     reference: Reference,
     clip: NDArray[np.float32],
     failed: CaseResult,
     tolerance: float,
 ) -> str:
-    """Name the first of stem, blocks, head and classifier at which the activations part.
+    """Name the first of stem, blocks, head and classifier at which the activations differ.
 
-    The whole ``clip`` (B, 3, T, H, W) runs through all three; a layer differs where TF32 is
-    further from ours32 than rounding explains. A fault that shows only when a video is cut into
-    calls leaves all layers equal: then the first state tensor that is off tells the block.
+    The whole ``clip`` (B, 3, T, H, W) runs through all three; a layer differs where TF float32 is
+    further from PyTorch float32 than rounding explains. A fault that shows only when a video is
+    cut into calls leaves all layers equal: then the first state tensor that is off tells the block.
     """
-    exact = activations(ours64, clip)
-    ours = activations(ours32, clip)
+    exact = activations(pt_fp64, clip)
+    ours = activations(pt_fp32, clip)
     for name, theirs in reference.endpoints(clip).items():
         rounding = np.abs(ours[name] - exact[name]).max()
         allowed = ROUNDINGS * rounding + FLOOR * theirs.std()

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 400.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 10.0, 10.0, 40.0
 SERIES = {
-    "tf32_ours32": "TF32 to ours32",
-    "tf32_ours64": "TF32 to ours64",
-    "ours32_ours64": "ours32 to ours64",
+    "tf_fp32_pt_fp32": "TF float32 to PyTorch float32",
+    "tf_fp32_pt_fp64": "TF float32 to PyTorch float64",
+    "pt_fp32_pt_fp64": "PyTorch float32 to float64",
 }
 LABEL_ROOM = 27.0  # a name under the axis takes so much width
 SMALLEST = 1e-9  # a distance of nothing is drawn at the foot of its chart
@@ -63,9 +63,9 @@ def layer_chart(layers: Mapping[str, Distances], title: str) -> str:
     return _svg(parts, title)
 
 
-def logit_chart(tf32: Sequence[float], ours32: Sequence[float], title: str) -> str:
+def logit_chart(tf_fp32: Sequence[float], pt_fp32: Sequence[float], title: str) -> str:
     """Our logit over TensorFlow's, a point for each class."""
-    finite = [v for v in (*tf32, *ours32) if math.isfinite(v)] or [0.0]
+    finite = [v for v in (*tf_fp32, *pt_fp32) if math.isfinite(v)] or [0.0]
     low, high = min(finite), max(finite)
     margin = 0.05 * ((high - low) or 1.0)
     span = (low - margin, high + margin)
@@ -80,11 +80,11 @@ def logit_chart(tf32: Sequence[float], ours32: Sequence[float], title: str) -> s
     parts.append('<path class="same" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*ends))
     dots = "".join(
         f"M{frame.x(a):.1f} {frame.y(b):.1f}h0"
-        for a, b in zip(tf32, ours32, strict=True)
+        for a, b in zip(tf_fp32, pt_fp32, strict=True)
         if math.isfinite(a) and math.isfinite(b)
     )
     parts.append(f'<path class="dots" d="{dots}"/>')
-    parts.append(_axis_title("TF32 logit (across), ours32 logit (up)"))
+    parts.append(_axis_title("TF float32 logit (across), PyTorch float32 logit (up)"))
     return _svg(parts, title)
 
 

@@ -59,13 +59,13 @@ class Entry(_Value):
     nearer_than_reference: bool
     tolerance: float
     worst: Distances
-    parts_at: str | None
+    first_difference: str | None
     seed: int
     clips: int
     cases: tuple[CaseRow, ...]
     layers: dict[str, Distances]
-    tf32_logits: tuple[float, ...]
-    ours32_logits: tuple[float, ...]
+    tf_fp32_logits: tuple[float, ...]
+    pt_fp32_logits: tuple[float, ...]
     settings: Settings
     input: Input
     accuracy: Accuracy
@@ -117,7 +117,7 @@ def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile)
         nearer_than_reference=report.nearer_than_reference,
         tolerance=report.tolerance,
         worst=report.worst,
-        parts_at=report.parts_at,
+        first_difference=report.first_difference,
         seed=report.seed,
         clips=report.clips,
         cases=tuple(
@@ -132,8 +132,8 @@ def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile)
             for case in report.cases
         ),
         layers=profile.layers,
-        tf32_logits=tuple(profile.tf32_logits.tolist()),
-        ours32_logits=tuple(profile.ours32_logits.tolist()),
+        tf_fp32_logits=tuple(profile.tf_fp32_logits.tolist()),
+        pt_fp32_logits=tuple(profile.pt_fp32_logits.tolist()),
         settings=model.settings,
         input=model.variant.input,
         accuracy=ACCURACIES[model.variant.name],

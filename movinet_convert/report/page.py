@@ -20,10 +20,10 @@ TITLE = "MoViNet parity"
 STYLE = "style.css"
 TIMES = "\N{MULTIPLICATION SIGN}"
 EXPLANATION = (
-    "The official TensorFlow model in float32 (TF32) and the converted network in float32 (ours32) "
-    "and float64 (ours64) ran on the same seeded clips. Distances are the largest absolute "
-    "differences, in standard deviations of the reference logits. Ours32 and TF32 both round; what "
-    "both differ from ours64 by is rounding, not error."
+    "The official TensorFlow model in float32 (TF float32) and the converted network in float32 "
+    "and float64 (PyTorch float32, PyTorch float64) ran on the same seeded clips. Differences are "
+    "the largest absolute ones, relative to the spread of the reference tensor. TF float32 and "
+    "PyTorch float32 both round; what both differ from PyTorch float64 by is rounding, not error."
 )
 LAYERS_CAPTION = (
     "Largest difference after each layer, in standard deviations of that layer's activations."
@@ -69,15 +69,17 @@ def _overview(entries: Sequence[Entry]) -> str:
     )
     return (
         "<div class=scroll><table><thead><tr><th>variant</th><th>verdict</th>"
-        f"{_headings()}<th>nearer to float64<br>than TF32</th></tr></thead><tbody>{rows}</tbody>"
-        "</table></div>"
+        f"{_headings()}<th>nearer to float64<br>than TF float32</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 
 def _section(entry: Entry) -> str:
     layers = layer_chart(entry.layers, f"Differences along the layers of {entry.variant}")
     logits = logit_chart(
-        entry.tf32_logits, entry.ours32_logits, f"Logits of {entry.variant}, TF32 against ours32"
+        entry.tf_fp32_logits,
+        entry.pt_fp32_logits,
+        f"Logits of {entry.variant}, TF float32 against PyTorch float32",
     )
     legend = "".join(
         f'<span class="key {key}">{escape(label)}</span>' for key, label in SERIES.items()
@@ -97,13 +99,14 @@ def _section(entry: Entry) -> str:
 def _verdict(entry: Entry) -> str:
     if not entry.passed:
         return (
-            f"Furthest from the reference by {entry.worst.tf32_ours32:.1e}, "
-            f"{entry.tolerance:g} is allowed; activations part at {escape(str(entry.parts_at))}."
+            f"Furthest from the reference by {entry.worst.tf_fp32_pt_fp32:.1e}, "
+            f"{entry.tolerance:g} is allowed; activations first differ at "
+            f"{escape(str(entry.first_difference))}."
         )
     nearer = "at least as near" if entry.nearer_than_reference else "not as near"
     return (
-        f"Furthest from the reference by {entry.worst.tf32_ours32:.1e}, {entry.tolerance:g} is "
-        f"allowed; ours32 is {nearer} to float64 as TF32. "
+        f"Furthest from the reference by {entry.worst.tf_fp32_pt_fp32:.1e}, {entry.tolerance:g} is "
+        f"allowed; PyTorch float32 is {nearer} to float64 as TF float32. "
         f"{entry.clips} clip{'s' if entry.clips > 1 else ''} a case, seed {entry.seed}."
     )
 
@@ -148,11 +151,11 @@ def _clip(case: CaseRow) -> str:
 
 def _cells(distances: Distances, tolerance: float | None = None) -> str:
     """Three figures; the first is the one that is judged."""
-    within = tolerance is None or distances.tf32_ours32 <= tolerance
-    first = f"<td class=number>{distances.tf32_ours32:.1e}</td>"
+    within = tolerance is None or distances.tf_fp32_pt_fp32 <= tolerance
+    first = f"<td class=number>{distances.tf_fp32_pt_fp32:.1e}</td>"
     if not within:
-        first = f'<td class="number beyond">{distances.tf32_ours32:.1e}</td>'
-    others = (distances.tf32_ours64, distances.ours32_ours64)
+        first = f'<td class="number beyond">{distances.tf_fp32_pt_fp32:.1e}</td>'
+    others = (distances.tf_fp32_pt_fp64, distances.pt_fp32_pt_fp64)
     return first + "".join(f"<td class=number>{value:.1e}</td>" for value in others)
 
 
