@@ -47,6 +47,7 @@ class HubMoViNet(
         with torch.device("meta"):
             made = cls(model.variant, model.settings, model.num_classes)
         made.load_state_dict(model.state_dict(), assign=True)
+        made.origins = model.origins
         made.labels = tuple(labels) if labels is not None else None
         made.train(model.training)
         return made

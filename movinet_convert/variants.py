@@ -197,10 +197,10 @@ class Variant:
                     f"gating {gating!r} is for stream variants: leave it out."
                 )
             return Settings(False, "3d", "3d", "swish", "sigmoid", False)
-        if gating == "sigmoid":
+        if gating not in (None, "keras", "model-garden"):
             raise UsageError(
                 f"{self.name} is a stream model; its gating is 'keras' or 'model-garden', "
-                "not 'sigmoid'."
+                f"not {gating!r}."
             )
         encodes = self.arch in POSITIONAL_ENCODING_ARCHS
         return Settings(True, "2plus1d", "2plus3d", "hard_swish", gating or "keras", encodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model import MoViNet, StreamState, create_model
+from movinet_convert.model.fuse import fuse
 from movinet_convert.model.layers import BatchNorm
-from movinet_convert.variants import list_variants
+from movinet_convert.variants import Origins, get_variant, list_variants
 
 ROUNDING = 1e-5  # of the logits' deviation
 STREAMS = [name for name in list_variants(released=False) if name.endswith("stream")]
@@ -257,6 +259,40 @@ def test_wrong_input_is_one_clear_sentence() -> None:
         state.reset(torch.tensor([1, 0]))
     with pytest.raises(StateError, match="cannot join"):
         StreamState.stack([state, model.stream(clip(1, 1, 64, 64))[1]])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a0-base", {"num_classes": 0}, "from 1 on; got 0"),
+        ("a0-base", {"num_classes": True}, "from 1 on; got True"),
+        ("a0-base", {"num_classes": 2.5}, "from 1 on; got 2.5"),
+        ("a0-stream", {"gating": "hard"}, "not 'hard'"),
+        ("a0-base", {"head_activation": "relu"}, "head activation 'relu'.*swish, hard_swish"),
+    ],
+)
+def test_options_that_no_network_has_are_refused(
+    name: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        create_model(name, **options)
+
+
+def test_settings_of_the_other_mode_and_impossible_rates_are_refused() -> None:
+    base, stream = get_variant("a0-base"), get_variant("a0-stream")
+    with pytest.raises(UsageError, match="a0-base is a base variant"):
+        MoViNet(base, stream.settings())
+    with pytest.raises(UsageError, match=r"dropout is a probability in \[0, 1\)"):
+        MoViNet(base, dropout=1.0)
+
+
+def test_a_network_remembers_which_settings_somebody_chose() -> None:
+    chosen = create_model("t0-stream", gating="keras").origins
+    assert chosen == Origins(gating="user", head_activation="default", legacy="default")
+    model = create_model("t0-base", head_activation="hard_swish")
+    assert model.settings.head_activation == "hard_swish"
+    assert model.origins == Origins("default", "user", "default")
+    assert fuse(model).origins == model.origins
 
 
 def test_random_weights_are_those_of_the_official_initialisers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,14 +12,14 @@ from torch import nn
 from movinet_convert.errors import WeightsError
 from movinet_convert.model.layers import BatchNorm, SpatialConv, SpatioTemporalConv, TemporalConv
 from movinet_convert.model.network import MoViNet
-from movinet_convert.variants import KINETICS_600_CLASSES, get_variant
+from movinet_convert.variants import KINETICS_600_CLASSES, Origins, get_variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from movinet_convert.variants import Gating, Settings, Variant
+    from movinet_convert.variants import Activation, Gating, Settings, Variant
 
 # Standard deviation of a unit normal cut at two deviations, by which Keras' HeNormal is widened.
 TRUNCATED_NORMAL_DEVIATION = 0.87962566103423978
@@ -26,14 +27,31 @@ CLASSIFIER_DEVIATION = 0.01
 
 
 def create_model(
-    name: str, *, num_classes: int = KINETICS_600_CLASSES, gating: Gating | None = None
+    name: str,
+    *,
+    num_classes: int = KINETICS_600_CLASSES,
+    gating: Gating | None = None,
+    head_activation: Activation | None = None,
 ) -> MoViNet:
     """A network with random weights, in training mode: ``create_model("a2-base", num_classes=51)``.
 
-    Raises UsageError for an unknown variant or a gating that the variant does not have.
+    ``gating`` and ``head_activation`` (of the classifier's hidden layer) are those of the released
+    models unless given: ``keras`` in stream variants, and ``swish``. ``model.origins`` records
+    which were given.
+
+    Raises UsageError for an unknown variant, a setting that the variant does not have, or less
+    than one class.
     """
     variant = get_variant(name)
-    model = MoViNet(variant, variant.settings(gating), num_classes)
+    settings = variant.settings(gating)
+    if head_activation is not None:
+        settings = replace(settings, head_activation=head_activation)
+    model = MoViNet(variant, settings, num_classes)
+    model.origins = Origins(
+        gating="default" if gating is None else "user",
+        head_activation="default" if head_activation is None else "user",
+        legacy="default",
+    )
     initialize(model)
     return model
 

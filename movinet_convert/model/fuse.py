@@ -53,6 +53,7 @@ def fuse(model: MoViNet) -> MoViNet:
         raise UsageError("This model is fused already; use it as it is.")
     with torch.device("meta"):
         fused = MoViNet(model.variant, model.settings, model.num_classes, dropout=0.0)
+    fused.origins = model.origins
     settings = model.settings
     fused.stem = FusedStem(_spatial(model.stem, settings.activation))
     for name, block in model.blocks.items():

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model.attention import running_sums
 from movinet_convert.model.block import Block
-from movinet_convert.model.layers import ACTIVATIONS, ConvNorm, Linear
+from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
 from movinet_convert.model.state import StreamState
 from movinet_convert.model.timeline import Timeline
 from movinet_convert.variants import KINETICS_600_CLASSES, STEM_KERNEL, STOCHASTIC_DEPTH_RATE
 
 if TYPE_CHECKING:
-    from movinet_convert.variants import Settings, Variant
+    from movinet_convert.variants import Origins, Settings, Variant
 
 CHANNELS = 3
 
@@ -52,6 +52,10 @@ class MoViNet(nn.Module):
     Stream variants also take a video in pieces: ``model.stream(frames, state)``.
 
     ``dropout`` and ``stochastic_depth`` act in training only; the defaults are the authors'.
+    ``origins`` tells where the settings came from, None where nobody recorded it.
+
+    Raises UsageError for settings of the other mode or that do not exist, less than one class,
+    and probabilities outside [0, 1).
     """
 
     def __init__(
@@ -66,7 +70,9 @@ class MoViNet(nn.Module):
         super().__init__()
         self.variant = variant
         self.settings = settings if settings is not None else variant.settings()
+        self.origins: Origins | None = None
         self.num_classes = num_classes
+        _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
         self.frozen: frozenset[str] = frozenset()  # parts that ``train()`` leaves in eval mode
         spec = variant.spec
         act = self.settings.activation
@@ -200,3 +206,29 @@ class MoViNet(nn.Module):
                 f"The state has {len(state.pools)} blocks where {self.variant.name} has "
                 f"{len(self.blocks)}; a state goes on only with the model it came from."
             )
+
+
+def _check_options(
+    variant: Variant,
+    settings: Settings,
+    num_classes: int,
+    dropout: float | None,
+    stochastic_depth: float,
+) -> None:
+    if settings.causal != variant.causal:
+        raise UsageError(
+            f"{variant.name} is a {variant.mode} variant, and the settings are of a "
+            f"{'stream' if settings.causal else 'base'} one; leave them out, or change the variant."
+        )
+    for what, value, known in (
+        ("activation", settings.activation, ACTIVATIONS),
+        ("head activation", settings.head_activation, ACTIVATIONS),
+        ("gating", settings.gating, GATES),
+    ):
+        if value not in known:
+            raise UsageError(f"There is no {what} {value!r}; choose one of {', '.join(known)}.")
+    if type(num_classes) is not int or num_classes < 1:
+        raise UsageError(f"num_classes is a whole number from 1 on; got {num_classes!r}.")
+    for what, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
+        if rate is not None and not 0 <= rate < 1:
+            raise UsageError(f"{what} is a probability in [0, 1); got {rate!r}.")
