@@ -67,10 +67,8 @@ DTYPES = ["float32", "float16", "bfloat16"]
 @click.option(
     "--head-activation",
     type=click.Choice(get_args(Activation)),
-    default="swish",
-    show_default=True,
-    help="Of the classifier's hidden layer; hard_swish if you trained A1-, A4- or T0-Stream with "
-    "the official configuration.",
+    help="Activation of the classifier's hidden layer: swish (releases, TF-Hub) or hard_swish "
+    "(the official training configurations of A1-, A4- and T0-Stream).",
 )
 @click.option(
     "--num-classes",

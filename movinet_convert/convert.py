@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 import movinet_convert
 from movinet_convert import mapping
 from movinet_convert.checkpoint import Checkpoint, open_checkpoint
 from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.export.tf_checkpoint import tf_variables
 from movinet_convert.fresh_head import fresh_head
-from movinet_convert.manifest import ConvertedFrom, ConvertedVersion, ParityFigures
+from movinet_convert.loader import Located, read_network
+from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
-from movinet_convert.parity.options import ParityOptions
+from movinet_convert.parity.options import TOLERANCES, ParityOptions
 from movinet_convert.recognise import Recognised, recognise
 from movinet_convert.sources import Source, given
 from movinet_convert.store import Store, file_name, store_folder
-from movinet_convert.variants import Activation, Gating, Settings, Variant
+from movinet_convert.variants import Activation, Gating, Origins, Settings, Variant
 from movinet_convert.weightfile import (
     DTYPES,
     Dtype,
@@ -32,11 +36,11 @@ from movinet_convert.weightfile import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from movinet_convert.parity import ParityReport
 
@@ -49,6 +53,7 @@ class Converted:
 
     variant: Variant
     settings: Settings
+    origins: Origins
     num_classes: int
     tensors: Mapping[str, NDArray[np.float32]]
     checkpoint: Checkpoint
@@ -64,15 +69,23 @@ class Converted:
         """The network with these weights, in eval mode; the tensors are shared, not copied."""
         tensors = {name: torch.from_numpy(array) for name, array in self.tensors.items()}
         empty = empty_model(self.variant, self.settings, self.num_classes)
-        return fill(empty, tensors, str(self.checkpoint.source)).eval()
+        model = fill(empty, tensors, str(self.checkpoint.source)).eval()
+        model.origins = self.origins
+        return model
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What came of one job: the checkpoint, the parity report if one was asked for, the file."""
+    """What came of one job: the checkpoint, the file in the store, how it compared.
+
+    ``report`` compares the stored file with the official model that holds the checkpoint's
+    variables, ``as_stored`` a file of reduced precision with the one that holds the rounded
+    values; None where no comparison was asked for.
+    """
 
     converted: Converted
     report: ParityReport | None
+    as_stored: ParityReport | None
     stored: Stored
 
 
@@ -91,23 +104,23 @@ def convert(
     *,
     gating: Gating | None = None,
     legacy: bool = False,
-    head_activation: Activation = "swish",
+    head_activation: Activation | None = None,
     num_classes: int | None = None,
     out: str | os.PathLike[str] | None = None,
     dtype: Dtype = "float32",
     parity: ParityOptions | None = DEFAULT_PARITY,
 ) -> Conversion:
-    """Convert a checkpoint, check it, and write it into a store.
+    """Convert a checkpoint, write it into a store, and compare what was written.
 
-    ``name`` confirms which variant it is, None leaves that to the checkpoint. ``gating`` must be
-    given for a stream checkpoint that is not one of Google's; ``legacy`` says that 3D weights are
-    those of an older, causal model. ``head_activation`` is that of the classifier's hidden layer:
-    ``swish`` in all releases, ``hard_swish`` where the official training configurations of
-    A1-, A4- and T0-Stream were followed. ``num_classes`` gives a backbone that was saved without a
-    classifier an untrained one. ``out`` is the store, the default one if None. ``parity=None``
-    skips the comparison with the official model, and with it the need for the extra [tf].
+    ``name`` confirms which variant it is, None leaves that to the checkpoint. ``gating`` and
+    ``head_activation`` (of the classifier's hidden layer) must be given for a stream checkpoint
+    that is not one of Google's; ``legacy`` says that 3D weights are those of an older, causal
+    model. ``num_classes`` gives a backbone that was saved without a classifier an untrained one.
+    ``out`` is the store, the default one if None. ``parity=None`` skips the comparison with the
+    official model, and with it the need for the extra [tf].
 
-    Raises CheckpointError, ParityError, WeightsError; then nothing has been written.
+    The file is written beside its place, read back in its own ``dtype``, compared, and only then
+    moved. Raises CheckpointError, ParityError, WeightsError; then the store is as it was.
     """
     source = checkpoint if isinstance(checkpoint, Source) else given(checkpoint)
     opened = open_checkpoint(source.path)
@@ -115,20 +128,30 @@ def convert(
         opened, source, name=name, gating=gating, legacy=legacy, head_activation=head_activation
     )
     converted = convert_checkpoint(opened, found, num_classes)
-    report = figures = None
-    if parity is not None:
-        report = _compare(converted, parity)
-        report.raise_for_failure()
-        figures = report.figures()
-    store = Store(store_folder(out))
-    stored = store_converted(converted, source, store, dtype=dtype, parity=figures)
-    return Conversion(converted, report, stored)
+    with staged(converted, source, Store(store_folder(out)), dtype) as file:
+        report = as_stored = None
+        if parity is not None:
+            report, as_stored = compare_staged(file, parity)
+        stored = file.commit(report, as_stored)
+    return Conversion(converted, report, as_stored, stored)
 
 
-def _compare(converted: Converted, parity: ParityOptions) -> ParityReport:
+def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityReport, ParityReport | None]:
+    """Compare a written file with the checkpoint and, if it was rounded, with its own values.
+
+    Rounding hides small mistakes, so a file of reduced precision must also agree, as a float32
+    file must, with the official model that holds the very values it stores. Raises ParityError.
+    """
     from movinet_convert.parity import verify_model
 
-    return verify_model(converted.to_model(), converted.variables, **dataclasses.asdict(parity))
+    as_stored = None
+    if file.dtype != "float32":
+        strict = dataclasses.replace(parity, tolerance=TOLERANCES["float32"])
+        as_stored = verify_model(file.model, tf_variables(file.model), **dataclasses.asdict(strict))
+        as_stored.raise_for_failure()
+    report = verify_model(file.model, file.converted.variables, **dataclasses.asdict(parity))
+    report.raise_for_failure()
+    return report, as_stored
 
 
 def convert_checkpoint(
@@ -142,7 +165,9 @@ def convert_checkpoint(
     head = fresh_head(pairs) if found.num_classes is None else {}
     variables = {**checkpoint.variables, **head} if head else checkpoint.variables
     tensors = mapping.map_variables(variables, pairs, f"{variant.name} with {classes} classes")
-    return Converted(variant, settings, classes, tensors, checkpoint, variables, tuple(head))
+    return Converted(
+        variant, settings, found.origins, classes, tensors, checkpoint, variables, tuple(head)
+    )
 
 
 def _class_count(checkpoint: Checkpoint, found: Recognised, asked: int | None) -> int:
@@ -160,70 +185,121 @@ def _class_count(checkpoint: Checkpoint, found: Recognised, asked: int | None) -
     return found.num_classes or asked or 0
 
 
-def store_converted(
-    converted: Converted,
-    source: Source,
-    store: Store,
-    *,
-    dtype: Dtype = "float32",
-    parity: ParityFigures | None = None,
-) -> Stored:
-    """Write converted weights into a store; equal bytes that are there already are left alone.
+@dataclass(frozen=True)
+class Staged:
+    """A converted file that is written but not yet in its place.
 
-    Other bytes become the variant's next version. The manifest names a file only once it is
-    complete, so a run that is killed leaves the store as it was.
+    ``model`` was built from what the file says and holds, read back in the file's own type.
     """
-    name = converted.variant.name
-    digest = converted.digest
-    header = Header(
-        variant=name,
-        settings=converted.settings,
-        num_classes=converted.num_classes,
-        source_digest=digest,
-    )
-    tensors = {
-        name: torch.from_numpy(array).to(DTYPES[dtype]) for name, array in converted.tensors.items()
-    }
 
-    def write(path: Path) -> None:
-        write_weights(path, tensors, header)
+    path: Path
+    model: MoViNet
+    converted: Converted
+    source: Source
+    store: Store
+    dtype: Dtype
 
-    with store.locked():
-        manifest = store.manifest()
-        known = manifest.versions(name)
-        version = known[-1].version + 1 if known else 1
-        file = file_name(name, version)
-        with store.staged(file, write) as unfinished:
-            sha256 = file_sha256(unfinished)
+    def commit(
+        self, report: ParityReport | None = None, as_stored: ParityReport | None = None
+    ) -> Stored:
+        """Move the file into the store; equal bytes that are there already are left alone.
+
+        Other bytes become the variant's next version. The manifest names a file only once it is
+        complete, so a run that is killed leaves the store as it was.
+        """
+        name = self.converted.variant.name
+        figures = {
+            "parity": report.figures() if report is not None else None,
+            "parity_as_stored": as_stored.figures() if as_stored is not None else None,
+        }
+        sha256 = file_sha256(self.path)
+        with self.store.locked():
+            manifest = self.store.manifest()
+            known = manifest.versions(name)
             same = next((entry for entry in known if entry.sha256 == sha256), None)
             if same is not None:
-                entry = same if parity is None else same.model_copy(update={"parity": parity})
-                file = same.file
+                entry = same if report is None else same.model_copy(update=figures)
             else:
-                entry = ConvertedVersion(
-                    version=version,
-                    file=file,
-                    bytes=unfinished.stat().st_size,
-                    sha256=sha256,
-                    dtype=dtype,
-                    num_classes=converted.num_classes,
-                    settings=converted.settings,
-                    source=_converted_from(converted, source, digest),
-                    converter=movinet_convert.__version__,
-                    parity=parity,
-                )
-            there = same is not None and store.is_intact(same)
-            if not there or entry not in known:
-                store.commit(
-                    manifest.with_version(name, entry), {} if there else {file: unfinished}
-                )
-    return Stored(store.folder / entry.file, entry, created=same is None)
+                version = self._free_version(known, sha256)
+                entry = self._entry(version, sha256).model_copy(update=figures)
+            files = {}
+            if same is None or not self.store.is_intact(same):
+                files[entry.file] = self.path
+            changed = manifest.with_version(name, entry)
+            if files or changed != manifest:
+                self.store.commit(changed, files, self.path.parent)
+        return Stored(self.store.folder / entry.file, entry, created=same is None)
+
+    def _free_version(self, known: Sequence[ConvertedVersion], sha256: str) -> int:
+        """The next number whose file name is free.
+
+        A run that was killed may have left the same file under it, unlisted; any other file there
+        is somebody's, and stays.
+        """
+        version = known[-1].version + 1 if known else 1
+        while True:
+            path = self.store.folder / file_name(self.converted.variant.name, version)
+            if not path.exists() or (path.is_file() and file_sha256(path) == sha256):
+                return version
+            version += 1
+
+    def _entry(self, version: int, sha256: str) -> ConvertedVersion:
+        converted = self.converted
+        return ConvertedVersion(
+            version=version,
+            file=file_name(converted.variant.name, version),
+            bytes=self.path.stat().st_size,
+            sha256=sha256,
+            dtype=self.dtype,
+            num_classes=converted.num_classes,
+            settings=converted.settings,
+            origins=converted.origins,
+            source=ConvertedFrom(
+                name=self.source.name,
+                layout=converted.checkpoint.layout,
+                digest=converted.digest,
+                archive_sha256=self.source.archive_sha256,
+                kind=self.source.provenance,
+            ),
+            converter=movinet_convert.__version__,
+        )
 
 
-def _converted_from(converted: Converted, source: Source, digest: str) -> ConvertedFrom:
-    return ConvertedFrom(
-        name=source.name,
-        layout=converted.checkpoint.layout,
-        digest=digest,
-        archive_sha256=source.archive_sha256,
+@contextmanager
+def staged(
+    converted: Converted, source: Source, store: Store, dtype: Dtype = "float32"
+) -> Iterator[Staged]:
+    """Write converted weights beside their place in a store, and read them back.
+
+    The file is gone afterwards unless it was committed. Raises CheckpointError for a value that
+    ``dtype`` cannot hold, WeightsError where the file cannot be written or does not read back.
+    """
+    header = Header(
+        variant=converted.variant.name,
+        settings=converted.settings,
+        num_classes=converted.num_classes,
+        source=source.provenance,
+        origins=converted.origins,
+        source_digest=converted.digest,
     )
+    tensors = _rounded(converted, dtype)
+    with store.staging() as folder:
+        path = folder / "weights.safetensors"
+        store.write(path, lambda unfinished: write_weights(unfinished, tensors, header))
+        model = read_network(Located(path, None))
+        yield Staged(path, model, converted, source, store, dtype)
+
+
+def _rounded(converted: Converted, dtype: Dtype) -> dict[str, Tensor]:
+    tensors = {}
+    for name, array in converted.tensors.items():
+        tensor = torch.from_numpy(array).to(DTYPES[dtype])
+        if not bool(torch.isfinite(tensor).all()):
+            largest = float(np.abs(array).max())
+            raise CheckpointError(
+                f"{converted.checkpoint.source}: {name} holds values up to {largest:g}, which "
+                f"{dtype} cannot: its largest is {torch.finfo(DTYPES[dtype]).max:g}; convert with "
+                "--dtype float32 or bfloat16."
+            )
+        tensors[name] = tensor
+    return tensors

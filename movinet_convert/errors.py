@@ -18,6 +18,10 @@ class MovinetError(Exception):
     exit_code = 1
 
 
+class MovinetWarning(UserWarning):
+    """Something a user must know that is no error; the command prints it as one sentence."""
+
+
 class UsageError(MovinetError, ValueError):
     """The call itself is wrong: an unknown name, options that contradict each other."""
 

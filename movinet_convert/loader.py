@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.errors import MovinetWarning, UsageError, WeightsError
+from movinet_convert.manifest import MANIFEST_NAME
 from movinet_convert.model.create import empty_model, fill, initialize_classifier
 from movinet_convert.model.layers import Linear
-from movinet_convert.store import Store, store_folder
+from movinet_convert.store import Listed, Store, find_listed, store_folder
 from movinet_convert.variants import VARIANTS, get_variant
-from movinet_convert.weightfile import check_content, read_header, read_tensors
+from movinet_convert.weightfile import (
+    Header,
+    check_content,
+    read_header,
+    read_tensors,
+    stored_dtype,
+)
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +42,7 @@ def load_converted(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     fuse: bool = False,
+    mmap: bool = True,
 ) -> MoViNet:
     """Load converted weights: a variant of the store (``"a0-stream"``) or a file's path.
 
@@ -41,10 +50,17 @@ def load_converted(
     other than the file's keeps the backbone and draws a new last layer. ``fuse=True`` folds the
     normalisations into the convolutions, for inference only.
 
+    The weights are memory-mapped: while the network is in use, the file may be replaced or
+    deleted, as this package does, but must not be changed or cut short in place, which kills the
+    process. ``mmap=False`` reads it into memory instead.
+
+    Warns of random synthetic weights, and of a file of the old format that no manifest lists: its
+    settings cannot be verified.
+
     Raises UsageError for an unknown name, WeightsError where the store or the file is missing,
     damaged, or not what the manifest records.
     """
-    model = load_file(locate(name, weights_dir=weights_dir, version=version))
+    model = load_file(locate(name, weights_dir=weights_dir, version=version), mmap=mmap)
     if num_classes is not None and num_classes != model.num_classes:
         _replace_classifier(model, num_classes)
     dtype = dtype or torch.float32
@@ -59,24 +75,56 @@ def load_converted(
 
 @dataclass(frozen=True)
 class Located:
-    """A converted file and, where a manifest lists it, what that records of it."""
+    """A converted file and, where a manifest lists it, the variant and what is recorded of it."""
 
     path: Path
-    entry: ConvertedVersion | None
+    listed: Listed | None
+
+    @property
+    def entry(self) -> ConvertedVersion | None:
+        return self.listed.entry if self.listed is not None else None
 
     def checked(self) -> Path:
-        """The path, once size and sha256 have been compared with the manifest.
+        """The path, once size, sha256 and settings have been compared with the manifest.
 
-        Where none lists it, its tensors with the digest in its own header.
+        Where none lists it, its content with the digest in its own header.
         """
-        if self.entry is None:
+        if self.listed is None:
             check_content(self.path)
             return self.path
-        return Store(self.path.parent).checked_path(self.entry)
+        store = Store(self.listed.folder)
+        path = store.checked_path(self.listed.entry)
+        _check_entry(path, self.listed)
+        return path
+
+    def warn(self, header: Header) -> None:
+        """Say what a user must know before trusting what the network answers."""
+        if header.digest is None and self.listed is None:
+            warnings.warn(
+                f"{self.path} has an unverified header: it is of an older format without a digest "
+                f"of its settings ({header.settings.gating} gating, {header.num_classes} classes), "
+                "and no manifest beside it lists it; convert the checkpoint again.",
+                MovinetWarning,
+                stacklevel=3,
+            )
+        if header.source == "synthetic":
+            warnings.warn(
+                f"{self.path} holds random synthetic weights, made for tests; what it predicts "
+                f"means nothing. Convert the release of {header.variant}, or your own checkpoint.",
+                MovinetWarning,
+                stacklevel=3,
+            )
 
 
-def load_file(located: Located) -> MoViNet:
-    """The network of a file, in eval mode and the file's own type."""
+def load_file(located: Located, *, mmap: bool = True) -> MoViNet:
+    """The network of a file, in eval mode and the file's own type; warns as ``load_converted``."""
+    model = read_network(located, mmap=mmap)
+    located.warn(read_header(located.path))
+    return model
+
+
+def read_network(located: Located, *, mmap: bool = True) -> MoViNet:
+    """The network of a file, in eval mode and the file's own type, without a warning."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         # The digest takes about as long as building the network; nothing of the file but its
         # description is looked at before the digest is known to be right.
@@ -86,7 +134,29 @@ def load_file(located: Located) -> MoViNet:
             model = empty_model(header.to_variant(), header.settings, header.num_classes)
         finally:
             path = checking.result()
-    return fill(model, read_tensors(path), str(path)).eval()
+    model.origins = header.origins
+    return fill(model, read_tensors(path, mmap=mmap), str(path)).eval()
+
+
+def _check_entry(path: Path, listed: Listed) -> None:
+    """Refuse a manifest that says something else of a file than the file itself."""
+    header, entry = read_header(path), listed.entry
+    facts = {
+        "variant": (listed.variant, header.variant),
+        "settings": (entry.settings, header.settings),
+        "num_classes": (entry.num_classes, header.num_classes),
+        "dtype": (entry.dtype, stored_dtype(read_tensors(path))),
+        "source digest": (entry.source.digest, header.source_digest),
+    }
+    if header.format_version > 1:
+        facts["origins"] = (entry.origins, header.origins)
+        facts["source kind"] = (entry.source.kind, header.source)
+    for fact, (recorded, found) in facts.items():
+        if recorded != found:
+            raise WeightsError(
+                f"{MANIFEST_NAME} records the {fact} {recorded} for {path}, whose header says "
+                f"{found}; one of the two was edited: restore it, or convert again."
+            )
 
 
 def find_file(
@@ -109,7 +179,7 @@ def locate(
     if str(name) in VARIANTS:
         store = Store(store_folder(weights_dir))
         entry = store.find(str(name), version)
-        return Located(store.folder / entry.file, entry)
+        return Located(store.folder / entry.file, Listed(store.folder, str(name), entry))
     path = Path(name)
     if path.suffix != SUFFIX and not path.exists():
         get_variant(str(name))  # says which names there are
@@ -117,7 +187,7 @@ def locate(
         raise UsageError(f"{path} is a file and has no versions; leave version out.")
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
-    return Located(path, Store(path.parent).listed(path))
+    return Located(path, find_listed(path))
 
 
 def _replace_classifier(model: MoViNet, num_classes: int) -> None:

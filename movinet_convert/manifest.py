@@ -19,17 +19,19 @@ from movinet_convert.variants import (
     VARIANTS,
     Accuracy,
     Input,
+    Origins,
     Settings,
     Variant,
     list_variants,
 )
-from movinet_convert.weightfile import MAX_CLASSES, Dtype, first_fault
+from movinet_convert.weightfile import MAX_CLASSES, Dtype, SourceKind, first_fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MANIFEST_NAME = "weights_manifest.yaml"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[2] = 2
+READABLE_SCHEMAS = (1, SCHEMA_VERSION)  # 1 lacks what is optional here, and is upgraded when read
 # No separators, drives, streams or control characters of any system; not hidden, not an option.
 BARE_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -52,13 +54,15 @@ class ConvertedFrom(_Entry):
     """What a converted file was made from.
 
     ``digest`` is of the variables, whatever layout they lay in; ``archive_sha256`` of the archive,
-    where they came in one.
+    where they came in one. ``kind`` tells a release from random weights and from a checkpoint that
+    somebody named; None in manifests that were written before it was recorded.
     """
 
     name: str
     layout: str
     digest: Sha256
     archive_sha256: Sha256 | None = None
+    kind: SourceKind | None = None
 
 
 # The names of the distances in manifests that were written before the present ones.
@@ -99,7 +103,13 @@ class ParityFigures(_Entry):
 
 
 class ConvertedVersion(_Entry):
-    """One converted file of a store."""
+    """One converted file of a store.
+
+    ``parity`` compares the stored file with the official model that holds the checkpoint's
+    variables. Where the file keeps them in less than float32, ``parity_as_stored`` compares it
+    with the official model that holds the rounded values: it tells a wrong network from rounding.
+    ``origins`` says where each setting was taken from that no checkpoint tells.
+    """
 
     version: int = pydantic.Field(gt=0)
     file: str
@@ -108,9 +118,11 @@ class ConvertedVersion(_Entry):
     dtype: Dtype
     num_classes: int = pydantic.Field(gt=0, le=MAX_CLASSES)
     settings: Settings
+    origins: Origins | None = None
     source: ConvertedFrom
     converter: str
     parity: ParityFigures | None = None
+    parity_as_stored: ParityFigures | None = None
 
     @pydantic.field_validator("file")
     @classmethod
@@ -124,13 +136,18 @@ class ConvertedVersion(_Entry):
 
 
 class VariantEntry(_Entry):
-    """A variant: its release, what it computes, what it reads, how well it was published to do."""
+    """A variant: its release, what it computes, what it reads, how well it was published to do.
+
+    ``current`` is the version that the variant's name stands for: the one that was converted
+    last. None stands for the newest.
+    """
 
     source: ReleaseSource | None
     settings: Settings
     input: Input
     accuracy: Accuracy
     versions: tuple[ConvertedVersion, ...] = ()
+    current: int | None = None
 
     @pydantic.field_validator("versions")
     @classmethod
@@ -142,9 +159,23 @@ class VariantEntry(_Entry):
             raise ValueError(f"versions must rise without repetition, got {numbers}")
         return versions
 
+    @pydantic.model_validator(mode="after")
+    def _current_is_a_version(self) -> VariantEntry:
+        if self.current not in (None, *(version.version for version in self.versions)):
+            raise ValueError(f"current is {self.current}, which is none of the versions")
+        return self
+
+    @property
+    def current_version(self) -> ConvertedVersion | None:
+        """What the variant's name stands for; None where nothing was converted."""
+        if not self.versions:
+            return None
+        chosen = [version for version in self.versions if version.version == self.current]
+        return chosen[0] if chosen else self.versions[-1]
+
 
 class Manifest(_Entry):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     variants: dict[str, VariantEntry]
 
     @pydantic.field_validator("variants")
@@ -153,17 +184,22 @@ class Manifest(_Entry):
         for name in variants:
             if name not in VARIANTS:
                 raise ValueError(f"{name!r} is not a MoViNet variant")
+        for name, entry in variants.items():
+            for version in entry.versions:
+                VARIANTS[name].check_settings(version.settings)
         return variants
 
     def versions(self, name: str) -> tuple[ConvertedVersion, ...]:
         return self.variants[name].versions if name in self.variants else ()
 
     def with_version(self, name: str, version: ConvertedVersion) -> Manifest:
-        """The manifest with one version added, or replaced if its number is there."""
+        """The manifest with one version added, or replaced if its number is there, as current."""
         entry = self.variants.get(name) or describe(VARIANTS[name])
         others = [v for v in entry.versions if v.version != version.version]
         ordered = tuple(sorted([*others, version], key=lambda v: v.version))
-        changed = entry.model_copy(update={"versions": ordered})
+        newest = version.version == ordered[-1].version
+        current = None if newest else version.version
+        changed = entry.model_copy(update={"versions": ordered, "current": current})
         return self.model_copy(update={"variants": {**self.variants, name: changed}})
 
 
@@ -196,6 +232,8 @@ def dump(manifest: Manifest) -> str:
     for entry in data["variants"].values():
         if not entry["versions"]:
             del entry["versions"]
+        if entry["current"] is None:
+            del entry["current"]
     return yaml.safe_dump(data, sort_keys=False, width=100)
 
 
@@ -209,13 +247,13 @@ def parse(text: str, where: str) -> Manifest:
             "restore the file or delete it."
         ) from None
     found = data.get("schema_version") if isinstance(data, dict) else None
-    if found != SCHEMA_VERSION or isinstance(found, bool):
+    if found not in READABLE_SCHEMAS or isinstance(found, bool):
         raise WeightsError(
             f"{where} has schema_version {repr(found)[:40]} where this version reads "
-            f"{SCHEMA_VERSION}; use the movinet-convert that wrote it, or another folder."
+            f"{SCHEMA_VERSION} and older; use the movinet-convert that wrote it, or another folder."
         )
     try:
-        return Manifest.model_validate(data)
+        return Manifest.model_validate({**data, "schema_version": SCHEMA_VERSION})
     except pydantic.ValidationError as error:
         path = error.errors(include_url=False)[0]["loc"]
         raise WeightsError(

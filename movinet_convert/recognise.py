@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint.identify import Identity, identify
 from movinet_convert.errors import CheckpointError, UsageError
-from movinet_convert.variants import Activation, Gating, Settings, Variant, get_variant
+from movinet_convert.variants import (
+    KINETICS_600_CLASSES,
+    Activation,
+    Gating,
+    Origin,
+    Origins,
+    Settings,
+    Variant,
+    get_variant,
+)
 
 if TYPE_CHECKING:
     from movinet_convert.checkpoint import Checkpoint
@@ -25,6 +34,13 @@ GATING_ADVICE = (
     "--gating keras for Google's releases of 2021, TF-Hub models and training with "
     "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later"
 )
+HEAD_ACTIVATION_ADVICE = (
+    "nothing in a checkpoint tells the activation of its classifier's hidden layer. Pass "
+    "--head-activation swish for Google's releases and TF-Hub models; --head-activation hard_swish "
+    "if it was trained with the official configuration of A1-, A4- or T0-Stream, or with a "
+    "head.activation of hard_swish of your own"
+)
+RELEASE_HEAD_ACTIVATION: Activation = "swish"  # of all releases, base and stream
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Recognised:
 
     variant: Variant
     settings: Settings
+    origins: Origins
     num_classes: int | None
 
 
@@ -43,7 +60,7 @@ def recognise(
     name: str | None = None,
     gating: Gating | None = None,
     legacy: bool = False,
-    head_activation: Activation = "swish",
+    head_activation: Activation | None = None,
 ) -> Recognised:
     """Read what ``checkpoint`` is and compare it with what the user says it is.
 
@@ -51,22 +68,78 @@ def recognise(
     """
     identity = identify(checkpoint)
     asked = get_variant(name) if name is not None else None
-    legacy = legacy or (identity.conv_type == "3d" and identity.causal is True)
+    told_legacy = identity.conv_type == "3d" and identity.causal is True
     if legacy and identity.conv_type != "3d":
         raise CheckpointError(
             f"{checkpoint.source} has (2+1)D convolutions, and legacy stream models have 3D ones; "
             "convert it without --legacy."
         )
-    found = Variant(identity.arch, "stream" if identity.causal or legacy else "base")
+    is_legacy = legacy or told_legacy
+    found = Variant(identity.arch, "stream" if identity.causal or is_legacy else "base")
     if asked is not None and asked != found:
         raise CheckpointError(_contradiction(checkpoint, identity, asked, found))
-    if legacy:
+    _check_unpinned(source, identity, found)
+    _demand_choices(source, found, gating, head_activation, legacy=is_legacy)
+    if is_legacy:
         settings = _legacy_settings(identity, gating)
     else:
-        settings = found.settings(_gating(found, source, gating))
+        settings = found.settings(gating)
         _check_settings(checkpoint, identity, settings, found)
-    settings = dataclasses.replace(settings, head_activation=head_activation)
-    return Recognised(found, settings, identity.classes)
+    settings = dataclasses.replace(
+        settings, head_activation=head_activation or RELEASE_HEAD_ACTIVATION
+    )
+    unsaid = _origin_of_unsaid(source)
+    origins = Origins(
+        gating="user" if gating else unsaid,
+        head_activation="user" if head_activation else unsaid,
+        legacy=_legacy_origin(identity, source, said=legacy or asked is not None),
+    )
+    return Recognised(found, settings, origins, identity.classes)
+
+
+def _demand_choices(
+    source: Source,
+    variant: Variant,
+    gating: Gating | None,
+    head_activation: Activation | None,
+    *,
+    legacy: bool,
+) -> None:
+    """UsageError unless everything is said that a stream model of unknown origin leaves open."""
+    if source.provenance != "checkpoint" or not variant.causal:
+        return
+    missing = {}
+    if gating is None and not legacy:
+        missing["a gating"] = GATING_ADVICE
+    if head_activation is None:
+        missing["a head activation"] = HEAD_ACTIVATION_ADVICE
+    if missing:
+        raise UsageError(
+            f"{source.path} is of {variant.name} and needs {' and '.join(missing)}: "
+            f"{'; and '.join(missing.values())}."
+        )
+
+
+def _origin_of_unsaid(source: Source) -> Origin:
+    """Where the settings come from that nobody had to say."""
+    provenance = source.provenance
+    return "default" if provenance == "checkpoint" else provenance
+
+
+def _legacy_origin(identity: Identity, source: Source, *, said: bool) -> Origin:
+    if identity.causal is not None:
+        return "checkpoint"
+    return "user" if said and source.kind == "given" else _origin_of_unsaid(source)
+
+
+def _check_unpinned(source: Source, identity: Identity, variant: Variant) -> None:
+    """Weights that nobody has pinned have at least the class count of the release."""
+    if source.provenance == "unpinned" and identity.classes != KINETICS_600_CLASSES:
+        raise CheckpointError(
+            f"{source.path} came from the address of the release of {variant.name} but has "
+            f"{identity.classes or 'no'} classes where the release has {KINETICS_600_CLASSES}; "
+            "it is another model: convert it with --checkpoint, and say its settings."
+        )
 
 
 def _contradiction(
@@ -77,12 +150,6 @@ def _contradiction(
     if asked == Variant(identity.arch, "stream") and identity.may_be_legacy:
         advice += ", or with --causal --legacy if it is one of the older 3D stream models"
     return f"{checkpoint.source} looks like {found.name}, not {asked.name}; {advice}."
-
-
-def _gating(variant: Variant, source: Source, chosen: Gating | None) -> Gating | None:
-    if chosen is None and variant.causal and not source.is_of_google:
-        raise UsageError(f"{source.path} is of {variant.name} and needs a gating: {GATING_ADVICE}.")
-    return chosen
 
 
 def _legacy_settings(identity: Identity, gating: Gating | None) -> Settings:

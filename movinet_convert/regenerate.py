@@ -20,8 +20,9 @@ import movinet_convert
 from movinet_convert import sources
 from movinet_convert.errors import MovinetError
 from movinet_convert.fetch import fetch_release
+from movinet_convert.files import replacing
 from movinet_convert.manifest import ConvertedVersion, Manifest, ReleaseSource, describe
-from movinet_convert.parity.options import ParityOptions
+from movinet_convert.parity.options import TOLERANCES, ParityOptions
 from movinet_convert.store import Store
 from movinet_convert.variants import Release, Variant, get_variant
 
@@ -85,7 +86,8 @@ def tasks(
         release = None
         if entry.source and entry.source.sha256 and entry.source.bytes:
             release = Release(entry.source.bytes, entry.source.sha256)
-        pinned = entry.versions[-1].sha256 if entry.versions else None
+        current = entry.current_version
+        pinned = current.sha256 if current is not None else None
         options = parity or ParityOptions()
         made.append(Task(name, store, source_root, offline, options, release, pinned))
     return made
@@ -170,7 +172,7 @@ def _vouched(entry: ConvertedVersion, task: Task) -> bool:
         report_path(task.store, entry).is_file()
         and entry.converter == movinet_convert.__version__
         and entry.parity is not None
-        and entry.parity.tolerance <= task.parity.tolerance
+        and entry.parity.tolerance <= (task.parity.tolerance or TOLERANCES[entry.dtype])
     )
 
 
@@ -231,21 +233,20 @@ def _work(task: Task, sender: Connection, jobs: int) -> None:
 
 def _make(task: Task) -> Outcome:
     from movinet_convert.checkpoint import open_checkpoint
-    from movinet_convert.convert import convert_checkpoint, store_converted
+    from movinet_convert.convert import convert_checkpoint, staged
     from movinet_convert.recognise import recognise
     from movinet_convert.report.entry import compare, entry_of
 
     source = _fetch(task)
     checkpoint = open_checkpoint(source.path)
     converted = convert_checkpoint(checkpoint, recognise(checkpoint, source, name=task.name))
-    model = converted.to_model()
-    report, profile = compare(model, converted.variables, task.parity)
-    report.raise_for_failure()
-    stored = store_converted(converted, source, Store(task.store), parity=report.figures())
+    with staged(converted, source, Store(task.store)) as file:
+        report, profile = compare(file.model, converted.variables, task.parity)
+        report.raise_for_failure()
+        stored = file.commit(report)
+        entry = entry_of(stored.path, file.model, report, profile)
     path = report_path(task.store, stored.entry)
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    entry = entry_of(stored.path, model, report, profile)
-    unfinished.write_text(entry.model_dump_json(), "utf-8")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(entry.model_dump_json(), "utf-8")
     return _judged(task, "made", stored.entry, source, 0.0)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from movinet_convert.errors import UsageError
+from movinet_convert.files import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.weightfile import Header, write_weights
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
 SUFFIX = ".safetensors"
@@ -50,15 +50,8 @@ def save_weights(
         )
     header = Header.of_model(network, labels=tuple(labels) if labels is not None else None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    unfinished = Path(temporary)
-    try:
+    with replacing(target) as unfinished:
         write_weights(unfinished, {name: t.detach().cpu() for name, t in tensors.items()}, header)
-        unfinished.chmod(0o644)
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return target
 
 

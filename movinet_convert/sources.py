@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from movinet_convert.variants import RELEASES, Variant
-from movinet_convert.weightfile import file_sha256
+from movinet_convert.weightfile import SourceKind, file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on disk, what to call it, and what is known of it beside its content."""
+    """A checkpoint on disk, what to call it, and how it came here.
+
+    ``kind``: ``given`` by the user, downloaded or copied as a ``release``, or ``synthetic``.
+    """
 
     path: Path
     name: str
@@ -28,10 +31,21 @@ class Source:
     archive_sha256: str | None = None
 
     @property
-    def is_of_google(self) -> bool:
-        """Whether it is a release, recognised by its digest if need be, or a stand-in for one."""
-        known_digests = {release.sha256 for release in RELEASES.values()}
-        return self.kind in ("release", "synthetic") or self.archive_sha256 in known_digests
+    def provenance(self) -> SourceKind:
+        """What the weights are, as far as it is known.
+
+        A ``release`` is recognised by its digest, whoever named it. Weights from a release's
+        address whose digest nobody has published are ``unpinned``: they are whatever the server
+        sent.
+        """
+        if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
+            return "release"
+        kinds: dict[str, SourceKind] = {
+            "given": "checkpoint",
+            "release": "unpinned",
+            "synthetic": "synthetic",
+        }
+        return kinds[self.kind]
 
 
 def given(path: str | os.PathLike[str]) -> Source:

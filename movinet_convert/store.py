@@ -1,14 +1,14 @@
 """The store: a folder of converted files and the manifest that lists them.
 
 Readers need no lock: a file is complete before the manifest names it, the manifest is replaced in
-one step, and neither is ever changed in place. Writers take the store's lock one after another.
+one step, and neither is ever changed in place. Writers prepare their files in a staging folder of
+their own and take the store's lock one after another to move them into place.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ import safetensors
 from movinet_convert import manifest as manifests
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
+from movinet_convert.staging import staging_folder
 from movinet_convert.weightfile import file_sha256
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"
 LOCK_NAME = ".lock"
-UNFINISHED = ".unfinished"
 LOCK_TIMEOUT_SECONDS = 600.0
 
 
@@ -66,8 +66,9 @@ class Store:
         return manifests.read(self.manifest_path)
 
     def find(self, name: str, version: int | None = None) -> ConvertedVersion:
-        """The entry of a variant's version, the newest unless one is given."""
-        versions = self.manifest().versions(name)
+        """The entry of a variant's version, the one converted last unless one is given."""
+        manifest = self.manifest()
+        versions = manifest.versions(name)
         if not versions:
             arch, mode = name.split("-")
             causal = " --causal" if mode == "stream" else ""
@@ -77,7 +78,9 @@ class Store:
                 f"or ${WEIGHTS_DIR_VARIABLE}."
             )
         if version is None:
-            return versions[-1]
+            current = manifest.variants[name].current_version
+            assert current is not None, "the variant has versions"
+            return current
         for entry in versions:
             if entry.version == version:
                 return entry
@@ -115,18 +118,37 @@ class Store:
             return False
         return True
 
-    def listed(self, path: Path) -> ConvertedVersion | None:
-        """The entry of a file of this store, if its manifest has one."""
+    def listed(self, path: Path) -> Listed | None:
+        """What the manifest lists of a file, by whatever name or link the file is reached."""
         if not self.manifest_path.exists():
             return None
-        entries = (v for e in self.manifest().variants.values() for v in e.versions)
-        return next((entry for entry in entries if entry.file == path.name), None)
+        for variant, described in self.manifest().variants.items():
+            for entry in described.versions:
+                if _is_same_file(self.folder / entry.file, path):
+                    return Listed(self.folder, variant, entry)
+        return None
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder inside the store to prepare files in; it is gone afterwards.
+
+        The store is created if need be. What is prepared shows in the store only once ``commit``
+        has moved it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            opened = staging_folder(self.folder, "store")
+            folder = opened.__enter__()
+        except OSError as error:
+            raise self._unusable(error) from None
+        with ExitStack() as stack:
+            stack.push(opened)
+            yield folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store for writing; creates its folder and sweeps what a killed run left."""
+        """Hold the store for writing."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / LOCK_NAME, timeout=LOCK_TIMEOUT_SECONDS)
             lock.acquire()
         except filelock.Timeout:
@@ -135,57 +157,42 @@ class Store:
                 "wait for it to finish or stop it, then try again."
             ) from None
         except OSError as error:
-            raise UsageError(
-                f"The folder {self.folder} cannot be written ({error.strerror}); "
-                "name another with --out."
-            ) from None
+            raise self._unusable(error) from None
         try:
-            for leftover in self.folder.glob(f"*{UNFINISHED}"):
-                leftover.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
 
-    @contextmanager
-    def staged(self, name: str, write: Callable[[Path], object]) -> Iterator[Path]:
-        """Let ``write`` fill an unfinished file, on the disk for good when this yields.
-
-        It is gone afterwards unless ``commit`` has moved it. Call it with the lock held.
-        """
-        try:
-            handle, temporary = tempfile.mkstemp(
-                prefix=f"{name}.", suffix=UNFINISHED, dir=self.folder
-            )
-            os.close(handle)
-        except OSError as error:
-            raise self._not_written(name, error) from None
-        unfinished = Path(temporary)
-        try:
-            try:
-                write(unfinished)
-                unfinished.chmod(0o644)
-                with unfinished.open("rb+") as file:
-                    os.fsync(file.fileno())
-            except (OSError, safetensors.SafetensorError) as error:
-                raise self._not_written(name, error) from None
-            yield unfinished
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-    def commit(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
-        """Move staged files to their names, over what was there, and then list them.
+    def commit(self, manifest: Manifest, files: Mapping[str, Path], staging: Path) -> None:
+        """Move files of a staging folder to their names, over what was there, and list them.
 
         All that needs room on the disk happens before anything is moved. Call it with the lock
         held.
         """
         text = manifests.dump(manifest)
         manifests.parse(text, "the new manifest")
-        with self.staged(MANIFEST_NAME, lambda path: path.write_text(text, "utf-8")) as listing:
-            for name, unfinished in {**files, MANIFEST_NAME: listing}.items():
-                try:
-                    unfinished.replace(self.folder / name)
-                except OSError as error:
-                    raise self._not_written(name, error) from None
+        listing = staging / MANIFEST_NAME
+        self.write(listing, lambda path: path.write_text(text, "utf-8"))
+        for name, prepared in {**files, MANIFEST_NAME: listing}.items():
+            try:
+                prepared.replace(self.folder / name)
+            except OSError as error:
+                raise self._not_written(name, error) from None
+
+    def write(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Let ``write`` make a file in a staging folder, on the disk for good afterwards."""
+        try:
+            write(path)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._not_written(path.name, error) from None
+
+    def _unusable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"The folder {self.folder} cannot be written ({error.strerror}); "
+            "name another with --out."
+        )
 
     def _not_written(self, name: str, error: Exception) -> WeightsError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -193,3 +200,26 @@ class Store:
             f"{self.folder / name} could not be written ({reason}); what was there is unchanged: "
             "make room or name another folder with --out."
         )
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file that the manifest of ``folder`` lists under a variant."""
+
+    folder: Path
+    variant: str
+    entry: ConvertedVersion
+
+
+def find_listed(path: Path) -> Listed | None:
+    """What the manifest beside a file, or beside what it links to, lists of it."""
+    folders = dict.fromkeys((path.parent, path.resolve().parent))
+    found = (Store(folder).listed(path) for folder in folders)
+    return next((listed for listed in found if listed is not None), None)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

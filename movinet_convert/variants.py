@@ -8,6 +8,7 @@ README; dropout, resize and T0's accuracies from ``configs/yaml`` in the same fo
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -204,6 +205,31 @@ class Variant:
             )
         encodes = self.arch in POSITIONAL_ENCODING_ARCHS
         return Settings(True, "2plus1d", "2plus3d", "hard_swish", gating or "keras", encodes)
+
+    def check_settings(self, settings: Settings) -> None:
+        """Raise UsageError unless a network of this variant can have these settings.
+
+        The hidden layer's activation is free. A stream variant with 3D convolutions is a legacy
+        one, whose squeeze-excitation and encoding vary.
+        """
+        legacy = self.causal and settings.conv_type == "3d"
+        if legacy:
+            expected = dataclasses.replace(
+                settings, causal=True, activation="swish", gating="sigmoid"
+            )
+        else:
+            stream_gating = None if settings.gating == "sigmoid" else settings.gating
+            gating = stream_gating if self.causal else None
+            expected = dataclasses.replace(
+                self.settings(gating), head_activation=settings.head_activation
+            )
+        for field in dataclasses.fields(Settings):
+            found, wanted = getattr(settings, field.name), getattr(expected, field.name)
+            if found != wanted:
+                raise UsageError(
+                    f"{self.name} cannot have the setting {field.name}={found!r}; "
+                    f"{wanted!r} was expected."
+                )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """A converted file: safetensors whose header says which network the tensors are for.
 
 The whole description is one JSON object with sorted keys under one metadata key, because
-safetensors writes several keys in no fixed order and equal weights must give equal bytes.
+safetensors writes several keys in no fixed order and equal weights must give equal bytes. It ends
+in a digest of everything that decides what the network computes and shows: every other field of
+the description, and every tensor as it is stored.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import safetensors.torch
 import torch
 
 from movinet_convert.errors import WeightsError
-from movinet_convert.variants import Settings, Variant, get_variant
+from movinet_convert.files import open_regular
+from movinet_convert.variants import Origins, Settings, Variant, get_variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,13 +31,18 @@ if TYPE_CHECKING:
 
     from movinet_convert.model import MoViNet
 
-FORMAT_VERSION = 1
+# Files of format 1 have no digest in their header, and are read all the same.
+FORMAT_VERSION: Literal[2] = 2
 METADATA_KEY = "movinet_convert"
 HASH_CHUNK = 1 << 20
 MAX_CLASSES = 1_000_000
 # The longest header of the family, a5-stream's, has 0.2 MB; long class names may add to it.
 MAX_HEADER_BYTES = 8 << 20
+SHA256_PATTERN = "^[0-9a-f]{64}$"
 Dtype = Literal["float32", "float16", "bfloat16"]
+# What weights were made from: a release of Google's by its digest, one that nobody has pinned yet,
+# random seeded weights, or a checkpoint that somebody named.
+SourceKind = Literal["release", "unpinned", "synthetic", "checkpoint"]
 DTYPES: dict[Dtype, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -47,22 +55,31 @@ class Header(pydantic.BaseModel):
 
     ``source_digest`` is the sha256 of the TensorFlow variables that the tensors were made from,
     the same for every layout they were stored in; None for weights that were trained here.
+    ``source`` says what kind of weights those were, ``origins`` where each setting comes from that
+    no checkpoint tells. ``digest`` is None in files of format 1 and before a file is written.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = FORMAT_VERSION
     variant: str
     settings: Settings
     num_classes: int = pydantic.Field(gt=0, le=MAX_CLASSES)
-    source_digest: str | None = pydantic.Field(default=None, pattern="^[0-9a-f]{64}$")
+    source: SourceKind | None = None
+    origins: Origins | None = None
+    source_digest: str | None = pydantic.Field(default=None, pattern=SHA256_PATTERN)
     labels: tuple[str, ...] | None = None
+    digest: str | None = pydantic.Field(default=None, pattern=SHA256_PATTERN)
 
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Header:
-        get_variant(self.variant)
+        get_variant(self.variant).check_settings(self.settings)
         if self.labels is not None and len(self.labels) != self.num_classes:
             raise ValueError(f"{len(self.labels)} labels for {self.num_classes} classes")
+        newer = {"source": self.source, "origins": self.origins, "digest": self.digest}
+        unknown = [name for name, value in newer.items() if value is not None]
+        if self.format_version == 1 and unknown:
+            raise ValueError(f"format 1 has no {unknown[0]}")
         return self
 
     def to_variant(self) -> Variant:
@@ -76,16 +93,32 @@ class Header(pydantic.BaseModel):
             variant=model.variant.name,
             settings=model.settings,
             num_classes=model.num_classes,
+            origins=model.origins,
             source_digest=source_digest,
             labels=labels,
         )
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
-    """Write a file in place; whoever calls sees to it that nobody reads it half-written."""
-    text = header.model_dump_json(exclude_none=True)
+    """Write a file in place, with the digest of what is written in its header.
+
+    Whoever calls sees to it that nobody reads it half-written.
+    """
     ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
-    safetensors.torch.save_file(ordered, path, metadata={METADATA_KEY: _sorted_json(text)})
+    signed = header.model_copy(update={"digest": content_digest(header, ordered)})
+    text = _sorted_json(signed.model_dump_json(exclude_none=True))
+    safetensors.torch.save_file(ordered, path, metadata={METADATA_KEY: text})
+
+
+def content_digest(header: Header, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of a description without its digest, and of names, types, shapes and stored bytes."""
+    text = header.model_dump_json(exclude_none=True, exclude={"digest"})
+    digest = hashlib.sha256(_sorted_json(text).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_header(path: Path) -> Header:
@@ -106,18 +139,28 @@ def read_header(path: Path) -> Header:
             "pass a file that movinet-convert wrote."
         )
     try:
-        return Header.model_validate_json(metadata[METADATA_KEY])
+        header = Header.model_validate_json(metadata[METADATA_KEY])
+        if header.format_version > 1 and header.digest is None:
+            raise ValueError("its digest is missing")
     except (pydantic.ValidationError, ValueError) as error:
         raise WeightsError(
             f"{path} describes itself in a way this version does not understand "
             f"({first_fault(error)}); convert again, or use the version that wrote it."
         ) from None
+    return header
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, memory-mapped: pages are read when a weight is first used."""
+def read_tensors(path: Path, *, mmap: bool = True) -> dict[str, Tensor]:
+    """The tensors of a file, memory-mapped: pages are read when a weight is first used.
+
+    A process that uses a page of a mapped file which somebody has cut short since is killed by
+    the system (SIGBUS). ``mmap=False`` reads the file into memory instead.
+    """
     try:
-        return dict(safetensors.torch.load_file(path))
+        if mmap:
+            return dict(safetensors.torch.load_file(path))
+        with open_regular(path, WeightsError) as file:
+            return dict(safetensors.torch.load(file.read()))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read as safetensors ({error}); convert the checkpoint again."
@@ -125,21 +168,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_content(path: Path) -> None:
-    """Compare the tensors of a file with the digest that its own header records.
+    """Compare what is in a file with the digest in its own header; WeightsError if it differs.
 
-    For files that no manifest vouches for. Weights that were rounded or trained after their
-    conversion have no such digest, and pass. Raises WeightsError.
+    For files that no manifest lists. In a file of format 1 the tensors alone can be compared,
+    and only if they are float32 as converted.
     """
     header = read_header(path)
     tensors = read_tensors(path)
-    if header.source_digest is None or any(t.dtype != torch.float32 for t in tensors.values()):
+    if header.digest is not None:
+        found, expected = content_digest(header, tensors), header.digest
+    elif header.source_digest is not None and _all_float32(tensors):
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        found, expected = tensors_digest(arrays), header.source_digest
+    else:
         return
-    found = tensors_digest({name: tensor.numpy() for name, tensor in tensors.items()})
-    if found != header.source_digest:
+    if found != expected:
         raise WeightsError(
-            f"The tensors in {path} have digest {found} where its header records "
-            f"{header.source_digest}; the file is damaged: convert the checkpoint again."
+            f"The content of {path} has digest {found} where its header records {expected}; the "
+            "file is damaged or was edited: convert the checkpoint again."
         )
+
+
+def stored_dtype(tensors: Mapping[str, Tensor]) -> str:
+    """The type that the tensors of a file share, such as ``float16``; ``mixed`` if they do not."""
+    found = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    return found.pop() if len(found) == 1 else "mixed"
+
+
+def _all_float32(tensors: Mapping[str, Tensor]) -> bool:
+    return all(tensor.dtype == torch.float32 for tensor in tensors.values())
 
 
 def tensors_digest(tensors: Mapping[str, NDArray[np.float32]]) -> str:
@@ -154,7 +211,7 @@ def tensors_digest(tensors: Mapping[str, NDArray[np.float32]]) -> str:
 
 def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path, WeightsError) as file:
         while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -173,7 +230,7 @@ def first_fault(error: Exception) -> str:
 
 def _check_header_length(path: Path) -> None:
     """A header is read whole before anything in it can be judged, so first judge its length."""
-    with path.open("rb") as file:
+    with open_regular(path, WeightsError) as file:
         length = int.from_bytes(file.read(8), "little")
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header claims {length:,} bytes, at most {MAX_HEADER_BYTES:,} fit")

@@ -85,7 +85,11 @@ def loading(rounds: int, clock: Any) -> list[dict[str, Any]]:
 
         def converting() -> None:
             out = Path(folder) / f"store{len(stored)}"
-            stored.append(convert(name, archive, gating="keras", out=out, parity=None))
+            stored.append(
+                convert(
+                    name, archive, gating="keras", head_activation="swish", out=out, parity=None
+                )
+            )
 
         converted = measure({"convert, no parity": converting}, 3, clock)
         store = Path(folder) / "store0"

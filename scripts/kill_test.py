@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ from movinet_convert import convert, create_model, load_converted
 from movinet_convert.errors import MovinetError
 from movinet_convert.export.tf_checkpoint import export_checkpoint
 from movinet_convert.manifest import MANIFEST_NAME
-from movinet_convert.store import UNFINISHED, Store
+from movinet_convert.store import Store
 from movinet_convert.variants import get_variant
 
 if TYPE_CHECKING:
@@ -58,8 +59,16 @@ class Job:
     checkpoint: Path
 
     def run(self, store: Path, dtype: Dtype) -> None:
-        gating = "keras" if get_variant(self.variant).causal else None
-        convert(self.variant, self.checkpoint, gating=gating, out=store, dtype=dtype, parity=None)
+        stream = get_variant(self.variant).causal
+        convert(
+            self.variant,
+            self.checkpoint,
+            gating="keras" if stream else None,
+            head_activation="swish" if stream else None,
+            out=store,
+            dtype=dtype,
+            parity=None,
+        )
 
     def timing(self, scratch: Path) -> Timing:
         """The longest of three conversions that nobody disturbs, each in a process of its own."""
@@ -141,21 +150,24 @@ def reached(store: Path, before: Contents) -> str:
     if "-v2." in Store(store).manifest_path.read_text(encoding="utf-8"):
         return "killed after it replaced the manifest"
     new = [name for name, _ in contents(store) - before]
-    if any(name.startswith(MANIFEST_NAME) for name in new):
-        return "killed while it wrote the manifest"
-    if any(name.endswith(UNFINISHED) for name in new):
-        return "killed while it wrote the weights"
     if any("-v2." in name for name in new):
         return "killed between weights and manifest"
+    if any(name.endswith(f"/{MANIFEST_NAME}") for name in new):
+        return "killed while it wrote the manifest"
+    if any(name.endswith(".safetensors") for name in new):
+        return "killed while it wrote or compared the weights"
     return "killed before it wrote"
 
 
 def contents(store: Path) -> Contents:
-    """The files by name and inode, so that a replaced one counts as new."""
-    if not store.is_dir():
-        return frozenset()
-    with os.scandir(store) as entries:
-        return frozenset((entry.name, entry.inode()) for entry in entries)
+    """The files, also of staging folders, by path and inode: a replaced one counts as new."""
+    found = set()
+    for folder, _, names in os.walk(store):
+        for name in names:
+            path = Path(folder) / name
+            with suppress(FileNotFoundError):  # moved meanwhile
+                found.add((path.relative_to(store).as_posix(), path.stat().st_ino))
+    return frozenset(found)
 
 
 def fault(store: Path, variant: str, right: Mapping[int, Mapping[str, torch.Tensor]]) -> str | None:

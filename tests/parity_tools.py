@@ -15,6 +15,7 @@ from movinet_convert.parity.synthetic import synthetic_variables
 from movinet_convert.recognise import recognise
 from movinet_convert.sources import given
 from movinet_convert.variants import get_variant
+from tests.seeded import choices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,8 +47,7 @@ def synthetic_model(
 def converted(name: str, prefix: Path) -> MoViNet:
     """The network of a checkpoint, as the main job makes it."""
     checkpoint = open_checkpoint(prefix)
-    gating = "keras" if name.endswith("stream") else None
-    found = recognise(checkpoint, given(prefix), name=name, gating=gating)
+    found = recognise(checkpoint, given(prefix), name=name, **choices(name))
     return convert_checkpoint(checkpoint, found).to_model()
 
 

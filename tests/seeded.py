@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from movinet_convert.variants import Gating
+
 Arrays = dict[str, "NDArray[Any]"]
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def choices(name: str, gating: Gating = "keras") -> dict[str, Any]:
+    """What ``convert`` must be told of a checkpoint that is no release: nothing of a base one."""
+    stream = get_variant(name).causal
+    return {"gating": gating, "head_activation": "swish"} if stream else {}
 
 
 def variables(name: str, num_classes: int = 7, seed: int = 0) -> Arrays:

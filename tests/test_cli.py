@@ -26,7 +26,17 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def convert_arguments(checkpoint: Path, store: Path) -> list[Any]:
-    main_job = ["--arch", "a0", "--causal", "--checkpoint", checkpoint, "--gating", "keras"]
+    main_job = [
+        "--arch",
+        "a0",
+        "--causal",
+        "--checkpoint",
+        checkpoint,
+        "--gating",
+        "keras",
+        "--head-activation",
+        "swish",
+    ]
     return [*main_job, "--no-verify", "--out", store]
 
 
@@ -136,11 +146,12 @@ def test_weights_of_another_gating_are_refused(
     from movinet_convert.parity import verify_model
     from movinet_convert.parity.reference import Reference
     from movinet_convert.recognise import Recognised
-    from movinet_convert.variants import get_variant
+    from movinet_convert.variants import Origins, get_variant
 
     variant = get_variant("a0-stream")
     checkpoint = open_checkpoint(synthetic_archive("a0-stream"))
-    found = Recognised(variant, variant.settings("keras"), 600)
+    origins = Origins("synthetic", "synthetic", "checkpoint")
+    found = Recognised(variant, variant.settings("keras"), origins, 600)
     converted = convert_checkpoint(checkpoint, found)
     reference = Reference(variant, variant.settings("model-garden"), 600)
     report = verify_model(

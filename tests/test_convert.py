@@ -16,22 +16,18 @@ from movinet_convert.errors import CheckpointError, MovinetError, UsageError, We
 from movinet_convert.manifest import MANIFEST_NAME
 from movinet_convert.parity.synthetic import synthetic_variables
 from movinet_convert.variants import get_variant, list_variants
-from tests.seeded import variables, write_checkpoint
+from tests.seeded import choices, variables, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Of the converted files of ``--synthetic`` with its default seed.
+# Of converted files with the weights of ``--synthetic`` and its default seed.
 SYNTHETIC_SHA256 = {
-    "a0-base": "93c7307b4bc43b22928114e234b24969ea3493cdf3cff103134b218bb9acb010",
-    "a0-stream": "f7a58a445b4c31c4fe322413921599ac7f7b840315cfa81c80029d2db0fb3605",
-    "a3-stream": "9baea79830d807c06145ba7750a557f331e071c10bcb2c978e6c4e462ac15436",
+    "a0-base": "553b735d713667de7fd2f8cc4894ae66eca6bad5658f2ac92f2d408fdcf4b7e0",
+    "a0-stream": "aefb942a5d5b712928dfa25da437dc3777212704e3291658287acea89aaee208",
+    "a3-stream": "d6d195fb2fdf12bafd7e0b6c63bcb643b2802695c27494ba9dde7f005f106985",
 }
-GATING = {"base": None, "stream": "keras"}
-
-
-def gating_of(name: str) -> str | None:
-    return GATING[name.split("-")[1]]
+KERAS = choices("a0-stream")
 
 
 def snapshot(folder: Path) -> dict[str, str]:
@@ -48,7 +44,7 @@ def a0_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", list_variants(released=False))
 def test_every_variant_is_converted_and_loaded(name: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", name)
-    result = convert(name, checkpoint, gating=gating_of(name), out=tmp_path, parity=None)
+    result = convert(name, checkpoint, **choices(name), out=tmp_path, parity=None)
     assert result.stored.path.name == f"movinet-{name}-v1.safetensors"
     model = load_converted(name, weights_dir=tmp_path)
     assert (model.variant.name, model.num_classes, model.training) == (name, 7, False)
@@ -58,14 +54,14 @@ def test_every_variant_is_converted_and_loaded(name: str, tmp_path: Path) -> Non
 
 def test_the_same_checkpoint_gives_the_same_bytes(a0_stream: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
-        convert("a0-stream", a0_stream, gating="keras", out=tmp_path / out, parity=None)
+        convert("a0-stream", a0_stream, **KERAS, out=tmp_path / out, parity=None)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
 def test_converting_again_changes_nothing(a0_stream: Path, tmp_path: Path) -> None:
-    first = convert("a0-stream", a0_stream, gating="keras", out=tmp_path, parity=None)
+    first = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = convert("a0-stream", a0_stream, gating="keras", out=tmp_path, parity=None)
+    again = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     assert first.stored.created
     assert not again.stored.created
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
@@ -73,7 +69,7 @@ def test_converting_again_changes_nothing(a0_stream: Path, tmp_path: Path) -> No
 
 def test_other_bytes_become_the_next_version(a0_stream: Path, tmp_path: Path) -> None:
     for gating in ("keras", "model-garden"):
-        convert("a0-stream", a0_stream, gating=gating, out=tmp_path, parity=None)
+        convert("a0-stream", a0_stream, **choices("a0-stream", gating), out=tmp_path, parity=None)
     assert load_converted("a0-stream", weights_dir=tmp_path).settings.gating == "model-garden"
     old = load_converted("a0-stream", weights_dir=tmp_path, version=1)
     assert old.settings.gating == "keras"
@@ -82,16 +78,16 @@ def test_other_bytes_become_the_next_version(a0_stream: Path, tmp_path: Path) ->
 
 
 def test_a_damaged_file_is_mended_by_converting_again(a0_stream: Path, tmp_path: Path) -> None:
-    first = convert("a0-stream", a0_stream, gating="keras", out=tmp_path, parity=None)
+    first = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     first.stored.path.write_bytes(b"damaged")
-    again = convert("a0-stream", a0_stream, gating="keras", out=tmp_path, parity=None)
+    again = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     assert (again.stored.path, again.stored.created) == (first.stored.path, False)
     assert load_converted("a0-stream", weights_dir=tmp_path).num_classes == 7
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_file_may_hold_half_precision(dtype: str, a0_stream: Path, tmp_path: Path) -> None:
-    result = convert("a0-stream", a0_stream, gating="keras", out=tmp_path, dtype=dtype, parity=None)
+    result = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, dtype=dtype, parity=None)
     assert (
         result.stored.entry.bytes
         < 0.51 * 4 * sum(array.size for array in result.converted.tensors.values()) + 60_000
@@ -189,13 +185,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_bad_checkpoint_is_refused_and_the_store_left_alone(damage: str, tmp_path: Path) -> None:
     good = write_checkpoint(tmp_path / "good", "a0-stream")
     store = tmp_path / "store"
-    convert("a0-stream", good, gating="keras", out=store, parity=None)
+    convert("a0-stream", good, **KERAS, out=store, parity=None)
     before = snapshot(store)
     bad = write_checkpoint(tmp_path / "bad", "a0-stream", variables("a0-stream", seed=1))
     spoil, message = DAMAGES[damage]
     spoil(bad)
     with pytest.raises(CheckpointError, match=message):
-        convert("a0-stream", bad, gating="keras", out=store, parity=None)
+        convert("a0-stream", bad, **KERAS, out=store, parity=None)
     assert snapshot(store) == before
 
 
@@ -210,13 +206,13 @@ def test_another_variant_is_told_by_its_name(
     asked: str, advice: str, a0_stream: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=advice):
-        convert(asked, a0_stream, gating=gating_of(asked), out=tmp_path, parity=None)
+        convert(asked, a0_stream, **choices(asked), out=tmp_path, parity=None)
 
 
 def test_a_stream_for_a_base_checkpoint_is_told(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", "a0-base")
     with pytest.raises(CheckpointError, match="looks like a0-base, not a0-stream"):
-        convert("a0-stream", base, gating="keras", out=tmp_path / "store", parity=None)
+        convert("a0-stream", base, **KERAS, out=tmp_path / "store", parity=None)
 
 
 def test_what_the_checkpoint_says_need_not_be_said(tmp_path: Path) -> None:
@@ -231,7 +227,7 @@ def test_a_backbone_gets_an_untrained_classifier_if_asked(tmp_path: Path) -> Non
     backbone = {n: array for n, array in arrays.items() if not n.startswith("classifier_head")}
     checkpoint = write_checkpoint(tmp_path / "backbone", "a0-stream", backbone)
     results = [
-        convert(None, checkpoint, gating="keras", num_classes=5, out=tmp_path / out, parity=None)
+        convert(None, checkpoint, **KERAS, num_classes=5, out=tmp_path / out, parity=None)
         for out in ("one", "two")
     ]
     assert len(results[0].converted.drawn) == 4
@@ -243,12 +239,19 @@ def test_a_backbone_gets_an_untrained_classifier_if_asked(tmp_path: Path) -> Non
 
 def test_a_classifier_is_not_replaced_unseen(a0_stream: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="classifier of 7 classes, not 5"):
-        convert(None, a0_stream, gating="keras", num_classes=5, out=tmp_path, parity=None)
+        convert(None, a0_stream, **KERAS, num_classes=5, out=tmp_path, parity=None)
 
 
 def test_older_stream_models_with_3d_convolutions_convert_load_and_stream(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "legacy", "a0-base")
-    convert("a0-stream", checkpoint, legacy=True, out=tmp_path / "store", parity=None)
+    convert(
+        "a0-stream",
+        checkpoint,
+        legacy=True,
+        head_activation="swish",
+        out=tmp_path / "store",
+        parity=None,
+    )
     model = load_converted("a0-stream", weights_dir=tmp_path / "store")
     assert (model.settings.causal, model.settings.conv_type) == (True, "3d")
     video = torch.rand(1, 3, 6, 40, 40)
@@ -282,14 +285,14 @@ def test_a_classifier_trained_with_another_activation_keeps_it(
 def test_a_store_that_cannot_be_a_folder_is_refused(a0_stream: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MovinetError, match="cannot be written"):
-        convert("a0-stream", a0_stream, gating="keras", out=tmp_path / "file", parity=None)
+        convert("a0-stream", a0_stream, **KERAS, out=tmp_path / "file", parity=None)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_a_store_with_a_broken_manifest_is_not_written(a0_stream: Path, tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text("schema_version: 9\n")
     with pytest.raises(WeightsError, match="schema_version 9"):
-        convert("a0-stream", a0_stream, gating="keras", out=tmp_path, parity=None)
+        convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     assert list(snapshot(tmp_path)) == [MANIFEST_NAME]
 
 
@@ -302,7 +305,7 @@ def synthetic_checkpoint(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", SYNTHETIC_SHA256)
 def test_synthetic_weights_are_the_same_bytes_on_every_machine(name: str, tmp_path: Path) -> None:
     checkpoint = synthetic_checkpoint(tmp_path / "checkpoint", name)
-    result = convert(name, checkpoint, gating=gating_of(name), out=tmp_path, parity=None)
+    result = convert(name, checkpoint, **choices(name), out=tmp_path, parity=None)
     assert result.stored.entry.sha256 == SYNTHETIC_SHA256[name]
 
 
@@ -312,5 +315,5 @@ def test_what_the_official_model_saved_is_converted_to_the_same_bytes(
 ) -> None:
     pytest.importorskip("tensorflow")
     archive = synthetic_archive(name)
-    written = convert(name, archive, gating=gating_of(name), out=tmp_path, parity=None)
+    written = convert(name, archive, **choices(name), out=tmp_path, parity=None)
     assert written.stored.entry.sha256 == SYNTHETIC_SHA256[name]

@@ -19,7 +19,14 @@ from tests.seeded import variables, write_checkpoint
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     checkpoint = write_checkpoint(tmp_path / "checkpoint", "t0-stream")
-    convert(None, checkpoint, gating="keras", out=tmp_path / "store", parity=None)
+    convert(
+        None,
+        checkpoint,
+        gating="keras",
+        head_activation="swish",
+        out=tmp_path / "store",
+        parity=None,
+    )
     return tmp_path / "store"
 
 

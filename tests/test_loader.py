@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from movinet_convert import convert, load_converted
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.manifest import MANIFEST_NAME
-from tests.seeded import write_checkpoint
+from tests.seeded import choices, write_checkpoint
 
 
 @pytest.fixture
@@ -21,7 +21,9 @@ def store(tmp_path: Path) -> Path:
     """A store with a0-stream of seven classes."""
     folder = tmp_path / "store"
     checkpoint = write_checkpoint(tmp_path / "checkpoint", "a0-stream")
-    convert("a0-stream", checkpoint, gating="model-garden", out=folder, parity=None)
+    convert(
+        "a0-stream", checkpoint, **choices("a0-stream", "model-garden"), out=folder, parity=None
+    )
     return folder
 
 
@@ -92,7 +94,7 @@ def test_a_file_that_vanished_is_named(store: Path) -> None:
     [
         ("sha256: ", "sha256: 0", "sha256"),
         ("bytes: 1", "bytes: 2", "bytes where the manifest records"),
-        ("schema_version: 1", "schema_version: 3", "schema_version 3"),
+        ("schema_version: 2", "schema_version: 3", "schema_version 3"),
         ("file: movinet", "file: ../movinet", "bare file name"),
     ],
 )
@@ -101,7 +103,7 @@ def test_a_wrong_manifest_is_refused(
 ) -> None:
     manifest = store / MANIFEST_NAME
     text = manifest.read_text()
-    head, tail = text.split("    versions:") if pattern not in "schema_version: 1" else ("", text)
+    head, tail = text.split("    versions:") if pattern not in "schema_version: 2" else ("", text)
     changed = head + ("    versions:" if head else "") + tail.replace(pattern, replacement, 1)
     assert changed != text
     manifest.write_text(changed)

@@ -52,14 +52,16 @@ def test_what_is_dumped_is_read_back_the_same() -> None:
 
 
 def test_a_variant_without_a_release_can_be_in_a_store() -> None:
-    written = Manifest(variants={}).with_version("t0-stream", version(1))
+    written = Manifest(variants={}).with_version(
+        "t0-stream", version(1, settings=get_variant("t0-stream").settings())
+    )
     assert manifest.parse(manifest.dump(written), "store") == written
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("schema_version: 1", "schema_version: 2", "schema_version 2 where this version reads 1"),
+        ("schema_version: 2", "schema_version: 3", "schema_version 3 where this version reads 2"),
         ("top1: 72.28", "top1: good", r"line 22: variants\.a0-base\.accuracy\.top1"),
         ("  a0-base:", "  a9-base:", "'a9-base' is not a MoViNet variant"),
         ("sha256: null", "sha256: abc", r"line 6: variants\.a0-base\.source\.sha256"),

@@ -19,7 +19,7 @@ from colour_model import write_colours
 
 from movinet_convert import convert
 from movinet_convert.variants import KINETICS_600_CLASSES, get_variant, list_variants
-from tests.seeded import variables, write_checkpoint
+from tests.seeded import choices, variables, write_checkpoint
 from tests.test_regenerate import write_archive
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,9 +97,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "movinet_a0_stream.tar.gz").symlink_to(home / "mirror" / "movinet_a0_stream.tar.gz")
     arrays = variables("a0-stream", KINETICS_600_CLASSES)
     write_checkpoint(home / "PATH", "a0-stream", arrays)
-    for name, gating in (("a0-base", None), ("a0-stream", "keras")):
+    for name in ("a0-base", "a0-stream"):
         archive = home / "mirror" / get_variant(name).archive_name
-        convert(name, archive, gating=gating, out=home / "store", parity=None)
+        convert(name, archive, **choices(name), out=home / "store", parity=None)
     write_colours(home / "dance.mp4", "red", "blue")
     for label in ("abseiling", "zumba"):
         write_colours(home / "videos" / label / "one.mp4", "green")

@@ -28,8 +28,9 @@ def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_
             checkpoint = open_checkpoint(path)
         except CheckpointError:
             continue
-        gating = GATINGS.get(path.name, "keras") if identify(checkpoint).causal else None
-        conversion = convert(None, path, gating=gating, out=tmp_path, parity=SMALL)
+        said = {"gating": GATINGS.get(path.name, "keras"), "head_activation": "swish"}
+        said = said if identify(checkpoint).causal else {}
+        conversion = convert(None, path, **said, out=tmp_path, parity=SMALL)
         assert conversion.report is not None
         assert conversion.report.passed
         assert all(case.logits.tf_fp32_pt_fp32 <= 1e-5 for case in conversion.report.cases)

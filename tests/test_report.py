@@ -56,7 +56,9 @@ def tags(text: str) -> Tags:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     checkpoint = write_checkpoint(tmp_path_factory.mktemp("tf"), "a0-stream")
-    convert("a0-stream", checkpoint, gating="keras", out=folder, parity=None)
+    convert(
+        "a0-stream", checkpoint, gating="keras", head_activation="swish", out=folder, parity=None
+    )
     return folder
 
 

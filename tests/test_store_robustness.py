@@ -24,11 +24,11 @@ from movinet_convert.convert import Conversion, convert
 from movinet_convert.errors import DownloadError, UsageError, WeightsError
 from movinet_convert.fetch import fetch_release
 from movinet_convert.loader import load_converted
-from movinet_convert.store import UNFINISHED, Store
+from movinet_convert.store import Store
 from movinet_convert.variants import get_variant
 from scripts import kill_test
 from tests.fetch_server import release_tar
-from tests.seeded import variables, write_checkpoint
+from tests.seeded import choices, variables, write_checkpoint
 
 NAME = "a0-stream"
 FORK = multiprocessing.get_context("fork")
@@ -58,7 +58,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def run(checkpoint: Path, store: Path, **options: Any) -> Conversion:
-    return convert(NAME, checkpoint, gating="keras", out=store, parity=None, **options)
+    return convert(NAME, checkpoint, **choices(NAME), out=store, parity=None, **options)
 
 
 def at_once(*jobs: tuple[Callable[..., object], tuple[object, ...]]) -> list[int | None]:
@@ -76,7 +76,7 @@ def versions(store: Path) -> list[int]:
 
 
 def unfinished(store: Path) -> list[Path]:
-    return list(store.glob(f"*{UNFINISHED}"))
+    return list(store.glob(".movinet-*"))
 
 
 # Several at once
@@ -115,7 +115,8 @@ def test_a_store_can_be_read_while_it_is_written(
 
 
 def _hold(store: Path, held: Any) -> None:
-    with Store(store).locked(), Store(store).staged("half.safetensors", Path.touch):
+    with Store(store).staging() as folder, Store(store).locked():
+        (folder / "half.safetensors").touch()
         held.set()
         time.sleep(60)
 
@@ -136,6 +137,7 @@ def test_a_conversion_goes_on_when_the_one_it_waits_for_is_killed(
     waiting.join(60)
     assert waiting.exitcode == 0
     assert versions(tmp_path) == [1]
+    run(checkpoint, tmp_path)  # sweeps what the killed one left
     assert unfinished(tmp_path) == []
 
 
@@ -202,16 +204,28 @@ def test_the_kill_test_notices_a_store_that_does_not_load(checkpoint: Path, tmp_
     assert "1000 bytes" in str(kill_test.fault(tmp_path, NAME, right))
 
 
-def test_what_killed_runs_left_is_swept_by_the_next(checkpoint: Path, tmp_path: Path) -> None:
-    leftovers = [tmp_path / f"movinet-a0-stream-v1.safetensors.{k}{UNFINISHED}" for k in range(3)]
-    for leftover in leftovers:
-        leftover.write_bytes(b"half a file")
-    orphan = tmp_path / "movinet-a0-stream-v1.safetensors"
-    orphan.write_bytes(b"placed, but in no manifest")
-    stored = run(checkpoint, tmp_path).stored
-    assert stored.path == orphan
+def test_what_killed_runs_left_is_swept_and_what_others_left_is_not(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    leftover = tmp_path / ".movinet-store-0123abcd"
+    leftover.mkdir()
+    (leftover / "weights.safetensors").write_bytes(b"half a file")
+    theirs = tmp_path / "notes.unfinished"
+    theirs.write_text("a user's")
+    run(checkpoint, tmp_path)
     assert unfinished(tmp_path) == []
-    load_converted(NAME, weights_dir=tmp_path)
+    assert theirs.read_text() == "a user's"
+
+
+def test_a_file_of_the_next_name_that_no_manifest_lists_stays(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "movinet-a0-stream-v1.safetensors"
+    theirs.write_bytes(b"somebody's file")
+    stored = run(checkpoint, tmp_path).stored
+    assert stored.path.name == "movinet-a0-stream-v2.safetensors"
+    assert theirs.read_bytes() == b"somebody's file"
+    assert load_converted(NAME, weights_dir=tmp_path).num_classes == 7
 
 
 # Disks
@@ -344,7 +358,16 @@ STRANGE = ["with spaces", "süße Gewichte 重み", "-dash", "a'quote\"s", "new\
 
 
 def command(checkpoint: Path, store: Path) -> list[str]:
-    arguments = ["--arch", "a0", "--causal", "--gating", "keras", "--no-verify"]
+    arguments = [
+        "--arch",
+        "a0",
+        "--causal",
+        "--gating",
+        "keras",
+        "--head-activation",
+        "swish",
+        "--no-verify",
+    ]
     return [*arguments, "--checkpoint", str(checkpoint), "--out", str(store)]
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.errors import MovinetError, ParityError
+from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
 from movinet_convert.parity import report_json
-from movinet_convert.parity.options import DEFAULT_TOLERANCE, ParityOptions
+from movinet_convert.parity.options import ParityOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+    from typing import TextIO
 
     _SizeType = click.ParamType[tuple[int, int]]
 else:
@@ -70,9 +72,7 @@ def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--tolerance",
             type=click.FloatRange(min=0, min_open=True),
-            default=DEFAULT_TOLERANCE,
-            show_default=True,
-            help="Largest distance that passes, in deviations of the reference logits.",
+            help="Largest distance that passes; by default that of the type of the stored weights.",
         ),
     ):
         command = option(command)
@@ -83,7 +83,8 @@ def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def reported(as_json: bool) -> Iterator[None]:
     """Turn an error into one sentence and its exit code; ``--debug`` shows where it arose."""
     try:
-        yield
+        with _warnings_as_sentences():
+            yield
     except KeyboardInterrupt:
         click.echo("Stopped; nothing was changed.", err=True)
         sys.exit(INTERRUPTED)
@@ -92,6 +93,29 @@ def reported(as_json: bool) -> Iterator[None]:
             raise
         _print_error(error, as_json)
         sys.exit(error.exit_code if isinstance(error, MovinetError) else 1)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Print this package's own warnings without the line of code that gave them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_sentence(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, MovinetWarning):
+                click.echo(f"Warning: {message}", err=True)
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show_sentence
+        yield
 
 
 def _print_error(error: Exception, as_json: bool) -> None:

@@ -20,11 +20,20 @@ from movinet_convert.commands.options import (
 
 @click.command("verify")
 @click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--checkpoint",
+    metavar="PATH",
+    help="Compare with this checkpoint, which the file must have been made from.",
+)
 @weights_dir_option
 @parity_options
 @json_option
-def verify_command(name: str, weights_dir: str | None, as_json: bool, **options: Any) -> None:
+def verify_command(
+    name: str, checkpoint: str | None, weights_dir: str | None, as_json: bool, **options: Any
+) -> None:
     """Compare converted weights with the official TensorFlow model.
+
+    The official model holds the file's own values or, with --checkpoint, those of the checkpoint.
 
     \b
     Example: movinet-convert verify a2-stream --clips 3
@@ -35,7 +44,9 @@ def verify_command(name: str, weights_dir: str | None, as_json: bool, **options:
 
     with reported(as_json):
         with doing(f"Comparing {name} with the official model"):
-            report = verify(name, weights_dir=weights_dir, parity=to_parity(options))
+            report = verify(
+                name, checkpoint=checkpoint, weights_dir=weights_dir, parity=to_parity(options)
+            )
         if as_json:
             click.echo(json.dumps(report_json(report)))
         else:

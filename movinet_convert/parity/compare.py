@@ -11,7 +11,7 @@ import torch
 
 from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.clips import random_clips
-from movinet_convert.parity.options import DEFAULT_TOLERANCE, ParityOptions
+from movinet_convert.parity.options import TOLERANCES, ParityOptions
 from movinet_convert.parity.reference import Reference, official_model
 from movinet_convert.parity.result import LOGITS, CaseResult, Distances, ParityReport
 from movinet_convert.parity.trace import find_first_difference
@@ -34,17 +34,20 @@ def verify_model(
     clips: int = 1,
     frames: int | None = None,
     size: tuple[int, int] | None = None,
-    tolerance: float = DEFAULT_TOLERANCE,
+    tolerance: float | None = None,
     reference: Reference | None = None,
 ) -> ParityReport:
     """Compare ``model`` with the official model that holds ``variables`` (canonical TF paths).
 
     Every case runs on ``clips`` seeded random clips; ``frames`` and ``size`` (height, width)
     replace the defaults of ``cases.py``. A ``reference`` that is at hand is used; it must be of the
-    model's variant, settings and class count.
+    model's variant, settings and class count. Without a ``tolerance``, that of the type in which
+    the model keeps its weights applies.
 
     Raises CheckpointError where the variables do not fit, MissingExtraError without TensorFlow.
     """
+    if tolerance is None:
+        tolerance = TOLERANCES[str(model.dtype).removeprefix("torch.")]
     options = ParityOptions(seed, clips, frames, size, tolerance)
     reference = reference or official_model(model.variant, model.settings, model.num_classes)
     reference.load(variables)

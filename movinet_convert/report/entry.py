@@ -16,7 +16,7 @@ from movinet_convert.loader import load_file, locate
 from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.result import Distances
-from movinet_convert.store import Store
+from movinet_convert.store import find_listed
 from movinet_convert.variants import ACCURACIES, Accuracy, Input, Settings
 from movinet_convert.weightfile import file_sha256
 
@@ -110,7 +110,8 @@ def compare(
 
 def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile) -> Entry:
     """What a report says of the file at ``path``, which holds the weights of ``model``."""
-    listed = Store(path.parent).listed(path)
+    found = find_listed(path)
+    listed = found.entry if found is not None else None
     return Entry(
         variant=report.variant,
         passed=report.passed,
