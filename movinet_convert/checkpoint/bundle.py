@@ -8,6 +8,7 @@ Everything an entry claims is checked against the shards on disk before a byte i
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,7 +18,7 @@ import numpy as np
 
 from movinet_convert.checkpoint import protowire as wire
 from movinet_convert.checkpoint.checksum import crc32c, mask
-from movinet_convert.checkpoint.names import plausible
+from movinet_convert.checkpoint.names import MAX_RANK, plausible
 from movinet_convert.checkpoint.sstable import read_table
 from movinet_convert.errors import CheckpointError
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING, _BFLOAT16 = 7, 14
 _BUNDLE_VERSION = 1
+# The object graph of the SavedModel of an A2 on TF-Hub has 0.5 MB, that of an A5 three times that.
+_MAX_STRING_BYTES = 16 << 20
 
 # tensorflow/core/framework/types.proto; bfloat16 is read as uint16 and widened.
 _NUMPY_TYPES: Mapping[int, str] = MappingProxyType(
@@ -51,7 +54,7 @@ _NUMPY_TYPES: Mapping[int, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Where one tensor is and what it is, as the index says."""
 
@@ -97,6 +100,7 @@ class BundleReader:
         }
         for name, entry in self.entries.items():
             self._check_place(name, entry)
+        self._check_overlaps()
 
     @property
     def where(self) -> str:
@@ -135,13 +139,16 @@ class BundleReader:
         count = math.prod(entry.shape)
         if not entry.is_string or count != 1:
             raise self._bad(name, "was expected to hold one string")
-        data = self._bytes(entry).tobytes()
+        if entry.size > _MAX_STRING_BYTES:
+            raise self._bad(name, f"is {entry.size:,} bytes long, more than any MoViNet needs")
+        data = self._bytes(entry)
         try:
-            length, position = wire.read_varint(data, 0)
+            length, position = wire.read_varint(data[:10].tobytes(), 0)
         except wire.WireError:
             raise self._corrupt(name, entry) from None
         fixed = length.to_bytes(4 if length < 1 << 32 else 8, "little")
-        stored, text = data[position : position + 4], data[position + 4 :]
+        stored = data[position : position + 4].tobytes()
+        text = data[position + 4 :].tobytes()
         crc = crc32c(fixed)
         if mask(crc) != int.from_bytes(stored, "little") or len(text) != length:
             raise self._corrupt(name, entry)
@@ -171,8 +178,9 @@ class BundleReader:
                 elif number == 2:
                     big_endian = wire.as_int(value) != 0
                 elif number == 3:
-                    version = {n: v for n, _, v in wire.fields(wire.as_bytes(value))}
-                    min_consumer = wire.as_int(version.get(2, 0))
+                    for field, _, content in wire.fields(wire.as_bytes(value)):
+                        if field == 2:
+                            min_consumer = wire.as_int(content)
         except wire.WireError as error:
             raise CheckpointError(f"{self.index_name}: its header is damaged: {error}.") from None
         if big_endian:
@@ -207,16 +215,17 @@ class BundleReader:
                     numbers[number] = wire.signed64(wire.as_int(content))
         except wire.WireError as error:
             raise self._bad(name, f"has a damaged entry ({error})") from None
-        return name, Entry(
-            numbers[1], shape, numbers[3], numbers[4], numbers[5], numbers[6], sliced
-        )
+        entry = Entry(numbers[1], shape, numbers[3], numbers[4], numbers[5], numbers[6], sliced)
+        self._check_claims(name, entry)
+        return name, entry
 
     def _shard_of(self, name: str, entry: Entry, shard_count: int) -> int:
         if not 0 <= entry.shard < shard_count:
             raise self._bad(name, f"is said to be in shard {entry.shard} of {shard_count}")
         return entry.shard
 
-    def _check_place(self, name: str, entry: Entry) -> None:
+    def _check_claims(self, name: str, entry: Entry) -> None:
+        """What an entry says must make sense in itself, before the next one is held."""
         if entry.sliced:
             raise self._bad(
                 name, "is stored in slices (a partitioned variable), which MoViNets do not have"
@@ -233,6 +242,8 @@ class BundleReader:
                     f"has shape {entry.shape}, which is {wanted:,} bytes, but claims "
                     f"{entry.size:,} bytes",
                 )
+
+    def _check_place(self, name: str, entry: Entry) -> None:
         shard = self._shards[entry.shard]
         if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > shard.size:
             raise CheckpointError(
@@ -241,12 +252,21 @@ class BundleReader:
                 "damaged: get it again."
             )
 
+    def _check_overlaps(self) -> None:
+        """Each byte belongs to one tensor, so that all together are no larger than their files."""
+        ordered = sorted(self.entries.items(), key=lambda item: _place(item[1]))
+        for (before, first), (after, second) in itertools.pairwise(ordered):
+            if first.shard == second.shard and first.offset + first.size > second.offset:
+                raise self._bad(after, f"lies over variable {before!r}; the index is damaged")
 
-def _shape(data: bytes) -> tuple[int, ...]:
+
+def _shape(data: wire.Buffer) -> tuple[int, ...]:
     """TensorShapeProto: dim = 2 {size = 1}, unknown_rank = 3."""
     dims: list[int] = []
     for number, _, value in wire.fields(data):
         if number == 2:
+            if len(dims) == MAX_RANK:
+                raise wire.WireError(f"a shape has more than {MAX_RANK} axes")
             size = 0
             for field, _, content in wire.fields(wire.as_bytes(value)):
                 if field == 1:
@@ -255,3 +275,7 @@ def _shape(data: bytes) -> tuple[int, ...]:
         elif number == 3 and wire.as_int(value):
             dims.append(-1)
     return tuple(dims)
+
+
+def _place(entry: Entry) -> tuple[int, int, int]:
+    return entry.shard, entry.offset, entry.size

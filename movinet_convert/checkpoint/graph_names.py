@@ -5,28 +5,67 @@ Field numbers are those of ``tensorflow/core/protobuf/trackable_object_graph.pro
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 from movinet_convert.checkpoint import protowire as wire
 from movinet_convert.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
-def full_names(graph: bytes, where: str) -> dict[str, str]:
-    """Checkpoint key -> the variable's own name, of every variable in a TrackableObjectGraph."""
+# The graph of an A2 on TF-Hub, 0.5 MB, has some 30,000 fields outside of its children.
+_MAX_FIELDS = 1_000_000
+_MAX_NAME_BYTES = 1024
+
+
+def full_names(graph: bytes, keys: Collection[str], where: str) -> dict[str, str]:
+    """Checkpoint key -> the variable's own name in a TrackableObjectGraph, of those in ``keys``.
+
+    A graph may name anything; only what the checkpoint has is kept. Raises CheckpointError where
+    the graph is damaged or has two names for one variable.
+    """
     names: dict[str, str] = {}
     try:
-        for number, _, node in wire.fields(graph):
-            if number == 1:
-                names.update(_attributes(wire.as_bytes(node)))
+        for key, name in _attributes(graph):
+            if key in keys and names.setdefault(key, name) != name:
+                raise CheckpointError(
+                    f"{where}: its object graph calls the variable {key!r} both {names[key]!r} "
+                    f"and {name!r}; the checkpoint is damaged: get it again."
+                )
     except wire.WireError as error:
         raise CheckpointError(f"{where}: its object graph is damaged: {error}.") from None
     return names
 
 
-def _attributes(node: bytes) -> dict[str, str]:
-    """TrackableObject.attributes = 2: SerializedTensor {full_name = 2, checkpoint_key = 3}."""
-    names: dict[str, str] = {}
-    for number, _, attribute in wire.fields(node):
-        if number != 2:
+def _attributes(graph: bytes) -> Iterator[tuple[str, str]]:
+    """(checkpoint key, full name) of every attribute.
+
+    TrackableObjectGraph.nodes = 1: TrackableObject.attributes = 2: SerializedTensor {full_name = 2,
+    checkpoint_key = 3}.
+    """
+    seen = itertools.count(1)
+    for number, node in _fields(memoryview(graph), seen):
+        if number != 1:
             continue
-        found = {n: v for n, _, v in wire.fields(wire.as_bytes(attribute))}
-        names[wire.as_text(found.get(3, b""))] = wire.as_text(found.get(2, b""))
-    return names
+        for field, attribute in _fields(wire.as_bytes(node), seen):
+            if field == 2:
+                yield _names_in(wire.as_bytes(attribute), seen)
+
+
+def _fields(data: wire.Buffer, seen: Iterator[int]) -> Iterator[tuple[int, int | wire.Buffer]]:
+    """The fields of one message; ``seen`` counts those of all messages of a graph."""
+    for number, _, value in wire.fields(data):
+        if next(seen) > _MAX_FIELDS:
+            raise wire.WireError("it has more objects than any MoViNet")
+        yield number, value
+
+
+def _names_in(attribute: wire.Buffer, seen: Iterator[int]) -> tuple[str, str]:
+    names = {2: "", 3: ""}
+    for number, value in _fields(attribute, seen):
+        if number in names:
+            if len(wire.as_bytes(value)) > _MAX_NAME_BYTES:
+                raise wire.WireError("a name is longer than any variable's")
+            names[number] = wire.as_text(value)
+    return names[3], names[2]

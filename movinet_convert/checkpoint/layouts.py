@@ -49,7 +49,7 @@ def _first(answers: Iterable[Names | None], source: TensorSource, kind: str) -> 
     for names in answers:
         if names is not None:
             return to_2plus1d(names, source)
-    examples = ", ".join(repr(name) for name in source.names[:3])
+    examples = ", ".join(repr(name[:60]) for name in source.names[:3])
     raise CheckpointError(
         f"{source.where} is a {kind}, but not one of a MoViNet in any known layout: none of its "
         f"{len(source.names)} variables (such as {examples}) is the stem of one."

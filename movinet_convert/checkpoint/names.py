@@ -15,7 +15,7 @@ from movinet_convert.errors import CheckpointError
 Array = npt.NDArray[Any]
 Change = Callable[[Array], Array]
 
-_MAX_RANK = 8
+MAX_RANK = 8
 _MAX_ELEMENTS = 1 << 48
 
 
@@ -39,7 +39,7 @@ class TensorSource(Protocol):
 
 def plausible(shape: tuple[int, ...]) -> bool:
     """Whether arrays of this shape exist at all: numpy cannot even name larger ones."""
-    if len(shape) > _MAX_RANK or any(n < 0 for n in shape):
+    if len(shape) > MAX_RANK or any(n < 0 for n in shape):
         return False
     return math.prod(max(n, 1) for n in shape) < _MAX_ELEMENTS
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+Buffer = bytes | memoryview  # a view where a message is too large to be copied level by level
+
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
 
@@ -18,8 +20,10 @@ class WireError(ValueError):
     """The bytes are not a serialized message."""
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: Buffer, position: int) -> tuple[int, int]:
     """The unsigned varint at ``position`` and the position after it."""
+    if position < len(data) and data[position] < 0x80:  # most are a single byte
+        return data[position], position + 1
     value = 0
     for index in range(_MAX_VARINT_BYTES):
         if position + index >= len(data):
@@ -33,8 +37,11 @@ def read_varint(data: bytes, position: int) -> tuple[int, int]:
     raise WireError("a varint has more than ten bytes")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Yield ``(field number, wire type, value)`` of every field of one message, in order."""
+def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
+    """Yield ``(field number, wire type, value)`` of every field of one message, in order.
+
+    Strings and messages are slices of ``data``: views of a view.
+    """
     position = 0
     while position < len(data):
         tag, position = read_varint(data, position)
@@ -63,20 +70,20 @@ def signed64(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def as_int(value: int | bytes) -> int:
-    if isinstance(value, bytes):
+def as_int(value: int | Buffer) -> int:
+    if not isinstance(value, int):
         raise WireError("a number was expected where a string stands")
     return value
 
 
-def as_bytes(value: int | bytes) -> bytes:
+def as_bytes(value: int | Buffer) -> Buffer:
     if isinstance(value, int):
         raise WireError("a string was expected where a number stands")
     return value
 
 
-def as_text(value: int | bytes) -> str:
+def as_text(value: int | Buffer) -> str:
     try:
-        return as_bytes(value).decode()
+        return str(as_bytes(value), "utf-8")
     except UnicodeDecodeError:
         raise WireError("a name is not UTF-8") from None

@@ -25,7 +25,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
     weights, rest = ignored.split({key.removesuffix(VALUE): key for key in bundle.names})
-    called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.where)
+    called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
     scopes = {path: called.get(key, "") for path, key in weights.items()}
     parsed = {path: keras_names.parse(scope) for path, scope in scopes.items()}
     stems = [

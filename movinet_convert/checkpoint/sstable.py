@@ -22,11 +22,14 @@ MAGIC = 0xDB4775248B80FB57
 _TRAILER_BYTES = 5  # compression type, masked crc32c
 _NO_COMPRESSION, _SNAPPY = 0, 1
 
-# A training checkpoint of the largest MoViNet has an index of about 400 kB and names below 200
-# bytes; the limits keep a crafted file from growing in memory beyond what it is on disk.
-_MAX_FILE_BYTES = 64 << 20
-_MAX_KEY_BYTES = 4096
-_MAX_TOTAL_KEY_BYTES = 64 << 20
+# A training checkpoint of the largest MoViNet (1,493 variables, each with two slots and a moving
+# average) has an index of about 400 kB: 6,000 entries of 40 bytes, under names below 200 bytes.
+# The limits keep a crafted file from growing in memory or time beyond what it is on disk.
+MAX_FILE_BYTES = 8 << 20
+MAX_ENTRIES = 32_768
+_MAX_KEY_BYTES = 1024
+_MAX_TOTAL_KEY_BYTES = 4 << 20
+_MAX_VALUE_BYTES = 1024
 
 Entry = tuple[bytes, bytes]
 
@@ -45,10 +48,10 @@ def read_table(blob: Blob) -> list[Entry]:
             f"{blob.name} is not the index of a TensorFlow checkpoint (the magic number at its "
             "end is missing); it is damaged or another kind of file."
         )
-    if blob.size > _MAX_FILE_BYTES:
+    if blob.size > MAX_FILE_BYTES:
         raise CheckpointError(
             f"{blob.name} is {blob.size:,} bytes long; the index of a MoViNet checkpoint is far "
-            f"below {_MAX_FILE_BYTES:,} bytes."
+            f"below {MAX_FILE_BYTES:,} bytes."
         )
     return _Table(blob.name, blob.read(0, blob.size).tobytes()).entries()
 
@@ -59,16 +62,25 @@ class _Table:
         self._data = data
         self._blocks_end = len(data) - FOOTER_BYTES
         self._key_bytes = 0
+        self._entry_count = 0
 
     def entries(self) -> list[Entry]:
         footer = self._data[self._blocks_end :]
         try:
             _, position = self._handle(footer, 0)  # of the metaindex, which is not used
-            (offset, size), _ = self._handle(footer, position)
+            (index_offset, index_size), _ = self._handle(footer, position)
             entries: list[Entry] = []
-            for _, handle in self._block(offset, size):
-                (block_offset, block_size), _ = self._handle(handle, 0)
-                entries.extend(self._block(block_offset, block_size))
+            end = 0
+            for _, handle in self._block(index_offset, index_size):
+                (offset, size), _ = self._handle(handle, 0)
+                # Blocks are written one after the other, so that none is reached twice.
+                if offset < end or offset + size > index_offset:
+                    raise self._damaged("its blocks overlap or are not in order")
+                end = offset + size + _TRAILER_BYTES
+                found = self._block(offset, size)
+                if not found:
+                    raise self._damaged(f"the block at byte {offset:,} is empty")
+                entries.extend(found)
         except WireError as error:
             raise self._damaged(str(error)) from None
         for (before, _), (after, _) in itertools.pairwise(entries):
@@ -122,12 +134,20 @@ class _Table:
             if shared > len(key) or value_end > limit:
                 raise self._damaged("an entry leaves its block")
             key = key[:shared] + block[position:value_start]
-            self._count_key(len(key))
+            self._count(len(key), value_size)
             entries.append((key, block[value_start:value_end]))
             position = value_end
         return entries
 
-    def _count_key(self, size: int) -> None:
-        self._key_bytes += size
-        if size > _MAX_KEY_BYTES or self._key_bytes > _MAX_TOTAL_KEY_BYTES:
+    def _count(self, key_bytes: int, value_bytes: int) -> None:
+        """Keep account of what is held, the entries of the index of blocks included."""
+        self._entry_count += 1
+        self._key_bytes += key_bytes
+        if key_bytes > _MAX_KEY_BYTES or self._key_bytes > _MAX_TOTAL_KEY_BYTES:
             raise self._damaged("its keys are longer than any checkpoint's")
+        if value_bytes > _MAX_VALUE_BYTES:
+            raise self._damaged(
+                f"an entry of {value_bytes:,} bytes is longer than any checkpoint's"
+            )
+        if self._entry_count > MAX_ENTRIES:
+            raise self._damaged(f"it has more than {MAX_ENTRIES:,} entries, as no checkpoint has")
