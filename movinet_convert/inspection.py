@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import safetensors
+from typing import TYPE_CHECKING, Literal
 
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.identify import identify
-from movinet_convert.variants import Variant
-from movinet_convert.weightfile import read_header
+from movinet_convert.loader import locate
+from movinet_convert.variants import Origins, Settings, Variant
+from movinet_convert.weightfile import read_header, read_tensors
 
 if TYPE_CHECKING:
     import os
@@ -33,8 +32,10 @@ class StoredVariable:
 class Inspection:
     """``variants`` are those that the weights fit; more than one where only their owner knows.
 
-    ``gating`` is None where nothing in the file tells it. ``ignored`` are stored variables that
-    are not weights, and why.
+    ``gating`` is None where nothing in the file tells it. A converted file has ``settings``,
+    ``origins`` that say where those come from which no checkpoint tells, and the ``source`` that it
+    was made from; ``header`` tells whether a digest, its own or a manifest's, vouches for all that.
+    ``ignored`` are stored variables that are not weights, and why.
     """
 
     path: Path
@@ -45,6 +46,10 @@ class Inspection:
     labels: tuple[str, ...] | None
     variables: tuple[StoredVariable, ...]
     ignored: dict[str, str]
+    settings: Settings | None = None
+    origins: Origins | None = None
+    source: str | None = None
+    header: Literal["verified", "unverified"] | None = None
 
     @property
     def values(self) -> int:
@@ -53,17 +58,20 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Look into a checkpoint or a converted file without reading its arrays.
+    """Look into a checkpoint without reading its arrays, or into a converted file.
 
-    Raises CheckpointError or WeightsError where it is damaged, or no MoViNet.
+    A converted file is compared with its digests first. Raises CheckpointError or WeightsError
+    where it is damaged, or no MoViNet.
     """
     return _converted(Path(path)) if Path(path).suffix == SUFFIX else _checkpoint(Path(path))
 
 
 def _converted(path: Path) -> Inspection:
+    located = locate(path)
+    located.checked()
     header = read_header(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    verified = located.listed is not None or header.digest is not None
+    shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
     return Inspection(
         path=path,
         layout=CONVERTED,
@@ -73,6 +81,10 @@ def _converted(path: Path) -> Inspection:
         labels=header.labels,
         variables=tuple(StoredVariable(name, name, shape) for name, shape in shapes.items()),
         ignored={},
+        settings=header.settings,
+        origins=header.origins,
+        source=header.source,
+        header="verified" if verified else "unverified",
     )
 
 

@@ -14,13 +14,13 @@ from rich.table import Table
 from movinet_convert.parity import report_json
 from movinet_convert.parity.report import report_table
 from movinet_convert.store import Store
-from movinet_convert.variants import ACCURACIES
+from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from movinet_convert.convert import Conversion
-    from movinet_convert.manifest import Manifest
+    from movinet_convert.manifest import ConvertedVersion, Manifest, VariantEntry
     from movinet_convert.parity import ParityReport
 
 MEGABYTE = 1e6
@@ -32,10 +32,11 @@ def conversion_json(conversion: Conversion) -> dict[str, Any]:
         "variant": converted.variant.name,
         "path": str(stored.path),
         "created": stored.created,
-        **stored.entry.model_dump(mode="json", exclude={"parity"}),
+        **stored.entry.model_dump(mode="json", exclude={"parity", "parity_as_stored"}),
         "drawn": list(converted.drawn),
         "ignored": dict(converted.checkpoint.ignored),
         "parity": report_json(conversion.report) if conversion.report else None,
+        "parity_as_stored": report_json(conversion.as_stored) if conversion.as_stored else None,
     }
 
 
@@ -43,13 +44,18 @@ def print_conversion(conversion: Conversion) -> None:
     converted, stored = conversion.converted, conversion.stored
     entry = stored.entry
     click.echo(
-        f"{converted.variant.name} from {entry.source.name} ({entry.source.layout} layout), "
-        f"gating {entry.settings.gating}, {entry.num_classes} classes"
+        f"{converted.variant.name} from {entry.source.name} ({entry.source.layout} layout, "
+        f"{entry.source.kind}), {entry.num_classes} classes"
     )
+    click.echo(f"  {settings_line(entry)}")
     for name, reason in converted.checkpoint.ignored.items():
         click.echo(f"  left out: {name} ({reason})")
     if converted.drawn:
         click.echo("  Warning: the checkpoint has no classifier; an untrained one was drawn.")
+    if conversion.as_stored:
+        click.echo(f"The official model with the values as stored, in {entry.dtype}:")
+        print_report(conversion.as_stored)
+        click.echo("The official model with the values of the checkpoint:")
     if conversion.report:
         print_report(conversion.report)
     else:
@@ -61,23 +67,40 @@ def print_conversion(conversion: Conversion) -> None:
         click.echo(f"Unchanged: {stored.path} ({size}, sha256 {entry.sha256})")
 
 
+def settings_line(entry: ConvertedVersion) -> str:
+    """What no checkpoint tells, each with where it was taken from: ``gating keras (user), ...``."""
+    described = with_origins(entry.settings, entry.origins)
+    return ", ".join(f"{name} {value}" for name, value in described.items())
+
+
 def print_report(report: ParityReport) -> None:
     Console().print(report_table(report))
 
 
 def print_store(store: Store, manifest: Manifest) -> None:
+    """The variants, and below each what was converted; accuracy beside the releases alone."""
     table = Table(title=str(store.folder), title_justify="left")
     for heading in ("variant", "clip", "fps", "top-1", "top-5", "converted"):
         table.add_column(heading, no_wrap=heading != "converted")
     for name, entry in manifest.variants.items():
         clip = f"{entry.input.frames} x {entry.input.size}²"
-        accuracy = ACCURACIES[name]
-        top5 = "" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
-        versions = ", ".join(f"v{v.version} ({v.settings.gating})" for v in entry.versions)
-        table.add_row(
-            name, clip, f"{entry.input.fps:g}", f"{accuracy.top1:.2f}", top5, versions or "-"
+        current = entry.current_version
+        versions = "\n".join(
+            f"v{v.version}{' (current)' if v == current and len(entry.versions) > 1 else ''}: "
+            f"{v.source.kind or 'source not recorded'}, {v.num_classes} classes, {v.dtype}, "
+            f"{settings_line(v)}"
+            for v in entry.versions
         )
+        table.add_row(name, clip, f"{entry.input.fps:g}", *_published(entry), versions or "-")
     Console().print(table)
+
+
+def _published(entry: VariantEntry) -> tuple[str, str]:
+    """Top-1 and top-5 of the release, unless the name stands for other weights than those."""
+    current, accuracy = entry.current_version, entry.accuracy
+    if current is not None and current.source.kind != "release":
+        return "", ""
+    return f"{accuracy.top1:.2f}", "" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
 
 
 @contextmanager

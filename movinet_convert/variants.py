@@ -114,6 +114,11 @@ class Settings:
     positional_encoding: bool
     head_activation: Activation = "swish"
 
+    @property
+    def legacy(self) -> bool:
+        """Whether it is one of the older stream models, which have 3D convolutions."""
+        return self.causal and self.conv_type == "3d"
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -129,6 +134,21 @@ class Origins:
     gating: Origin
     head_activation: Origin
     legacy: Origin
+
+
+def with_origins(settings: Settings, origins: Origins | None) -> dict[str, str]:
+    """What no checkpoint tells, each with its origin: ``{"gating": "keras (user)", ...}``."""
+    values = {
+        "gating": settings.gating,
+        "head_activation": settings.head_activation,
+        "legacy": "yes" if settings.legacy else "no",
+    }
+    return {
+        field.replace("_", " "): (
+            f"{value} ({getattr(origins, field) if origins else 'origin not recorded'})"
+        )
+        for field, value in values.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -212,8 +232,7 @@ class Variant:
         The hidden layer's activation is free. A stream variant with 3D convolutions is a legacy
         one, whose squeeze-excitation and encoding vary.
         """
-        legacy = self.causal and settings.conv_type == "3d"
-        if legacy:
+        if self.causal and settings.legacy:
             expected = dataclasses.replace(
                 settings, causal=True, activation="swish", gating="sigmoid"
             )

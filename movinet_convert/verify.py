@@ -69,7 +69,7 @@ def _variables_of(
         given(checkpoint),
         name=model.variant.name,
         gating=settings.gating if settings.causal else None,
-        legacy=settings.causal and settings.conv_type == "3d",
+        legacy=settings.legacy,
         head_activation=settings.head_activation,
     )
     drawn = model.num_classes if found.num_classes is None else None

@@ -56,7 +56,7 @@ def test_a_converted_file_says_gating_and_labels(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     write_weights(path, model.state_dict(), Header.of_model(model, labels=("cat", "dog")))
     result = run(path)
-    for words in ("movinet-convert", "a0-stream", "model-garden", "cat, dog"):
+    for words in ("movinet-convert", "a0-stream", "model-garden (user)", "verified", "cat, dog"):
         assert words in result.stdout
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from movinet_convert import convert, load_converted
+from movinet_convert.cli import main
 from movinet_convert.errors import CheckpointError, MovinetWarning, UsageError, WeightsError
 from movinet_convert.sources import Source
-from movinet_convert.variants import Origins
+from movinet_convert.variants import RELEASES, Origins, Release
 from movinet_convert.verify import verify
 from movinet_convert.weightfile import read_header
 from tests.seeded import choices, variables, write_checkpoint
@@ -122,3 +124,22 @@ def test_a_file_is_compared_with_the_checkpoint_it_was_made_from(
     path = write_checkpoint(tmp_path / "other", NAME, other)
     with pytest.raises(WeightsError, match=r"not made from .*head\.norm\.bias differs .* 0\.25"):
         verify(NAME, checkpoint=path, weights_dir=tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "given", "release"])
+def test_published_accuracy_stands_beside_nothing_but_pinned_releases(
+    kind: Any, kinetics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row_of(store: Path) -> str:
+        monkeypatch.setenv("COLUMNS", "300")
+        result = CliRunner().invoke(main, ["list", "--weights-dir", str(store)])
+        return next(line for line in result.stdout.splitlines() if NAME in line)
+
+    convert(NAME, Source(kinetics, "x", kind), **choices(NAME), out=tmp_path / "other", parity=None)
+    assert "67.17" not in row_of(tmp_path / "other")
+    pinned = Source(kinetics, "x", kind, archive_sha256="5" * 64)
+    monkeypatch.setitem(RELEASES, NAME, Release(1, "5" * 64))
+    convert(NAME, pinned, out=tmp_path / "pinned", parity=None)
+    row = row_of(tmp_path / "pinned")
+    assert "67.17" in row
+    assert "v1: release, 600 classes, float32, gating keras (release)" in row

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from movinet_convert.commands.options import json_option, reported
+from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
     from movinet_convert.inspection import Inspection
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def inspect_command(path: str, variables: bool, as_json: bool) -> None:
     """Say what a checkpoint or a converted file holds, without converting it.
 
-    PATH is anything that --checkpoint takes, or a converted .safetensors file.
+    PATH is anything that --checkpoint takes, or a converted .safetensors file, which is compared
+    with its digests first.
 
     \b
     Example: movinet-convert inspect movinet_a2_stream.tar.gz --variables
@@ -48,17 +50,33 @@ def _print(found: Inspection, variables: bool) -> None:
         "layout": found.layout,
         "variant": " or ".join(found.variants),
         "classes": found.num_classes or "none: a backbone without classifier",
-        "gating": found.gating or "unknown: choose it with --gating when you convert",
+        **_settings(found),
         "weights": f"{len(found.variables)} variables, {found.values:,} values",
     }
+    if found.header is not None:
+        facts["made from"] = found.source or "not recorded, or trained with this package"
+        facts["header"] = found.header
     if found.labels is not None:
         facts["labels"] = ", ".join(found.labels)
     click.echo(str(found.path))
     for name, value in facts.items():
-        click.echo(f"  {name:<8} {value}")
+        click.echo(f"  {name:<15} {value}")
     for name, reason in found.ignored.items():
         click.echo(f"  left out {name} ({reason})")
     if variables:
         for variable in found.variables:
             shape = " x ".join(map(str, variable.shape)) or "scalar"
             click.echo(f"  {variable.name}  {shape}")
+
+
+def _settings(found: Inspection) -> dict[str, str]:
+    """What no checkpoint tells, and where a converted file has it from."""
+    if found.settings is not None:
+        return with_origins(found.settings, found.origins)
+    known = {"gating": found.gating, "head activation": None, "legacy": None}
+    if len(found.variants) == 1:
+        known["legacy"] = "no"
+    return {
+        name: value or f"unknown: choose it with --{name.replace(' ', '-')} when you convert"
+        for name, value in known.items()
+    }

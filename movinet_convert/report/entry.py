@@ -17,7 +17,7 @@ from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.result import Distances
 from movinet_convert.store import find_listed
-from movinet_convert.variants import ACCURACIES, Accuracy, Input, Settings
+from movinet_convert.variants import ACCURACIES, Accuracy, Input, Origins, Settings
 from movinet_convert.weightfile import file_sha256
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Entry(_Value):
     tf_fp32_logits: tuple[float, ...]
     pt_fp32_logits: tuple[float, ...]
     settings: Settings
+    origins: Origins | None = None
     input: Input
     accuracy: Accuracy
     num_classes: int
@@ -136,6 +137,7 @@ def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile)
         tf_fp32_logits=tuple(profile.tf_fp32_logits.tolist()),
         pt_fp32_logits=tuple(profile.pt_fp32_logits.tolist()),
         settings=model.settings,
+        origins=model.origins,
         input=model.variant.input,
         accuracy=ACCURACIES[model.variant.name],
         num_classes=model.num_classes,

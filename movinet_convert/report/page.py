@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError
 from movinet_convert.report.charts import SERIES, layer_chart, logit_chart
+from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,19 +179,19 @@ def _facts(title: str, facts: Mapping[str, object], kind: str = "") -> str:
 def _settings(entry: Entry) -> dict[str, object]:
     settings, expected = entry.settings, entry.input
     clip = f" {TIMES} ".join(map(str, (expected.frames, expected.size, expected.size)))
-    published = f"{entry.accuracy.top1:.2f}"
-    if entry.accuracy.top5 is not None:
-        published += f" / {entry.accuracy.top5:.2f}"
-    return {
-        "gating": settings.gating,
+    facts: dict[str, object] = {
+        **with_origins(settings, entry.origins),
         "activation": settings.activation,
         "convolutions": settings.conv_type,
         "squeeze-excitation": settings.se_type,
         "positional encoding": _yes(settings.positional_encoding),
         "clip": f"{clip} at {expected.fps:g} fps",
         "classes": entry.num_classes,
-        "published top-1 / top-5": published,
     }
+    if entry.source is not None and entry.source.kind == "release":
+        top1, top5 = entry.accuracy.top1, entry.accuracy.top5
+        facts["published top-1 / top-5"] = f"{top1:.2f}" + (f" / {top5:.2f}" if top5 else "")
+    return facts
 
 
 def _file(entry: Entry) -> dict[str, object]:
@@ -201,7 +202,8 @@ def _file(entry: Entry) -> dict[str, object]:
         "sha256": entry.sha256,
     }
     if entry.source is not None:
-        facts["made from"] = f"{entry.source.name} ({entry.source.layout})"
+        kind = entry.source.kind or "source not recorded"
+        facts["made from"] = f"{entry.source.name} ({entry.source.layout}, {kind})"
         facts["sha256 of the variables"] = entry.source.digest
         if entry.source.archive_sha256 is not None:
             facts["sha256 of the archive"] = entry.source.archive_sha256
