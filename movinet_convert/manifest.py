@@ -14,6 +14,7 @@ import yaml
 
 from movinet_convert import strictyaml
 from movinet_convert.errors import WeightsError
+from movinet_convert.files import open_regular
 from movinet_convert.variants import (
     RELEASES,
     VARIANTS,
@@ -265,7 +266,7 @@ def parse(text: str, where: str) -> Manifest:
 def read(path: Path) -> Manifest:
     """The manifest in a file."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, WeightsError) as file:
             content = file.read(strictyaml.MAX_BYTES + 1)
         text = content.decode("utf-8")
     except UnicodeDecodeError:

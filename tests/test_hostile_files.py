@@ -153,7 +153,7 @@ def test_yaml_made_to_hurt_is_refused(text: str, problem: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "found", ["2", "1.5", "true", "[1]", "{a: b}", "x" * 1000, "", "2001-13-45"]
+    "found", ["99", "1.5", "true", "[1]", "{a: b}", "x" * 1000, "", "2001-13-45"]
 )
 def test_another_schema_version_is_refused_in_a_short_sentence(found: str) -> None:
     with pytest.raises(WeightsError, match="has schema_version") as caught:
@@ -163,7 +163,13 @@ def test_another_schema_version_is_refused_in_a_short_sentence(found: str) -> No
 
 def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).mkdir()
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="is a folder, not a file"):
+        Store(tmp_path).manifest()
+
+
+def test_a_manifest_that_is_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST_NAME)
+    with pytest.raises(WeightsError, match="is a named pipe, not a file"):
         Store(tmp_path).manifest()
 
 
@@ -331,7 +337,7 @@ def test_a_header_that_lies_about_its_own_length_is_refused(
         {"variant": "a9-base"},
         {"variant": ["t0-base"]},
         {"variant": "a5-stream"},
-        {"format_version": 2},
+        {"format_version": 99},
         {"settings": {}},
         {"surprise": 1},
         {"labels": ["only one"]},

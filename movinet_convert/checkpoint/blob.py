@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from movinet_convert.errors import CheckpointError
+from movinet_convert.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,11 +35,11 @@ class RandomAccessFile:
     @classmethod
     def open(cls, path: Path) -> RandomAccessFile:
         try:
-            return cls(path.open("rb"))
-        except OSError as error:
+            return cls(open_regular(path, CheckpointError))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{path} cannot be opened ({error.strerror or error}); check the path and its "
-                "permissions."
+                f"{path} cannot be opened ({reason}); check the path and its permissions."
             ) from error
 
     def read_into(self, offset: int, buffer: memoryview) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,7 +40,8 @@ class Folder:
     def names(self) -> tuple[str, ...]:
         try:
             found = [*self.path.glob("*"), *self.path.glob("variables/*")]
-            return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if p.is_file()))
+            # Pipes and devices too: opening one says what it is, where leaving it out would not.
+            return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if is_there(p)))
         except OSError as error:
             raise CheckpointError(
                 f"{self.path} cannot be listed ({error.strerror or error})."
@@ -47,9 +49,18 @@ class Folder:
 
     def open(self, name: str) -> Blob:
         path = self.path / name
-        if not path.is_file():
+        if not is_there(path):
             raise missing(str(path), self.where)
         return Blob.of_path(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything but a folder is at ``path``; links are followed, and no name raises."""
+    return os.path.exists(path) and not is_folder(path)  # noqa: PTH110  Path's method may raise
+
+
+def is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def missing(name: str, where: str) -> CheckpointError:

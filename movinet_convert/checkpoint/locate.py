@@ -7,14 +7,16 @@ from pathlib import Path, PurePosixPath
 
 from movinet_convert.checkpoint.archive import open_archive
 from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.files import FileTree, Folder
+from movinet_convert.checkpoint.files import FileTree, Folder, is_folder, is_there
 from movinet_convert.checkpoint.sstable import has_table_magic
 from movinet_convert.errors import CheckpointError
 
 _STATE_FILE = "checkpoint"
-_MAX_STATE_BYTES = 1 << 20
+_MAX_STATE_BYTES = 1 << 20  # of a longer one the beginning is read, where the path stands
 _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
-_STATE_LINE = re.compile(r'^\s*model_checkpoint_path\s*:\s*"(?P<path>(?:[^"\\]|\\.)*)"', re.M)
+_STATE_LINE = re.compile(
+    r'^[ \t]*model_checkpoint_path[ \t]*:[ \t]*"(?P<path>(?:[^"\\\n]|\\.){0,4096})"', re.M
+)
 
 _ACCEPTED = (
     "expected a checkpoint or SavedModel folder, a prefix (such as ckpt-1 for ckpt-1.index and its "
@@ -24,14 +26,14 @@ _ACCEPTED = (
 
 def locate_bundle(path: Path) -> tuple[FileTree, str]:
     """The files and the prefix that ``path`` stands for; CheckpointError if there are none."""
-    if path.is_dir():
+    if is_folder(path):
         folder = Folder(path)
         return folder, prefix_in(folder)
-    if path.is_file():
+    if is_there(path):
         return _from_file(path)
-    if path.name and path.with_name(f"{path.name}.index").is_file():
+    if path.name and is_there(path.with_name(f"{path.name}.index")):
         return Folder(path.parent), path.name
-    if path.parent.is_dir() and any(_data_files(path)):
+    if is_folder(path.parent) and any(_data_files(path)):
         raise CheckpointError(
             f"{path}.index is missing beside the checkpoint's data; copy or download it as well."
         )
@@ -41,7 +43,7 @@ def locate_bundle(path: Path) -> tuple[FileTree, str]:
 def _data_files(prefix: Path) -> list[Path]:
     return [
         file
-        for file in prefix.parent.iterdir()
+        for file in prefix.parent.glob("*")
         if (match := _DATA_FILE.fullmatch(file.name)) and match["prefix"] == prefix.name
     ]
 
@@ -51,7 +53,7 @@ def _from_file(path: Path) -> tuple[FileTree, str]:
     if has_table_magic(blob) and path.name.endswith(".index"):
         return Folder(path.parent), path.name.removesuffix(".index")
     match = _DATA_FILE.fullmatch(path.name)
-    if match and path.with_name(f"{match['prefix']}.index").is_file():
+    if match and is_there(path.with_name(f"{match['prefix']}.index")):
         return Folder(path.parent), match["prefix"]
     archive = open_archive(path)
     if archive is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint.blob import Blob
 from movinet_convert.checkpoint.bundle import BundleReader
+from movinet_convert.checkpoint.files import is_there
 from movinet_convert.checkpoint.hdf5 import Hdf5Source, has_hdf5_magic
 from movinet_convert.checkpoint.layouts import names_in_bundle, names_in_hdf5, names_in_torch
 from movinet_convert.checkpoint.locate import locate_bundle
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def open_tensors(path: Path) -> tuple[TensorSource, Names]:
     """The stored tensors at ``path`` and what they are; CheckpointError if they are no MoViNet."""
-    if path.is_file():
+    if is_there(path):
         blob = Blob.of_path(path)
         if has_hdf5_magic(blob):
             keras = Hdf5Source(path)

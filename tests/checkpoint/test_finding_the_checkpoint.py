@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,3 +108,64 @@ def test_an_unknown_binary_file_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere does not exist"):
         open_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001"])
+@pytest.mark.parametrize("kind", ["named pipe", "device"])
+def test_a_pipe_or_a_device_in_the_place_of_a_file_is_called_one(
+    folder: Path, name: str, kind: str
+) -> None:
+    """A pipe that nobody fills would be waited for without end, and a device read without end."""
+    file = folder / name
+    file.unlink(missing_ok=True)
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(file)
+    with pytest.raises(CheckpointError, match=f"{name} is a {kind}, not a file"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["x", "x.h5", "x.pt", "x.tar", "x.index"])
+def test_a_pipe_or_a_device_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match="is a named pipe, not a file"):
+        open_checkpoint(tmp_path / name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match="is a device, not a file"):
+        open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x\0y", "x" * 300], ids=["nul", "long"])
+def test_a_name_that_no_file_can_have_does_not_exist(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x\0y", "x" * 300], ids=["nul", "long"])
+def test_a_state_file_that_names_what_no_file_can_be_called_is_refused(
+    folder: Path, name: str
+) -> None:
+    state(folder, name)
+    with pytest.raises(CheckpointError, match=r"\.index is missing"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\n",
+        " \n",
+        "model_checkpoint_path\n",
+        'model_checkpoint_path:"\\\n',
+        'model_checkpoint_path: "a',
+    ],
+    ids=["newlines", "spaces", "keys", "escapes", "open-quotes"],
+)
+def test_a_long_state_file_is_read_in_one_pass(folder: Path, line: str) -> None:
+    (folder / "checkpoint").write_text(line * ((1 << 20) // len(line)))
+    start = time.process_time()
+    with pytest.raises(CheckpointError):
+        open_checkpoint(folder)
+    assert time.process_time() - start < 2  # it took hours to look for the end of every line
