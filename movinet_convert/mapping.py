@@ -138,8 +138,9 @@ def map_variables(
 ) -> dict[str, NDArray[np.float32]]:
     """Convert variables to tensors, having checked that they are exactly those of the network.
 
-    ``what`` names the network in errors. Raises CheckpointError for a variable that is missing,
-    unknown, of another shape, not a number or infinite.
+    Half precision is widened exactly, float64 rounded to the nearest float32. ``what`` names the
+    network in errors. Raises CheckpointError for a variable that is missing, unknown, of another
+    shape, not floating point, not a number, infinite or too large for float32.
     """
     _check_names(variables, pairs, what)
     tensors: dict[str, NDArray[np.float32]] = {}
@@ -150,14 +151,29 @@ def map_variables(
                 f"Variable {link.tf} has shape {array.shape} where {what} has {link.tf_shape}; "
                 "this is a checkpoint of another network."
             )
-        tensor = link.to_torch(array).astype(np.float32, copy=False)
-        if not np.isfinite(tensor).all():
-            raise CheckpointError(
-                f"Variable {link.tf} holds values that are not finite (NaN or infinity); "
-                "the training run diverged or the file is damaged: use an earlier checkpoint."
-            )
-        tensors[link.torch] = tensor
+        tensors[link.torch] = _to_float32(link.to_torch(array), link.tf)
     return tensors
+
+
+def _to_float32(array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
+    if array.dtype.kind != "f":
+        raise CheckpointError(
+            f"Variable {name} is stored as {array.dtype}, and weights of a MoViNet are floating "
+            "point; the checkpoint is quantized or of another program: use the one it came from."
+        )
+    if not np.isfinite(array).all():
+        raise CheckpointError(
+            f"Variable {name} holds values that are not finite (NaN or infinity); "
+            "the training run diverged or the file is damaged: use an earlier checkpoint."
+        )
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32, copy=False)
+    if not np.isfinite(converted).all():
+        raise CheckpointError(
+            f"Variable {name} holds {np.abs(array).max():.3g} as {array.dtype}, and the largest "
+            "float32 is 3.4e38; the training run diverged or the file is damaged."
+        )
+    return converted
 
 
 def _check_names(

@@ -72,6 +72,33 @@ def test_a_variable_of_another_shape_is_named_with_both_shapes() -> None:
         mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint16, np.bool_, np.complex64])
+def test_a_weight_that_is_not_floating_point_is_refused_by_name(dtype: type[np.generic]) -> None:
+    arrays = variables("a0-base")
+    arrays["stem/_stem/_conv/kernel"] = arrays["stem/_stem/_conv/kernel"].astype(dtype)
+    name = np.dtype(dtype).name
+    with pytest.raises(CheckpointError, match=f"stem/_stem/_conv/kernel is stored as {name}"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+
+
+def test_a_float64_weight_is_rounded_to_the_nearest_float32() -> None:
+    arrays = variables("a0-base")
+    exact = arrays["head/_project/_batch_norm/beta"].astype(np.float64) + 1e-12
+    arrays["head/_project/_batch_norm/beta"] = exact
+    tensors = mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+    assert tensors["head.norm.bias"].dtype == np.float32
+    assert np.array_equal(tensors["head.norm.bias"], exact.astype(np.float32))
+
+
+def test_a_weight_beyond_float32_is_refused_with_its_value() -> None:
+    arrays = variables("a0-base")
+    large = arrays["head/_project/_batch_norm/beta"].astype(np.float64)
+    large[3] = -1e39
+    arrays["head/_project/_batch_norm/beta"] = large
+    with pytest.raises(CheckpointError, match=r"head/_project/_batch_norm/beta holds 1e\+39"):
+        mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_weight_that_is_no_number_is_refused(value: float) -> None:
     arrays = variables("a0-base")

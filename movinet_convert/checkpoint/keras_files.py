@@ -47,7 +47,7 @@ def names_by_scope(source: TensorSource) -> Names | None:
             raise unknown_variable(name, source.where)
         pairs.append((found.canonical(nested=nested), Weight(name)))
     arch = arch_of_containers({p.container for p in parsed.values() if p}, source.where)
-    return Names("keras-h5", arch, collect(pairs, source.where), rest)
+    return Names("keras-h5", arch, *collect(pairs, rest, source))
 
 
 def names_by_owner(source: TensorSource) -> Names | None:
@@ -66,7 +66,7 @@ def names_by_owner(source: TensorSource) -> Names | None:
         layer, path = found
         container = order[layer] if isinstance(layer, int) else layer
         pairs.append((f"{container}/{path}", Weight(name)))
-    return Names("keras-weights-h5", arch, collect(pairs, source.where), rest)
+    return Names("keras-weights-h5", arch, *collect(pairs, rest, source))
 
 
 def _owned(name: str, rank: int) -> tuple[int | str, str] | None:

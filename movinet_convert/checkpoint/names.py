@@ -73,14 +73,31 @@ class Names:
     ignored: dict[str, str]  # stored name -> reason
 
 
-def collect(pairs: list[tuple[str, Weight]], where: str) -> dict[str, Weight]:
-    """A dict of ``pairs``; two stored variables with one canonical name are an error."""
+def collect(
+    pairs: list[tuple[str, Weight]], ignored: dict[str, str], source: TensorSource
+) -> tuple[dict[str, Weight], dict[str, str]]:
+    """``(weights, ignored)`` of the canonical name of each weight, and of what else is stored.
+
+    A weight that is stored twice is ignored the second time if it is the same to the bit;
+    otherwise nothing tells which one is right, and CheckpointError names both.
+    """
     weights: dict[str, Weight] = {}
+    copies: dict[str, str] = {}
     for name, weight in pairs:
-        if name in weights:
+        first = weights.setdefault(name, weight)
+        if first is weight:
+            continue
+        if not _same_bits(first, weight, source):
             raise CheckpointError(
-                f"{where}: {weights[name].stored!r} and {weight.stored!r} are both {name!r}; "
-                "expected each weight of the network once."
+                f"{source.where}: {first.stored!r} and {weight.stored!r} are both {name!r}, and "
+                "differ; expected each weight of the network once."
             )
-        weights[name] = weight
-    return weights
+        copies[weight.stored] = f"copy of {first.stored}"
+    return weights, {**ignored, **copies}
+
+
+def _same_bits(first: Weight, second: Weight, source: TensorSource) -> bool:
+    if first.shape(source) != second.shape(source):  # nothing is read for it
+        return False
+    a, b = first.read(source), second.read(source)
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -39,7 +39,7 @@ class _Place:
 
 def names_by_object_path(bundle: BundleReader) -> Names | None:
     """The names of a bundle whose keys are object paths; None if it has no MoViNet stem."""
-    weights, rest = ignored.split({key.removesuffix(VALUE): key for key in bundle.names})
+    weights, rest = ignored.split(paths(bundle))
     backbones = {match["backbone"] for path in weights if (match := _STEM_KEY.fullmatch(path))}
     if not backbones:
         return None
@@ -55,7 +55,20 @@ def names_by_object_path(bundle: BundleReader) -> Names | None:
     pairs = [
         (_canonical(path, backbone, order, where), Weight(key)) for path, key in weights.items()
     ]
-    return Names(_layout_name(backbone, rest), arch, collect(pairs, where), rest)
+    return Names(_layout_name(backbone, rest), arch, *collect(pairs, rest, bundle))
+
+
+def paths(bundle: BundleReader) -> dict[str, str]:
+    """Object path -> key of every stored variable; CheckpointError if two have one path."""
+    found: dict[str, str] = {}
+    for key in bundle.names:
+        first = found.setdefault(key.removesuffix(VALUE), key)
+        if first != key:
+            raise CheckpointError(
+                f"{bundle.where} holds both {first!r} and {key!r}, which are one variable; the "
+                "checkpoint was put together from several, or is damaged."
+            )
+    return found
 
 
 def _place(path: str) -> _Place | None:

@@ -10,7 +10,7 @@ from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
 from movinet_convert.checkpoint.graph_names import full_names
 from movinet_convert.checkpoint.names import Names, Weight, collect
 from movinet_convert.checkpoint.naming import arch_of_containers, containers
-from movinet_convert.checkpoint.object_paths import VALUE, unknown_variable
+from movinet_convert.checkpoint.object_paths import paths, unknown_variable
 from movinet_convert.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
     """The names of a bundle whose object graph calls its variables as Keras does."""
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
-    weights, rest = ignored.split({key.removesuffix(VALUE): key for key in bundle.names})
+    weights, rest = ignored.split(paths(bundle))
     called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
     scopes = {path: called.get(key, "") for path, key in weights.items()}
     parsed = {path: keras_names.parse(scope) for path, scope in scopes.items()}
@@ -50,7 +50,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
             raise unknown_variable(scopes[path] or path, bundle.where)
     hub = any(keras_names.is_hub_name(scope) for scope in scopes.values())
     layout = "tfhub-saved-model" if hub else "keras-saved-model"
-    return Names(layout, arch, collect(pairs, bundle.where), rest)
+    return Names(layout, arch, *collect(pairs, rest, bundle))
 
 
 def _encoding_scales(

@@ -61,7 +61,7 @@ def names_of_torch_port(source: TensorSource) -> Names | None:
             pairs.append((found[0], Weight(name, found[1])))
     arch = arch_of_containers({name.partition("/")[0] for name, _ in pairs}, source.where)
     ignored = dict.fromkeys(sorted(counters), "number of batches seen in training")
-    return Names("pytorch-port", arch, collect(pairs, source.where), ignored)
+    return Names("pytorch-port", arch, *collect(pairs, ignored, source))
 
 
 def _canonical(name: str) -> tuple[str, Change] | None:

@@ -269,6 +269,33 @@ def test_two_backbones_are_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "x")
 
 
+def test_two_keys_of_one_variable_are_named(tmp_path: Path) -> None:
+    """The shorter is what TensorFlow 1 would call it; one of them used to win in silence."""
+    bare = STEM.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+    write_bundle(tmp_path / "x", {**small_movinet(), bare: np.zeros(6, np.float32)})
+    with pytest.raises(CheckpointError, match=rf"both '{bare}' and '{bare}/\.ATTRIBUTES"):
+        open_checkpoint(tmp_path / "x")
+
+
+CLASSIFIER = "layer_with_weights-1/_classifier/_conv/bias/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def test_a_variable_that_is_stored_twice_with_equal_values_is_read_once(tmp_path: Path) -> None:
+    arrays = small_movinet()
+    arrays[f"copy/{CLASSIFIER}"] = arrays[f"model/{CLASSIFIER}"]
+    opened = open_checkpoint(write_bundle(tmp_path / "x", arrays))
+    stored = opened.variables.stored_name("classifier_head/_classifier/_conv/bias")
+    assert {stored, *opened.ignored} == {f"copy/{CLASSIFIER}", f"model/{CLASSIFIER}"}
+
+
+def test_a_variable_that_is_stored_twice_with_other_values_is_refused(tmp_path: Path) -> None:
+    arrays = small_movinet()
+    arrays[f"copy/{CLASSIFIER}"] = arrays[f"model/{CLASSIFIER}"] + 1
+    write_bundle(tmp_path / "x", arrays)
+    with pytest.raises(CheckpointError, match=f"'copy/{CLASSIFIER}' and 'model/{CLASSIFIER}'"):
+        open_checkpoint(tmp_path / "x")
+
+
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "x", {"dense/kernel": np.zeros((2, 2), np.float32)})
     with pytest.raises(CheckpointError, match=r"not one of a MoViNet.*'dense/kernel'"):
