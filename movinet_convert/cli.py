@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,8 +19,16 @@ from movinet_convert.commands import (
     report,
     verify,
 )
-from movinet_convert.commands.options import doing, json_option, parity_options, reported, to_parity
+from movinet_convert.commands.options import (
+    debug_option,
+    doing,
+    json_option,
+    parity_options,
+    reported,
+    to_parity,
+)
 from movinet_convert.errors import UsageError
+from movinet_convert.terminal import echo_json, echo_page
 from movinet_convert.variants import ARCHS, Activation, Gating, get_variant
 
 if TYPE_CHECKING:
@@ -96,7 +103,7 @@ def main(context: click.Context, /, **options: Any) -> None:
     if options["arch"] is None and not options["checkpoint"]:
         if any(_is_given(context, option) for option in options):
             raise click.UsageError("Missing option '--arch': one of " + ", ".join(ARCHS) + ".")
-        click.echo(context.get_help())
+        echo_page(context.get_help())
         return
     with reported(options["as_json"]):
         _main_job(**options)
@@ -129,7 +136,7 @@ def _main_job(*, arch: str | None, causal: bool, as_json: bool, **options: Any) 
             parity=parity,
         )
     if as_json:
-        click.echo(json.dumps(conversion_json(conversion)))
+        echo_json(conversion_json(conversion))
     else:
         print_conversion(conversion)
 
@@ -164,4 +171,5 @@ for command in (
     evaluate.evaluate_command,
     report.report_command,
 ):
+    command.params.append(debug_option())
     main.add_command(command)

@@ -6,14 +6,13 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from rich.table import Table
 
 from movinet_convert.parity import report_json
 from movinet_convert.parity.report import report_table
 from movinet_convert.store import Store
+from movinet_convert.terminal import console, echo, progress
 from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
@@ -43,28 +42,28 @@ def conversion_json(conversion: Conversion) -> dict[str, Any]:
 def print_conversion(conversion: Conversion) -> None:
     converted, stored = conversion.converted, conversion.stored
     entry = stored.entry
-    click.echo(
+    echo(
         f"{converted.variant.name} from {entry.source.name} ({entry.source.layout} layout, "
         f"{entry.source.kind}), {entry.num_classes} classes"
     )
-    click.echo(f"  {settings_line(entry)}")
+    echo(f"  {settings_line(entry)}")
     for name, reason in converted.checkpoint.ignored.items():
-        click.echo(f"  left out: {name} ({reason})")
+        echo(f"  left out: {name} ({reason})")
     if converted.drawn:
-        click.echo("  Warning: the checkpoint has no classifier; an untrained one was drawn.")
+        echo("  Warning: the checkpoint has no classifier; an untrained one was drawn.")
     if conversion.as_stored:
-        click.echo(f"The official model with the values as stored, in {entry.dtype}:")
+        echo(f"The official model with the values as stored, in {entry.dtype}:")
         print_report(conversion.as_stored)
-        click.echo("The official model with the values of the checkpoint:")
+        echo("The official model with the values of the checkpoint:")
     if conversion.report:
         print_report(conversion.report)
     else:
-        click.echo("Not compared with the official model (--no-verify).")
+        echo("Not compared with the official model (--no-verify).")
     size = f"{entry.bytes / MEGABYTE:.1f} MB"
     if stored.created:
-        click.echo(f"Wrote {stored.path} ({size}, sha256 {entry.sha256})")
+        echo(f"Wrote {stored.path} ({size}, sha256 {entry.sha256})")
     else:
-        click.echo(f"Unchanged: {stored.path} ({size}, sha256 {entry.sha256})")
+        echo(f"Unchanged: {stored.path} ({size}, sha256 {entry.sha256})")
 
 
 def settings_line(entry: ConvertedVersion) -> str:
@@ -74,7 +73,7 @@ def settings_line(entry: ConvertedVersion) -> str:
 
 
 def print_report(report: ParityReport) -> None:
-    Console().print(report_table(report))
+    console().print(report_table(report))
 
 
 def print_store(store: Store, manifest: Manifest) -> None:
@@ -92,7 +91,7 @@ def print_store(store: Store, manifest: Manifest) -> None:
             for v in entry.versions
         )
         table.add_row(name, clip, f"{entry.input.fps:g}", *_published(entry), versions or "-")
-    Console().print(table)
+    console().print(table)
 
 
 def _published(entry: VariantEntry) -> tuple[str, str]:
@@ -110,7 +109,7 @@ def download_progress(name: str) -> Iterator[Callable[[int, int | None], None] |
         yield None
         return
     columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress(*columns) as bar:
         task = bar.add_task(name, total=None)
 
         def show(received: int, total: int | None) -> None:

@@ -6,10 +6,11 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from movinet_convert.terminal import console, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,10 +27,10 @@ def print_guesses(heading: str, seconds: float, guesses: Sequence[Guess]) -> Non
     table.add_column(no_wrap=True)
     for guess in guesses:
         bar = "█" * round(guess.probability * BAR_CELLS)
-        table.add_row(f"{guess.probability:.1%}", escape(guess.label), f"[cyan]{bar}[/]")
-    console = Console()
-    console.print(f"[bold]{escape(heading)}[/]  {seconds:.1f} s", highlight=False)
-    console.print(table)
+        table.add_row(f"{guess.probability:.1%}", guess.label, Text(bar, style="cyan"))
+    terminal = console()
+    terminal.print(Text.assemble((heading, "bold"), f"  {seconds:.1f} s"))
+    terminal.print(table)
 
 
 @contextmanager
@@ -42,17 +43,17 @@ def video_progress(what: str, seconds: float | None) -> Iterator[Callable[[float
         yield lambda _time, _seen: None
         return
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
-        TextColumn("{task.completed:.0f} s"),
+        "{task.completed:.0f} s",
         TimeRemainingColumn(),
-        TextColumn("{task.fields[seen]}"),
+        "{task.fields[seen]}",
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(what), total=seconds, seen="")
+    with progress(*columns) as bar:
+        task = bar.add_task(what, total=seconds, seen="")
 
         def show(time: float, seen: str) -> None:
-            bar.update(task, completed=time, seen=escape(seen))
+            bar.update(task, completed=time, seen=seen)
 
         yield show
 
@@ -64,11 +65,11 @@ def count_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
         yield None
         return
     columns = (
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(what), total=None)
+    with progress(*columns) as bar:
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

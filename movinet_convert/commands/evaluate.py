@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from movinet_convert.commands.options import json_option, reported, weights_dir_option
+from movinet_convert.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from movinet_convert.evaluate import Evaluation
@@ -85,26 +85,24 @@ def evaluate_command(
 
 def _print(result: Evaluation, folder: Path, as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "variant": result.variant,
-                    "top1": result.top1,
-                    "top5": result.top5,
-                    "videos": result.videos,
-                    "read": result.read,
-                    "broken": result.broken,
-                    "results": str(folder),
-                }
-            )
+        echo_json(
+            {
+                "variant": result.variant,
+                "top1": result.top1,
+                "top5": result.top5,
+                "videos": result.videos,
+                "read": result.read,
+                "broken": result.broken,
+                "results": str(folder),
+            }
         )
         return
     if result.top1 is None or result.top5 is None:
-        click.echo(f"{result.variant}: none of {result.videos} videos could be read")
+        echo(f"{result.variant}: none of {result.videos} videos could be read")
     else:
-        click.echo(
+        echo(
             f"{result.variant}: top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} % "
             f"over {result.read} videos"
         )
     if result.broken:
-        click.echo(f"{result.broken} could not be read and do not count; see {folder}.")
+        echo(f"{result.broken} could not be read and do not count; see {folder}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from movinet_convert.commands.options import (
     weights_dir_option,
 )
 from movinet_convert.errors import UsageError
+from movinet_convert.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
@@ -77,7 +77,10 @@ def export_command(
                 result = _for_runtime(model, _labels(name, weights_dir), out, format_, options)
             else:
                 result = _for_tensorflow(model, Path(out), format_, options)
-        click.echo(json.dumps(result) if as_json else _sentence(result))
+        if as_json:
+            echo_json(result)
+        else:
+            echo(*_sentences(result))
 
 
 def _labels(name: str, weights_dir: str | None) -> tuple[str, ...] | None:
@@ -126,18 +129,18 @@ def _for_tensorflow(
     return {"path": str(path), "format": format_}
 
 
-def _sentence(result: dict[str, Any]) -> str:
+def _sentences(result: dict[str, Any]) -> list[str]:
     if "deviation" not in result:
-        return f"Wrote {result['path']} ({result['format']})"
+        return [f"Wrote {result['path']} ({result['format']})"]
     numbers = [result["format"], result["dtype"]]
     if result["quantize"] is not None:
         numbers.append(f"{result['quantize']} quantization")
     exact = result["dtype"] == "float32" and result["quantize"] is None
-    return (
+    return [
         f"Wrote {' and '.join(result['files'])} ({', '.join(numbers)}, "
-        f"{result['bytes'] / 1e6:.1f} MB)\n"
+        f"{result['bytes'] / 1e6:.1f} MB)",
         f"{'Agreement' if exact else 'Loss'}, in its own runtime over "
         f"{result['frames_checked']} random frames: logits differ from the eager network's by at "
         f"most {result['deviation']:.1e} of their deviation; the top class is the same in "
-        f"{result['agreement']:.0%}"
-    )
+        f"{result['agreement']:.0%}",
+    ]

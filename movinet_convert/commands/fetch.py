@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from movinet_convert.commands.options import json_option, reported
 from movinet_convert.errors import UsageError
+from movinet_convert.terminal import echo, echo_json
 from movinet_convert.variants import get_variant
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _download(variant: Variant, options: dict[str, Any]) -> FetchedRelease:
             progress=progress,
         )
     if release.first_use:
-        click.echo(
+        echo(
             f"Note: nobody has published the digest of {variant.archive_name}; {release.sha256} "
             "is trusted and recorded from now on.",
             err=True,
@@ -71,6 +71,6 @@ def fetch_command(
             release = _download(variant, options)
             rows.append({**dataclasses.asdict(release), "path": str(release.path)})
             if not as_json:
-                click.echo(f"{variant.name}  {release.sha256}  {release.path}")
+                echo(f"{variant.name}  {release.sha256}  {release.path}")
     if as_json:
-        click.echo(json.dumps({"fetched": rows}))
+        echo_json({"fetched": rows})

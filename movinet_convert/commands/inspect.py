@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from movinet_convert.commands.options import json_option, reported
+from movinet_convert.terminal import echo, echo_json
 from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _print_json(found: Inspection, variables: bool) -> None:
     data = {**asdict(found), "path": str(found.path), "values": found.values}
     if not variables:
         data["variables"] = len(found.variables)
-    click.echo(json.dumps(data))
+    echo_json(data)
 
 
 def _print(found: Inspection, variables: bool) -> None:
@@ -58,15 +58,15 @@ def _print(found: Inspection, variables: bool) -> None:
         facts["header"] = found.header
     if found.labels is not None:
         facts["labels"] = ", ".join(found.labels)
-    click.echo(str(found.path))
+    echo(str(found.path))
     for name, value in facts.items():
-        click.echo(f"  {name:<15} {value}")
+        echo(f"  {name:<15} {value}")
     for name, reason in found.ignored.items():
-        click.echo(f"  left out {name} ({reason})")
+        echo(f"  left out {name} ({reason})")
     if variables:
         for variable in found.variables:
             shape = " x ".join(map(str, variable.shape)) or "scalar"
-            click.echo(f"  {variable.name}  {shape}")
+            echo(f"  {variable.name}  {shape}")
 
 
 def _settings(found: Inspection) -> dict[str, str]:

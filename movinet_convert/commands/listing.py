@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from movinet_convert.commands.options import json_option, reported, weights_dir_option
+from movinet_convert.terminal import echo_json
 
 
 @click.command("list")
@@ -23,6 +26,6 @@ def list_command(weights_dir: str | None, as_json: bool) -> None:
         store = Store(store_folder(weights_dir))
         manifest = store.manifest()
     if as_json:
-        click.echo(manifest.model_dump_json())
+        echo_json(json.loads(manifest.model_dump_json()))
     else:
         print_store(store, manifest)

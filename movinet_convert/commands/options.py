@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from contextlib import contextmanager, nullcontext
@@ -13,6 +12,7 @@ import click
 from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
 from movinet_convert.parity import report_json
 from movinet_convert.parity.options import ParityOptions
+from movinet_convert.terminal import echo, echo_json, status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +54,22 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def debug_option() -> click.Option:
+    """``--debug`` after the name of a subcommand, with the meaning that it has before it."""
+
+    def keep(context: click.Context, _: click.Parameter, given: bool) -> None:
+        if given:
+            context.find_root().params["debug"] = True
+
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        callback=keep,
+        help="Show where an error arose.",
+    )
+
+
 def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how thoroughly to compare; see ``ParityOptions``."""
     for option in (
@@ -86,8 +102,10 @@ def reported(as_json: bool) -> Iterator[None]:
         with _warnings_as_sentences():
             yield
     except KeyboardInterrupt:
-        click.echo("Stopped; nothing was changed.", err=True)
+        echo("Stopped; nothing was changed.", err=True)
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        raise  # whoever read the output has seen enough: click ends quietly
     except Exception as error:
         if click.get_current_context().find_root().params.get("debug"):
             raise
@@ -110,7 +128,7 @@ def _warnings_as_sentences() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, MovinetWarning):
-                click.echo(f"Warning: {message}", err=True)
+                echo(f"Warning: {message}", err=True)
             else:
                 show(message, category, filename, lineno, file, line)
 
@@ -121,27 +139,34 @@ def _warnings_as_sentences() -> Iterator[None]:
 def _print_error(error: Exception, as_json: bool) -> None:
     """One sentence on stderr, below the table of a comparison that failed."""
     report = error.report if isinstance(error, ParityError) else None
-    text = str(error)
-    if not isinstance(error, MovinetError):
-        text = f"{type(error).__name__}: {error}. This was not foreseen; --debug shows where."
+    text = _sentence(error)
     if as_json:
         code = error.exit_code if isinstance(error, MovinetError) else 1
         parity = report_json(report) if report is not None else None
-        click.echo(json.dumps({"error": text, "exit_code": code, "parity": parity}))
+        echo_json({"error": text, "exit_code": code, "parity": parity})
     elif report is not None:
         from movinet_convert.render import print_report
 
         print_report(report)
-    click.echo(f"Error: {text}", err=True)
+    echo(f"Error: {text}", err=True)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, MovinetError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # A full disk, a missing permission: the system's own words say what to do.
+        where = f" {error.filename}" if error.filename is not None else ""
+        return f"The system could not read or write{where}: {error.strerror}."
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}. This was not foreseen; --debug shows where."
 
 
 def doing(what: str) -> AbstractContextManager[Any]:
     """A spinner while something takes its time, on a terminal only."""
     if not sys.stderr.isatty():
         return nullcontext()
-    from rich.console import Console
-
-    return Console(stderr=True).status(what)
+    return status(what)
 
 
 def to_parity(options: dict[str, Any]) -> ParityOptions:

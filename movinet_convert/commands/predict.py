@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from itertools import takewhile
@@ -13,6 +12,7 @@ import click
 
 from movinet_convert.commands.options import json_option, reported, weights_dir_option
 from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,7 +151,7 @@ def _print_moment(source: str, moment: Moment, predictor: Predictor, top: int) -
         "frames": moment.frames,
         "top": _guesses(predictor, moment.probabilities, top),
     }
-    click.echo(json.dumps(line))
+    echo_json(line)
 
 
 def _guesses(predictor: Predictor, probabilities: Probabilities, top: int) -> list[dict[str, Any]]:
@@ -163,8 +163,8 @@ def _guesses(predictor: Predictor, probabilities: Probabilities, top: int) -> li
 
 def _print_failure(source: str, error: VideoError, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"video": source, "error": str(error)}))
-    click.echo(f"Error: {error}", err=True)
+        echo_json({"video": source, "error": str(error)})
+    echo(f"Error: {error}", err=True)
 
 
 def _print_verdict(
@@ -179,7 +179,7 @@ def _print_verdict(
     if as_json:
         guesses = _guesses(predictor, probabilities, top)
         line = {"video": source, "verdict": True, "seconds": round(seconds, 6), "top": guesses}
-        click.echo(json.dumps(line))
+        echo_json(line)
         return
     from movinet_convert.render_video import print_guesses
 

@@ -16,6 +16,7 @@ from movinet_convert.commands.options import (
     weights_dir_option,
 )
 from movinet_convert.errors import UsageError
+from movinet_convert.terminal import echo
 
 
 @click.command("report")
@@ -57,6 +58,6 @@ def report_command(
                 entries.append(examine(name, weights_dir=weights_dir, parity=to_parity(options)))
         write_page(out, entries)
         failed = [entry.variant for entry in entries if not entry.passed]
-    click.echo(f"Wrote {out}: {len(entries) - len(failed)} of {len(entries)} within tolerance")
+    echo(f"Wrote {out}: {len(entries) - len(failed)} of {len(entries)} within tolerance")
     if failed:
         sys.exit(1)

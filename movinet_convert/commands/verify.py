@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from movinet_convert.commands.options import (
     to_parity,
     weights_dir_option,
 )
+from movinet_convert.terminal import echo_json
 
 
 @click.command("verify")
@@ -48,7 +48,7 @@ def verify_command(
                 name, checkpoint=checkpoint, weights_dir=weights_dir, parity=to_parity(options)
             )
         if as_json:
-            click.echo(json.dumps(report_json(report)))
+            echo_json(report_json(report))
         else:
             print_report(report)
         if not report.passed:
