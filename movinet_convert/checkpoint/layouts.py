@@ -7,6 +7,7 @@ its kind. A new layout is a new function in one of these tuples.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint.keras_files import names_by_owner, names_by_scope
@@ -41,7 +42,8 @@ def names_in_hdf5(source: Hdf5Source) -> Names:
 
 
 def names_in_torch(source: TorchSource) -> Names:
-    return _first((layout(source) for layout in TORCH), source, "PyTorch state dict")
+    names = _first((layout(source) for layout in TORCH), source, "PyTorch state dict")
+    return replace(names, ignored={**names.ignored, **source.ignored})
 
 
 def _first(answers: Iterable[Names | None], source: TensorSource, kind: str) -> Names:

@@ -1,11 +1,13 @@
 """PyTorch state dicts, opened without running anything that they contain.
 
 ``torch.load(weights_only=True)`` builds tensors and plain containers alone. Before it runs, the
-zip around the pickle is checked: stored members only, no more bytes than the file has.
+zip around the pickle is checked (stored members only, no more bytes than the file has), and what
+the pickle asks for (``pickle_scan``).
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -13,16 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from movinet_convert.checkpoint.blob import Blob
+from movinet_convert.checkpoint.pickle_scan import UnsafePickleError, scan
 from movinet_convert.errors import CheckpointError
+from movinet_convert.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import BinaryIO
+
+    from torch import Tensor
 
     from movinet_convert.checkpoint.names import Array
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGICS = (b"\x80\x02", b"\x80\x03", b"\x80\x04")  # the format of torch before 1.6
+_OLD_FORMAT_PICKLES = 5  # magic number, version, system, the object, its storages' keys
 _MAX_MEMBERS = 20_000
+# Integers are counters; the mapping refuses them as weights.
+_PLAIN = frozenset(
+    "float16 bfloat16 float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+)
+_BESIDE = "stored beside the state dict"
 
 
 def has_torch_magic(blob: Blob) -> bool:
@@ -37,17 +50,20 @@ def _starts_as_zip(blob: Blob) -> bool:
 
 
 class TorchSource:
-    """The tensors of a state dict by name."""
+    """The tensors of a state dict by name; ``ignored`` are other things in its file, and why."""
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         blob = Blob.of_path(path)
-        size = blob.size
-        if _starts_as_zip(blob):
-            self._check_zip(path, size)
-        self._tensors = self._load(path)
-        for name, tensor in self._tensors.items():
-            self._check_tensor(name, tensor, size)
+        try:
+            with open_regular(path, CheckpointError) as file:
+                (self._scan_zip if _starts_as_zip(blob) else self._scan_old_format)(file, blob.size)
+                file.seek(0)
+                loaded = self._load(file)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._tensors, self.ignored = self._state_dict(loaded)
+        self._check_tensors(blob.size)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,11 +73,17 @@ class TorchSource:
         return tuple(self._tensors[name].shape)
 
     def read(self, name: str) -> Array:
-        return np.array(self._tensors[name].detach().numpy())
+        """The tensor called ``name``, in its stored type (bfloat16 widened to float32)."""
+        import torch
 
-    def _check_zip(self, path: Path, size: int) -> None:
+        tensor = self._tensors[name].detach().resolve_neg()
+        return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+    def _scan_zip(self, file: BinaryIO, size: int) -> None:
+        import torch
+
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise self._unreadable(error) from error
@@ -71,42 +93,123 @@ class TorchSource:
                 f"{self.where} is refused: its zip members are compressed or claim more bytes than "
                 "the file has; torch.save writes neither."
             )
+        file.seek(0)
+        try:  # the reader that torch.load takes it from, so that both see the same
+            content = torch._C.PyTorchFileReader(file).get_record("data.pkl")
+            scan(io.BytesIO(content))
+        except (RuntimeError, ValueError) as error:
+            raise self._unreadable(error) from error
 
-    def _load(self, path: Path) -> dict[str, Any]:
+    def _scan_old_format(self, file: BinaryIO, size: int) -> None:
+        try:
+            for _ in range(_OLD_FORMAT_PICKLES):
+                if file.tell() < size:
+                    scan(file)
+        except (ValueError, OverflowError) as error:
+            raise self._unreadable(error) from error
+
+    def _load(self, file: BinaryIO) -> Any:
         import torch
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what torch says of odd pickles, an error says too
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # unpickling damaged bytes raises nearly anything
             raise self._unreadable(error) from error
-        if not isinstance(loaded, dict) or not loaded:
-            raise self._not_a_state_dict()
-        for name, tensor in loaded.items():
-            if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-                raise self._not_a_state_dict()
-        return loaded
 
-    def _check_tensor(self, name: str, tensor: Any, size: int) -> None:
-        import torch
-
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-            raise CheckpointError(f"{self.where}: tensor {name!r} is not a plain array of numbers.")
-        if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > size:
+    def _state_dict(self, loaded: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """``loaded`` itself, or the one state dict among the things in it."""
+        if _is_state_dict(loaded):
+            return loaded, {}
+        members = loaded if isinstance(loaded, dict) else {}
+        found = [name for name, member in members.items() if _is_state_dict(member)]
+        if len(found) > 1:
             raise CheckpointError(
-                f"{self.where}: tensor {name!r} of shape {tuple(tensor.shape)} is larger than the "
-                "file that holds it; it is refused."
+                f"{self.where} holds {len(found)} state dicts ({_listed(found)}); save the one "
+                "that you want on its own with torch.save."
             )
+        if not found:
+            raise CheckpointError(
+                f"{self.where} holds no state dict of tensors{_odd_member(members)}; expected what "
+                "torch.save(model.state_dict(), …) writes."
+            )
+        others = {str(name)[:100]: _BESIDE for name in members if name != found[0]}
+        return members[found[0]], others
 
-    def _not_a_state_dict(self) -> CheckpointError:
-        return CheckpointError(
-            f"{self.where} holds no state dict of tensors; expected what "
-            "torch.save(model.state_dict(), …) writes."
-        )
+    def _check_tensors(self, size: int) -> None:
+        """All must be plain arrays, and together no larger than the file that holds them."""
+        total = 0
+        for name, tensor in self._tensors.items():
+            problem = _problem(tensor)
+            if problem:
+                raise CheckpointError(
+                    f"{self.where}: tensor {name[:200]!r} is {problem}; expected a plain array of "
+                    "numbers in float32, float64, float16 or bfloat16."
+                )
+            total += tensor.numel() * tensor.element_size()
+            if total > size:
+                raise CheckpointError(
+                    f"{self.where}: tensor {name[:200]!r} of shape {tuple(tensor.shape)[:8]} makes "
+                    "its tensors larger than the file that holds them; it is refused."
+                )
 
     def _unreadable(self, error: Exception) -> CheckpointError:
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         return CheckpointError(
-            f"{self.where} cannot be loaded as a PyTorch state dict of tensors alone ({reason})."
+            f"{self.where} cannot be loaded as a PyTorch state dict of tensors alone "
+            f"({_reason(error)}); expected what torch.save(model.state_dict(), …) writes."
         )
+
+
+def _is_state_dict(content: Any) -> bool:
+    import torch
+
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(name, str) for name in content)
+        and all(isinstance(tensor, torch.Tensor) for tensor in content.values())
+    )
+
+
+def _odd_member(members: dict[Any, Any]) -> str:
+    """What keeps a dict from being a state dict, in brackets."""
+    import torch
+
+    for name, member in members.items():
+        if not isinstance(name, str) or not isinstance(member, torch.Tensor):
+            return f" ({repr(name)[:60]} is {_article(type(member).__name__)})"
+    return ""
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[:1] in "aeiou" else f"a {word}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name)[:60] for name in names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _problem(tensor: Tensor) -> str | None:
+    """What makes ``tensor`` anything but an array in memory; None if it is one."""
+    import torch
+
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_nested:  # has no shape to ask for
+        return "a nested tensor"
+    if tensor.layout != torch.strided:
+        return f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_quantized:
+        return f"quantized ({dtype})"
+    if tensor.device.type != "cpu":
+        return f"without values (device {tensor.device})"
+    return None if dtype in _PLAIN else f"stored as {dtype}"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message; of torch's, what stands after its advice to trust the file."""
+    if isinstance(error, UnsafePickleError):
+        return str(error)
+    text = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    line = "".join(c for c in text.partition("\n")[0] if c.isprintable())
+    return line[:200] or type(error).__name__

@@ -168,9 +168,116 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     refused(tmp_path / "x", "holds no state dict")
 
 
-def test_a_sparse_tensor_is_refused(tmp_path: Path) -> None:
-    torch.save({"conv1.conv_1.x": torch.eye(3).to_sparse()}, tmp_path / "x")
-    refused(tmp_path / "x", "not a plain array|cannot be loaded")
+STEM = "conv1.conv_1.conv3d.weight"
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:The PyTorch API of nested")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to(torch.float8_e4m3fn), "is stored as float8_e4m3fn"),
+        (lambda t: t.to(torch.complex64), "is stored as complex64"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), r"is quantized \(qint8\)"),
+        (lambda t: t.to("meta"), r"is without values \(device meta\)"),
+        (lambda t: torch.nested.nested_tensor([t, t[:1]]), "is a nested tensor"),
+        (lambda t: t.to_sparse(), r"asks for torch\.Size"),
+    ],
+    ids=["float8", "complex", "quantized", "meta", "nested", "sparse"],
+)
+def test_a_tensor_that_is_no_plain_array_is_refused(
+    change: Any, said: str, state_dict: Path
+) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    torch.save({**state, STEM: change(state[STEM])}, state_dict)
+    refused(state_dict, said)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_other_floats_are_read_to_the_same_values(dtype: torch.dtype, state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    torch.save({**state, STEM: state[STEM].to(dtype)}, state_dict)
+    read = open_checkpoint(state_dict).variables["stem/_stem/_conv/kernel"]
+    expected = state[STEM].to(dtype).to(torch.float64).permute(2, 3, 4, 1, 0).numpy()
+    np.testing.assert_array_equal(read.astype(np.float64), expected)
+
+
+def test_parameters_and_lazily_negated_tensors_are_read(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    negated = torch.view_as_complex(torch.stack([state[STEM], -state[STEM]], -1)).conj().imag
+    assert negated.is_neg()
+    for tensor in (torch.nn.Parameter(state[STEM]), negated):
+        torch.save({**state, STEM: tensor}, state_dict)
+        read = open_checkpoint(state_dict).variables["stem/_stem/_conv/kernel"]
+        np.testing.assert_array_equal(read.ravel(), state[STEM].permute(2, 3, 4, 1, 0).ravel())
+
+
+def test_tensors_of_a_gpu_are_read_without_one(state_dict: Path) -> None:
+    gpu = state_dict.with_name("gpu")
+    with zipfile.ZipFile(state_dict) as source, zipfile.ZipFile(gpu, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            cpu, cuda = b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0"
+            target.writestr(name, content.replace(cpu, cuda) if name.endswith(".pkl") else content)
+    assert open_checkpoint(gpu).layout == "pytorch-port"
+
+
+def test_the_state_dict_in_a_training_checkpoint_is_read(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)]).state_dict()
+    torch.save({"epoch": 3, "state_dict": state, "optimizer": optimizer}, state_dict)
+    opened = open_checkpoint(state_dict)
+    assert set(opened.ignored) == {"epoch", "optimizer"}
+    assert opened.variables["stem/_stem/_conv/kernel"].size == state[STEM].numel()
+
+
+def test_several_state_dicts_in_one_file_are_named(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    torch.save({"model": state, "ema": state}, state_dict)
+    refused(state_dict, r"holds 2 state dicts \('model', 'ema'\)")
+
+
+def test_what_is_no_tensor_among_tensors_is_named(state_dict: Path) -> None:
+    state = torch.load(state_dict, weights_only=True)
+    torch.save({**state, "epoch": 3}, state_dict)
+    refused(state_dict, "'epoch' is an int")
+
+
+def test_a_whole_module_is_refused_without_advice_to_trust_it(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x")
+    refused(tmp_path / "x", r"tensors alone \(it asks for torch\.nn\.modules\.linear\.Linear\)")
+
+
+class Bomb:
+    """A quarter of a gigabyte in a few bytes, by a function that torch.load may call."""
+
+    def __reduce__(self) -> Any:
+        return bytearray, (1 << 28,)
+
+
+def dict_copies() -> bytes:
+    """A dict of 10,000 members, and a thousand copies of it at five bytes each."""
+    members = b"(" + b"".join(b"J" + i.to_bytes(4, "little") + b"N" for i in range(10_000)) + b"u"
+    named = b"ccollections\nOrderedDict\nq\1"
+    copies = b"h\1h\0\x85R" * 1000
+    return b"\x80\2(" + b"}q\0" + members + named + copies + b"l."
+
+
+def test_a_pickle_that_makes_much_out_of_little_is_refused_before_it_is_run(tmp_path: Path) -> None:
+    torch.save({STEM: torch.zeros(1), "x": Bomb()}, tmp_path / "zip")
+    torch.save(Bomb(), tmp_path / "old", _use_new_zipfile_serialization=False)
+    (tmp_path / "copies").write_bytes(dict_copies())
+    for name, said in (("zip", "bytearray"), ("old", "bytearray"), ("copies", "in an unusual way")):
+        tracemalloc.start()
+        refused(tmp_path / name, f"cannot be loaded .*{said}")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 32 << 20, name
+
+
+def test_a_pickle_of_more_objects_than_any_movinet_has_is_refused(tmp_path: Path) -> None:
+    """An empty list is one byte on disk and 56 in memory."""
+    (tmp_path / "x").write_bytes(b"\x80\2" + b"]" * (1 << 20) + b".")
+    refused(tmp_path / "x", "cannot be loaded .*more objects than any MoViNet")
 
 
 @pytest.mark.parametrize("keep", [10, 1000, -30])
