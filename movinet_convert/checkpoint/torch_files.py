@@ -33,7 +33,21 @@ _OLD_FORMAT_PICKLES = 5  # magic number, version, system, the object, its storag
 _MAX_MEMBERS = 20_000
 # Integers are counters; the mapping refuses them as weights.
 _PLAIN = frozenset(
-    "float16 bfloat16 float32 float64 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+    [
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ]
 )
 _BESIDE = "stored beside the state dict"
 
