@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-dependencies = ["torch", "safetensors", "numpy", "yaml", "pydantic", "pooch", "platformdirs"]
+dependencies = ["torch", "safetensors", "numpy", "yaml", "pydantic", "requests", "platformdirs"]
 
 
 def movinet(

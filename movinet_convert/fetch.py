@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from movinet_convert.errors import DownloadError, UsageError
+from movinet_convert.files import open_regular
+from movinet_convert.partial import Progress, Sink, create, too_large
 from movinet_convert.release_cache import (
     CACHE_DIR_VARIABLE,
     FetchedRelease,
     ReleaseCache,
     cache_folder,
 )
-from movinet_convert.transfer import CHUNK_BYTES, Patience, Progress, Sink, download, shown
+from movinet_convert.transfer import Notice, Patience, download
 from movinet_convert.variants import RELEASES
+from movinet_convert.web_request import CHUNK_BYTES, shown
 
 if TYPE_CHECKING:
     from movinet_convert.variants import Release, Variant
 
-__all__ = ["FetchedRelease", "Patience", "Progress", "cache_folder", "fetch_release"]
+__all__ = ["FetchedRelease", "Notice", "Patience", "Progress", "cache_folder", "fetch_release"]
 
 SOURCE_ROOT_VARIABLE = "MOVINET_SOURCE_ROOT"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -43,6 +46,7 @@ def fetch_release(
     offline: bool = False,
     known: Release | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
     patience: Patience = Patience(),  # noqa: B008 - frozen
 ) -> FetchedRelease:
     """The released checkpoint of a variant, from the cache or downloaded into it.
@@ -50,6 +54,8 @@ def fetch_release(
     ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder that holds the archives under
     their published names, instead of Google's server. ``offline`` forbids the network: the release
     is in the cache or in a folder, or it is an error. Runs at the same time share one download.
+    ``known`` are size and digest that the caller pins. ``progress`` is told how far the transfer
+    is, ``notice`` in a sentence why a try failed and that another follows.
 
     Raises UsageError where there is no such release or the source root is none, DownloadError where
     it cannot be had or is not the published file; the cache then holds what it held before.
@@ -59,17 +65,23 @@ def fetch_release(
     cache = ReleaseCache(
         cache_folder(cache_dir), variant, str(source), patience.lock_seconds, expected
     )
+
+    def receive() -> FetchedRelease:
+        if isinstance(source, Path):
+            cache.partial.discard()
+            _copy(source, cache, progress)
+            return _finish(cache)
+        if offline:
+            raise _offline(cache)
+        return _download(source.text, cache, patience, progress, notice)
+
     try:
         # A finished file is never changed in place, so a read-only cache serves without a lock.
         found = cache.intact()
         if found is not None:
             return found
         with cache.locked():
-            return (
-                cache.intact()
-                or cache.adopted()
-                or _fetch(source, cache, offline=offline, patience=patience, progress=progress)
-            )
+            return cache.intact() or cache.adopted() or receive()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full:
@@ -115,32 +127,29 @@ def _source(variant: Variant, root: str | os.PathLike[str] | None) -> _Url | Pat
     return _Url(parts._replace(path=path).geturl())
 
 
-def _fetch(
-    source: _Url | Path,
+def _offline(cache: ReleaseCache) -> DownloadError:
+    state = "is damaged" if cache.path.is_file() else "is not there"
+    return DownloadError(
+        f"{cache.path} {state} and downloads are off; run once without --offline, or name a "
+        "folder that holds it with --source-root."
+    )
+
+
+def _download(
+    url: str,
     cache: ReleaseCache,
-    *,
-    offline: bool,
     patience: Patience,
     progress: Progress | None,
+    notice: Notice | None,
 ) -> FetchedRelease:
-    if isinstance(source, Path):
-        cache.partial.discard()
-        _copy(source, cache, progress)
-        return _finish(cache)
-    if offline:
-        state = "is damaged" if cache.path.is_file() else "is not there"
-        raise DownloadError(
-            f"{cache.path} {state} and downloads are off; run once without --offline, or name a "
-            "folder that holds it with --source-root."
-        )
-
     def receive() -> bool:
         return download(
-            source.text,
+            url,
             cache.partial,
             max_bytes=cache.max_bytes,
             patience=patience,
             progress=progress,
+            notice=notice,
         )
 
     went_on = receive()
@@ -156,14 +165,17 @@ def _fetch(
 
 def _copy(source: Path, cache: ReleaseCache, progress: Progress | None) -> None:
     try:
-        opened = source.open("rb")
+        opened = open_regular(source, DownloadError)
     except OSError as error:
         raise DownloadError(
             f"{source} cannot be read ({error.strerror}); the source root must hold the released "
             "archives under their published names."
         ) from None
-    with opened, Sink(cache.partial.path, str(source), cache.max_bytes, progress) as sink:
-        sink.start(0, source.stat().st_size)
+    size = os.fstat(opened.fileno()).st_size
+    if size > cache.max_bytes:
+        raise too_large(str(source), cache.max_bytes)
+    target = create(cache.partial.path)
+    with opened, Sink(target, str(source), cache.max_bytes, total=size, progress=progress) as sink:
         while chunk := opened.read(CHUNK_BYTES):
             sink.write(chunk)
 
@@ -184,8 +196,8 @@ def _finish(cache: ReleaseCache) -> FetchedRelease:
 
 
 def _unpack(compressed: Path, target: Path, cache: ReleaseCache) -> None:
-    target.unlink(missing_ok=True)
-    with gzip.open(compressed) as stream, Sink(target, cache.source, cache.max_bytes, None) as sink:
+    sink = Sink(create(target), cache.source, cache.max_bytes)
+    with sink, gzip.open(compressed) as stream:
         while True:
             try:
                 chunk = stream.read(CHUNK_BYTES)

@@ -1,7 +1,8 @@
-"""Files on disk: opened only if they are files, and replaced only once they are complete."""
+"""Files on disk: opened only if they are files, replaced only once they are complete, hashed."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from movinet_convert.errors import MovinetError
+
+HASH_CHUNK = 1 << 20
 
 KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -62,6 +65,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 digest of a file's bytes, in hexadecimal; raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _flag(*names: str) -> int:

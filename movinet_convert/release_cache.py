@@ -19,10 +19,12 @@ import filelock
 import platformdirs
 import pydantic
 
-from movinet_convert.checkpoint.archive import open_archive
-from movinet_convert.errors import CheckpointError, DownloadError
-from movinet_convert.transfer import Partial
+from movinet_convert.errors import DownloadError
+from movinet_convert.files import file_sha256, open_regular, replacing
+from movinet_convert.partial import Partial
+from movinet_convert.release_check import check_tar
 from movinet_convert.variants import Release, Variant
+from movinet_convert.web_request import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
 CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 RECORD_NAME = "recorded_digests.json"
 # The largest release, a5-stream, is 127 MB.
-MAX_RELEASE_BYTES = 1 << 30
-END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")
+MAX_RELEASE_BYTES = 1 << 28
+MAX_RECORD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,11 @@ class ReleaseCache:
 
     def records(self) -> dict[str, Recorded]:
         try:
-            return _Records.validate_json(self.record_path.read_bytes())
+            with open_regular(self.record_path, DownloadError) as file:
+                text = file.read(MAX_RECORD_BYTES)
+                if file.read(1):
+                    raise ValueError("it is larger than any record of twelve releases")
+            return _Records.validate_json(text)
         except FileNotFoundError:
             return {}
         except ValueError:
@@ -117,7 +123,7 @@ class ReleaseCache:
     def intact(self) -> FetchedRelease | None:
         """The cached file if its digest is the expected one."""
         expected = self.expected()
-        if expected is None or not self.path.is_file() or _sha256(self.path) != expected:
+        if expected is None or not self.path.is_file() or file_sha256(self.path) != expected:
             return None
         return self._fetched(expected, first_use=False, downloaded=False)
 
@@ -125,15 +131,15 @@ class ReleaseCache:
         """A cached file that nobody has recorded yet, checked and recorded."""
         if self.expected() is not None or not self.path.is_file():
             return None
-        _check_tar(self.path, str(self.path))
-        digest = _sha256(self.path)
+        check_tar(self.path, str(self.path))
+        digest = file_sha256(self.path)
         self._record(digest)
         return self._fetched(digest, first_use=True, downloaded=False)
 
     def accept(self, received: Path) -> FetchedRelease:
         """Check a complete tar and move it into place."""
-        _check_tar(received, self.source)
-        digest = _sha256(received)
+        check_tar(received, self.source)
+        digest = file_sha256(received)
         expected = self.expected()
         if expected is not None and digest != expected:
             raise self._mismatch(digest, expected)
@@ -175,9 +181,8 @@ class ReleaseCache:
         )
         with self._lock(f"{RECORD_NAME}.lock"):
             records = {**self.records(), self.variant.archive_name: entry}
-            unfinished = self.record_path.with_name(f"{RECORD_NAME}.unfinished")
-            unfinished.write_bytes(_Records.dump_json(records, indent=2))
-            unfinished.replace(self.record_path)
+            with replacing(self.record_path) as unfinished:
+                unfinished.write_bytes(_Records.dump_json(records, indent=2))
 
     def _fetched(self, digest: str, *, first_use: bool, downloaded: bool) -> FetchedRelease:
         size = self.path.stat().st_size
@@ -196,31 +201,7 @@ class ReleaseCache:
         first = self.records()[self.variant.archive_name]
         return DownloadError(
             f"{self.source} has sha256 {digest} where {expected} was recorded at its first use on "
-            f"{first.date} (from {first.source}); try again or name another source root, and only "
-            f"if you trust the new file take {self.variant.archive_name} out of "
+            f"{first.date} (from {shortened(first.source)}); try again or name another source "
+            f"root, and only if you trust the new file take {self.variant.archive_name} out of "
             f"{self.record_path}."
         )
-
-
-def _check_tar(path: Path, source: str) -> None:
-    """Refuse an error page, a cut file or an unsafe archive before its digest is trusted."""
-    try:
-        archive = open_archive(path)
-    except CheckpointError as error:
-        raise DownloadError(f"{source} is not usable: {error}") from error
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - len(END_OF_TAR)))
-        complete = file.read() == END_OF_TAR
-    if archive is None or not archive.members or not complete:
-        problem = "is not a tar archive" if archive is None else "is a tar archive that ends early"
-        raise DownloadError(
-            f"{source} {problem}; expected the released checkpoint: check the source root and "
-            "that no proxy answers in its place, then try again."
-        )
-
-
-def _sha256(path: Path) -> str:
-    import pooch
-
-    return str(pooch.file_hash(str(path), alg="sha256"))

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gzip
 import hashlib
 import http.server
 import io
 import ssl
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.seeded import variables, write_checkpoint
+
 Handler = http.server.BaseHTTPRequestHandler
 Answer = Callable[[Handler, bytes], None]
 
 
-def release_tar(seed: bytes = b"weights", data_bytes: int = 200_000) -> bytes:
-    """A tar with the files of a release and seeded content, padded as the published ones are."""
+@functools.lru_cache(maxsize=4)
+def release_tar(name: str = "a0-base", num_classes: int = 600, seed: int = 0) -> bytes:
+    """A seeded checkpoint in the layout of the release."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = write_checkpoint(Path(folder), name, variables(name, num_classes, seed))
+        return tar_of({path.name: path.read_bytes() for path in sorted(written.iterdir())})
+
+
+def noise_tar(seed: bytes = b"weights", data_bytes: int = 200_000) -> bytes:
+    """A small tar with the files of a release and seeded noise in them: good for a transfer."""
     noise = hashlib.shake_256(seed).digest(data_bytes)
-    files = {
-        "checkpoint": b'model_checkpoint_path: "ckpt-1"\n',
-        "ckpt-1.index": noise[:500],
-        "ckpt-1.data-00000-of-00001": noise,
-    }
+    return tar_of(
+        {
+            "checkpoint": b'model_checkpoint_path: "ckpt-1"\n',
+            "ckpt-1.index": noise[:500],
+            "ckpt-1.data-00000-of-00001": noise,
+        }
+    )
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A tar of files in one folder, padded as the published ones are."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w") as tar:
         for name, content in files.items():
@@ -33,6 +52,12 @@ def release_tar(seed: bytes = b"weights", data_bytes: int = 200_000) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return target.getvalue()
+
+
+def with_a_flipped_bit(body: bytes) -> bytes:
+    """One bit in the middle, where the weights are, is another; the tar is as it was."""
+    position = len(body) // 2
+    return body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
 
 
 @dataclass
@@ -162,9 +187,7 @@ def gzip_bomb(handler: Handler, _: bytes) -> None:
 
 def flipped(handler: Handler, body: bytes) -> None:
     """The right length, with one byte of the data changed."""
-    position = len(body) // 2
-    changed = body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
-    send(handler, 200, changed, {})
+    send(handler, 200, with_a_flipped_bit(body), {})
 
 
 def stalled(release: threading.Event) -> Answer:
@@ -183,3 +206,86 @@ def stalled(release: threading.Event) -> Answer:
 
 def redirect(location: str) -> Answer:
     return status(302, Location=location)
+
+
+# Answers to a request for a range, after a first one that was cut
+
+
+def refusing_ranges(code: int) -> Answer:
+    """The file for whoever asks for all of it, an error for whoever asks for the rest."""
+
+    def answer(handler: Handler, body: bytes) -> None:
+        if "Range" in handler.headers:
+            status(code)(handler, body)
+        else:
+            with_ranges(handler, body)
+
+    return answer
+
+
+def rest_of_another_file(**changes: str | None) -> Answer:
+    """A 206 with the rest of other bytes; ``changes`` are its headers, None leaves one out."""
+
+    def answer(handler: Handler, body: bytes) -> None:
+        start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        span = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        headers = {"ETag": entity_tag(body), "Content-Range": span}
+        headers |= {name.replace("_", "-"): value for name, value in changes.items()}
+        rest = bytes(len(body) - start)
+        send(handler, 206, rest, {k: v for k, v in headers.items() if v is not None})
+
+    return answer
+
+
+def cut_at(size: int, **headers: str) -> Answer:
+    """The first ``size`` bytes of all of it, whatever was asked for."""
+
+    def answer(handler: Handler, body: bytes) -> None:
+        send(handler, 200, body, headers, cut=len(body) - size)
+
+    return answer
+
+
+def in_parts_of(size: int) -> Answer:
+    """What is asked for, cut after ``size`` bytes."""
+
+    def answer(handler: Handler, body: bytes) -> None:
+        asked = handler.headers.get("Range", "bytes=0-")
+        left = len(body) - int(asked.removeprefix("bytes=").removesuffix("-"))
+        send_range(handler, body, cut=max(0, left - size))
+
+    return answer
+
+
+# Answers that never end
+
+
+def endless(start: bytes, again: bytes, pause: float = 0.01) -> Answer:
+    """``start`` on the wire, and then ``again`` and again until the client has gone."""
+
+    def answer(handler: Handler, _: bytes) -> None:
+        gone = threading.Event()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(start)
+            while not gone.wait(pause):
+                handler.wfile.write(again)
+
+    return answer
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+# One byte now and then of the head, of the body, of the length of a chunk; and a body that unpacks
+# to nothing, at full speed: an empty gzip stream of empty blocks (RFC 1951, section 3.2.4).
+slow_head = endless(HEAD + b"X: ", b"x")
+slow_body = endless(HEAD + b"Content-Length: 100000\r\n\r\n", b"x")
+slow_chunk = endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x")
+empty_body = endless(
+    HEAD + b"Content-Encoding: gzip\r\n\r\n" + b"\x1f\x8b\x08\0\0\0\0\0\0\x03",
+    b"\0\0\0\xff\xff" * 1000,
+    pause=0.0,
+)
+
+
+def redirect_with_endless_body(location: str) -> Answer:
+    head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: {1 << 40}\r\n\r\n"
+    return endless(head.encode(), bytes(1 << 20), pause=0.0)

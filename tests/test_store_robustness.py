@@ -27,7 +27,7 @@ from movinet_convert.loader import load_converted
 from movinet_convert.store import Store
 from movinet_convert.variants import get_variant
 from scripts import kill_test
-from tests.fetch_server import release_tar
+from tests.fetch_server import noise_tar, release_tar
 from tests.seeded import choices, variables, write_checkpoint
 
 NAME = "a0-stream"
@@ -303,7 +303,7 @@ def test_a_download_onto_a_full_disk_is_reported_and_makes_room_again(
     tmp_path: Path, small_disk: Path
 ) -> None:
     variant = get_variant("a0-base")
-    (tmp_path / variant.archive_name).write_bytes(release_tar(data_bytes=2 << 20))
+    (tmp_path / variant.archive_name).write_bytes(noise_tar(data_bytes=2 << 20))
     fill(small_disk, 1 << 20)
     with pytest.raises(DownloadError, match=r"No space left.*free some space"):
         fetch_release(variant, source_root=tmp_path, cache_dir=small_disk)
