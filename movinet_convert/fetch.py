@@ -57,6 +57,9 @@ def fetch_release(
     ``known`` are size and digest that the caller pins. ``progress`` is told how far the transfer
     is, ``notice`` in a sentence why a try failed and that another follows.
 
+    Where nobody pins the digest, the archive must hold the network that was published under its
+    name, every checksum in it must hold, and its digest is recorded and expected from then on.
+
     Raises UsageError where there is no such release or the source root is none, DownloadError where
     it cannot be had or is not the published file; the cache then holds what it held before.
     """

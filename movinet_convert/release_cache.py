@@ -2,8 +2,9 @@
 
 It holds each release as an *uncompressed* tar under its published name (``….tar.gz``, which is
 what the publisher called an uncompressed tar), and every digest is of that tar. Digests of four
-releases are known (``variants.RELEASES``). The others are trusted when first used and recorded
-beside the files; a different one afterwards is an error.
+releases are known (``variants.RELEASES``). The others are trusted when first used, if they hold the
+network that was published (``release_check``), and recorded beside the files; a different one
+afterwards is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pydantic
 from movinet_convert.errors import DownloadError
 from movinet_convert.files import file_sha256, open_regular, replacing
 from movinet_convert.partial import Partial
-from movinet_convert.release_check import check_tar
+from movinet_convert.release_check import check_release, check_tar
 from movinet_convert.variants import Release, Variant
 from movinet_convert.web_request import shortened
 
@@ -41,7 +42,9 @@ class FetchedRelease:
     """A release in the cache. ``path`` is an uncompressed tar; ``sha256`` and ``bytes`` are its.
 
     ``first_use``: nobody had recorded a digest before, this run did. ``downloaded``: it was not in
-    the cache. ``source``: the URL or file it came from, without any password.
+    the cache. ``source``: the URL or file it came from, without any password. ``pinned``: its
+    digest is a published one (``variants.RELEASES``), or the one that the caller asked for; if not,
+    all that is known is that it holds the network that was published under this name.
     """
 
     variant: str
@@ -51,6 +54,7 @@ class FetchedRelease:
     source: str
     first_use: bool
     downloaded: bool
+    pinned: bool
 
 
 class Recorded(pydantic.BaseModel):
@@ -125,6 +129,8 @@ class ReleaseCache:
         expected = self.expected()
         if expected is None or not self.path.is_file() or file_sha256(self.path) != expected:
             return None
+        if self.known is None:  # the record may be older than this check, or of another's making
+            check_release(self.path, self.variant, str(self.path))
         return self._fetched(expected, first_use=False, downloaded=False)
 
     def adopted(self) -> FetchedRelease | None:
@@ -132,6 +138,7 @@ class ReleaseCache:
         if self.expected() is not None or not self.path.is_file():
             return None
         check_tar(self.path, str(self.path))
+        check_release(self.path, self.variant, str(self.path))
         digest = file_sha256(self.path)
         self._record(digest)
         return self._fetched(digest, first_use=True, downloaded=False)
@@ -143,6 +150,8 @@ class ReleaseCache:
         expected = self.expected()
         if expected is not None and digest != expected:
             raise self._mismatch(digest, expected)
+        if self.known is None:
+            check_release(received, self.variant, self.source)
         with received.open("rb+") as file:
             os.fsync(file.fileno())
         received.replace(self.path)
@@ -187,8 +196,9 @@ class ReleaseCache:
     def _fetched(self, digest: str, *, first_use: bool, downloaded: bool) -> FetchedRelease:
         size = self.path.stat().st_size
         source = self.source if downloaded else str(self.path)
+        pinned = self.known is not None
         return FetchedRelease(
-            self.variant.name, self.path, digest, size, source, first_use, downloaded
+            self.variant.name, self.path, digest, size, source, first_use, downloaded, pinned
         )
 
     def _mismatch(self, digest: str, expected: str) -> DownloadError:

@@ -12,7 +12,8 @@ from movinet_convert import convert, create_model, load_converted
 from movinet_convert.errors import MissingExtraError, WeightsError
 from movinet_convert.hub import FILE_NAME, HubMoViNet
 from movinet_convert.model import MoViNet
-from tests.seeded import write_checkpoint
+from movinet_convert.variants import KINETICS_600_CLASSES
+from tests.seeded import variables, write_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("run", "walk", "sit")
@@ -116,13 +117,15 @@ def test_torch_hub_converts_the_release_at_first_use(
     from tests.test_regenerate import write_archive
 
     (tmp_path / "mirror").mkdir()
-    write_archive(tmp_path / "mirror", tmp_path, "a0-base")
+    write_archive(tmp_path / "mirror", "a0-base")
     monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("MOVINET_SOURCE_ROOT", str(tmp_path / "mirror"))
     for _ in range(2):  # the second time from the store
         model = torch.hub.load(
             str(ROOT), "movinet", "a0-base", source="local", weights_dir=str(tmp_path / "store")
         )
-        assert model.num_classes == 7
-    convert("a0-base", write_checkpoint(tmp_path / "c", "a0-base"), out=tmp_path / "o", parity=None)
+        assert model.num_classes == KINETICS_600_CLASSES
+    arrays = variables("a0-base", KINETICS_600_CLASSES)
+    checkpoint = write_checkpoint(tmp_path / "c", "a0-base", arrays)
+    convert("a0-base", checkpoint, out=tmp_path / "o", parity=None)
     assert same(model, load_converted("a0-base", weights_dir=tmp_path / "o"))

@@ -90,10 +90,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     for name in ("scripts", "weights_manifest.yaml", "movinet_convert"):
         (home / name).symlink_to(ROOT / name)
-    scratch = tmp_path_factory.mktemp("scratch")
     (home / "mirror").mkdir()
     for name in RELEASES:
-        write_archive(home / "mirror", scratch / name, name, KINETICS_600_CLASSES)
+        write_archive(home / "mirror", name)
     (home / "movinet_a0_stream.tar.gz").symlink_to(home / "mirror" / "movinet_a0_stream.tar.gz")
     arrays = variables("a0-stream", KINETICS_600_CLASSES)
     write_checkpoint(home / "PATH", "a0-stream", arrays)

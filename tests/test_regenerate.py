@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from movinet_convert.regenerate import Task, default_jobs, regenerate, tasks, up
 from movinet_convert.store import Store
 from movinet_convert.variants import get_variant, list_variants
 from scripts.rehearse_regeneration import damage, pin, serve
-from tests.seeded import variables, write_checkpoint
+from tests.fetch_server import release_tar
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "regenerate_weights.py"
@@ -29,14 +28,10 @@ PARITY = ParityOptions(frames=2, size=(32, 32))
 OPTIONS = ("--frames", "2", "--size", "32x32", "--jobs", "2")
 
 
-def write_archive(folder: Path, scratch: Path, name: str, num_classes: int = 7) -> Path:
+def write_archive(folder: Path, name: str) -> Path:
     """A seeded release: an uncompressed tar in spite of its name, like Google's."""
-    variant = get_variant(name)
-    arrays = variables(name, num_classes)
-    checkpoint = write_checkpoint(scratch / variant.release_folder, name, arrays)
-    path = folder / variant.archive_name
-    with tarfile.open(path, "w") as tar:
-        tar.add(checkpoint, variant.release_folder)
+    path = folder / get_variant(name).archive_name
+    path.write_bytes(release_tar(name))
     return path
 
 
@@ -53,13 +48,11 @@ class Mirror:
 
 
 @pytest.fixture
-def mirror(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Mirror]:
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     folder = tmp_path / "mirror"
     folder.mkdir()
     for name in NAMES:
-        write_archive(folder, tmp_path_factory.mktemp("tf"), name)
+        write_archive(folder, name)
     monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
     catalogue = tmp_path / "catalogue.yaml"
     pin(NAMES, folder, catalogue)
