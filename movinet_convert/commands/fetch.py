@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from movinet_convert.commands.options import json_option, reported
-from movinet_convert.errors import UsageError
+from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.terminal import echo, echo_json
 from movinet_convert.variants import get_variant
 
@@ -35,6 +36,7 @@ def _download(variant: Variant, options: dict[str, Any]) -> FetchedRelease:
             source_root=options["source_root"],
             offline=options["offline"],
             progress=progress,
+            notice=lambda sentence: echo(sentence, err=True),
         )
     if release.first_use:
         echo(
@@ -56,6 +58,8 @@ def fetch_command(
 ) -> None:
     """Download released checkpoints into the cache, and check them.
 
+    A release that cannot be had does not stop the others; the exit code is 1 then.
+
     \b
     Example: movinet-convert fetch a0-base a0-stream
     """
@@ -65,12 +69,37 @@ def fetch_command(
         if every == bool(names):
             raise UsageError("Name the releases to fetch, or say --all.")
         wanted = [get_variant(name) for name in (list_variants() if every else names)]
-        options = {"source_root": source_root, "offline": offline}
-        rows = []
-        for variant in wanted:
-            release = _download(variant, options)
-            rows.append({**dataclasses.asdict(release), "path": str(release.path)})
-            if not as_json:
-                echo(f"{variant.name}  {release.sha256}  {release.path}")
+        rows, failed = _fetch_each(
+            wanted, {"source_root": source_root, "offline": offline}, as_json=as_json
+        )
+        if failed and len(wanted) == 1:
+            raise failed[wanted[0].name]
+        problem = (
+            f"{len(failed)} of {len(wanted)} releases could not be fetched: {', '.join(failed)}."
+        )
+        if failed and not as_json:
+            raise DownloadError(problem)
     if as_json:
-        echo_json({"fetched": rows})
+        said = {"error": problem, "exit_code": 1, "failed": {k: str(e) for k, e in failed.items()}}
+        echo_json({"fetched": rows} | (said if failed else {}))
+        sys.exit(1 if failed else 0)
+
+
+def _fetch_each(
+    wanted: list[Variant], options: dict[str, Any], *, as_json: bool
+) -> tuple[list[dict[str, Any]], dict[str, DownloadError]]:
+    """Fetch all that can be had: what was fetched, and by name why others were not."""
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, DownloadError] = {}
+    for variant in wanted:
+        try:
+            release = _download(variant, options)
+        except DownloadError as error:
+            failed[variant.name] = error
+            if len(wanted) > 1:
+                echo(f"{variant.name}: {error}", err=True)
+            continue
+        rows.append({**dataclasses.asdict(release), "path": str(release.path)})
+        if not as_json:
+            echo(f"{variant.name}  {release.sha256}  {release.path}")
+    return rows, failed

@@ -42,7 +42,7 @@ def test_the_command_reports_what_it_fetched_as_json(cache: Path, published: Non
         done = command("fetch", "a0-base", "--source-root", server.root, "--json")
     (row,) = json.loads(done.stdout)["fetched"]
     assert row["path"] == str(cache / ARCHIVE)
-    assert (row["sha256"], row["bytes"]) == (DIGEST, len(BODY))
+    assert (row["sha256"], row["bytes"], row["pinned"]) == (DIGEST, len(BODY), True)
     assert not row["first_use"]
 
 
@@ -53,6 +53,41 @@ def test_the_command_fails_with_one_sentence() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, published: None) -> str:
+    """A folder that lacks a0-stream."""
+    (tmp_path / ARCHIVE).write_bytes(BODY)
+    return str(tmp_path)
+
+
+def test_what_can_be_fetched_is_fetched_in_spite_of_what_cannot(mirror: str, cache: Path) -> None:
+    done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror)
+    assert done.exit_code == 1
+    assert done.stdout == f"a0-base  {DIGEST}  {cache / ARCHIVE}\n"
+    first, last = done.stderr.splitlines()
+    assert "movinet_a0_stream.tar.gz cannot be read (No such file or directory)" in first
+    assert last == "Error: 1 of 2 releases could not be fetched: a0-stream."
+
+
+def test_what_could_not_be_fetched_is_reported_as_json(mirror: str) -> None:
+    done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror, "--json")
+    said = json.loads(done.stdout)
+    assert done.exit_code == said["exit_code"] == 1
+    assert [row["variant"] for row in said["fetched"]] == ["a0-base"]
+    assert list(said["failed"]) == ["a0-stream"]
+    assert "No such file" in said["failed"]["a0-stream"]
+
+
+def test_the_command_says_when_it_tries_again(
+    published: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("movinet_convert.transfer.time.sleep", lambda _: None)
+    with servers.serve(BODY, servers.status(503), servers.whole) as server:
+        done = command("fetch", "a0-base", "--source-root", server.root)
+    assert done.exit_code == 0
+    assert "answered 503 Service Unavailable; trying again in 1 s." in done.stderr
 
 
 def test_the_main_job_downloads_what_it_converts(tmp_path: Path) -> None:
