@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,11 @@ from movinet_convert.parity.result import Distances
 from movinet_convert.report import Entry, examine, write_page
 from movinet_convert.report.charts import layer_chart, logit_chart
 from movinet_convert.report.page import page
+from movinet_convert.variants import Settings
 from tests.seeded import write_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SMALL = ParityOptions(frames=3, size=(32, 32))
 VOID = {"meta", "br"}
@@ -116,12 +121,58 @@ def test_a_failure_is_marked_and_located(entry: Entry) -> None:
     assert '<td class="number beyond">5.0e-01</td>' in text
 
 
-def test_names_from_outside_are_escaped(entry: Entry) -> None:
-    assert entry.source is not None
-    source = entry.source.model_copy(update={"name": "<script>alert(1)</script>"})
-    text = page([changed(entry, source=source, file='"><b>.safetensors')])
-    assert "<script>" not in text
-    assert '"><b>' not in text
+HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;{0}"
+Value = dict[str, Any]
+
+
+def hostile_places(value: Any, inside: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every string of an entry, and to every key of its mappings by name."""
+    if isinstance(value, str):
+        yield inside
+    children = value.items() if isinstance(value, dict) else ()
+    children = enumerate(value) if isinstance(value, list) else children
+    for key, child in children:
+        yield from hostile_places(child, (*inside, key))
+
+
+def with_hostile(value: Any, place: tuple[Any, ...]) -> Any:
+    if not place:
+        return HOSTILE
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[place[0]] = with_hostile(value[place[0]], place[1:])
+    return copy
+
+
+def constructed(kept: Entry, value: Value) -> Entry:
+    """An entry as a store's JSON could hold it, also where this version would not accept it."""
+    parts = {
+        "settings": Settings(**value["settings"]),
+        "source": kept.source.model_construct(**value["source"]) if kept.source else None,
+        "cases": tuple(
+            case.model_copy(update={"name": row["name"]})
+            for case, row in zip(kept.cases, value["cases"], strict=True)
+        ),
+    }
+    words = {key: word for key, word in value.items() if isinstance(word, str) and key != "made"}
+    named = {key: value[key] for key in ("versions",)}
+    return kept.model_copy(update={**words, **parts, **named})
+
+
+def test_no_string_of_an_entry_becomes_markup(entry: Entry) -> None:
+    failed = changed(entry, passed=False, first_difference="stem")
+    value = failed.model_dump(mode="json")
+    clean = tags(page([failed])).seen
+    places = [place for place in hostile_places(value) if place != ("made",)]
+    told = 0
+    for place in places:
+        text = page([constructed(failed, with_hostile(value, place))])
+        assert tags(text).seen == clean, place
+        told += "alert(1)" in text
+    names = changed(failed, layers={HOSTILE: entry.worst}, versions={HOSTILE: HOSTILE})
+    assert "<script" not in page([names])
+    assert "<img" not in page([names])
+    assert {("variant",), ("sha256",), ("file",), ("dtype",), ("first_difference",)} <= {*places}
+    assert told > 10  # what is not shown cannot do harm, but most of it is shown
 
 
 def test_it_works_in_the_dark_and_on_a_phone(entry: Entry) -> None:

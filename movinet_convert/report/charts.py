@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,7 @@ class Frame:
         return Frame(along(*x, LEFT, WIDTH - RIGHT), along(*y, HEIGHT - BOTTOM, TOP))
 
 
-def layer_chart(layers: Mapping[str, Distances], title: str) -> str:
+def layer_chart(layers: Mapping[str, Distances], title: str) -> Markup:
     """Distances after every layer, on a logarithmic scale."""
     names = list(layers)
     values = {key: [max(getattr(layers[name], key), SMALLEST) for name in names] for key in SERIES}
@@ -63,49 +64,51 @@ def layer_chart(layers: Mapping[str, Distances], title: str) -> str:
     return _svg(parts, title)
 
 
-def logit_chart(tf_fp32: Sequence[float], pt_fp32: Sequence[float], title: str) -> str:
+def logit_chart(tf_fp32: Sequence[float], pt_fp32: Sequence[float], title: str) -> Markup:
     """Our logit over TensorFlow's, a point for each class."""
     finite = [v for v in (*tf_fp32, *pt_fp32) if math.isfinite(v)] or [0.0]
     low, high = min(finite), max(finite)
     margin = 0.05 * ((high - low) or 1.0)
     span = (low - margin, high + margin)
     frame = Frame.over(span, span)
-    parts = []
+    parts: list[Markup] = []
     for tick in _round_ticks(*span):
         x, y = frame.x(tick), frame.y(tick)
         parts.append(_grid_line(x, TOP, x, HEIGHT - BOTTOM) + _grid_line(LEFT, y, WIDTH - RIGHT, y))
         parts.append(_text(x, HEIGHT - BOTTOM + 14, f"{tick:g}", "middle"))
         parts.append(_text(LEFT - 6, y + 4, f"{tick:g}", "end"))
     ends = [frame.x(span[0]), frame.y(span[0]), frame.x(span[1]), frame.y(span[1])]
-    parts.append('<path class="same" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>'.format(*ends))
+    parts.append(Markup('<path class="same" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(*ends))
     dots = "".join(
         f"M{frame.x(a):.1f} {frame.y(b):.1f}h0"
         for a, b in zip(tf_fp32, pt_fp32, strict=True)
         if math.isfinite(a) and math.isfinite(b)
     )
-    parts.append(f'<path class="dots" d="{dots}"/>')
+    parts.append(Markup('<path class="dots" d="{}"/>').format(dots))
     parts.append(_axis_title("TF float32 logit (across), PyTorch float32 logit (up)"))
     return _svg(parts, title)
 
 
-def _svg(parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg>"
+def _svg(parts: Sequence[Markup], title: str) -> Markup:
+    return Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, Markup().join(parts)
     )
 
 
-def _power_lines(frame: Frame, low: int, high: int) -> str:
+def _power_lines(frame: Frame, low: int, high: int) -> Markup:
+    label = Markup(
+        '<text x="{:g}" y="{:.1f}" text-anchor="end">10'
+        '<tspan dy="-4" class="power">{}</tspan></text>'
+    )
     parts = []
     for power in range(low, high + 1):
         y = frame.y(power)
         parts.append(_grid_line(LEFT, y, WIDTH - RIGHT, y))
-        label = f'10<tspan dy="-4" class="power">{power}</tspan>'
-        parts.append(f'<text x="{LEFT - 6:g}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    return "".join(parts)
+        parts.append(label.format(LEFT - 6, y + 4, power))
+    return Markup().join(parts)
 
 
-def _stage_ticks(frame: Frame, names: Sequence[str]) -> str:
+def _stage_ticks(frame: Frame, names: Sequence[str]) -> Markup:
     """A mark where each stage begins: stem, block0, block1, ..., head."""
     parts, before, free = [], "", 0.0
     for i, name in enumerate(names):
@@ -118,27 +121,27 @@ def _stage_ticks(frame: Frame, names: Sequence[str]) -> str:
             anchor = "end" if i == len(names) - 1 and i else "middle"
             parts.append(_text(x, HEIGHT - BOTTOM + 15, short, anchor))
         before = stage
-    return "".join(parts)
+    return Markup().join(parts)
 
 
-def _line(key: str, points: Sequence[tuple[float, float, str]]) -> str:
+def _line(key: str, points: Sequence[tuple[float, float, str]]) -> Markup:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in points)
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4"><title>{escape(words)}</title></circle>'
-        for x, y, words in points
-    )
-    return f'<g class="series {key}"><path d="{path}"/>{dots}</g>'
+    dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.4"><title>{}</title></circle>')
+    dots = Markup().join(dot.format(*point) for point in points)
+    return Markup('<g class="series {}"><path d="{}"/>{}</g>').format(key, path, dots)
 
 
-def _grid_line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<path class="grid" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"/>'
+def _grid_line(x1: float, y1: float, x2: float, y2: float) -> Markup:
+    line = Markup('<path class="grid" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>')
+    return line.format(x1, y1, x2, y2)
 
 
-def _text(x: float, y: float, words: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+def _text(x: float, y: float, words: str, anchor: str) -> Markup:
+    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    return text.format(x, y, anchor, words)
 
 
-def _axis_title(words: str) -> str:
+def _axis_title(words: str) -> Markup:
     return _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, words, "middle")
 
 

@@ -1,13 +1,19 @@
-"""The report as one HTML page that needs nothing else: no network, no script."""
+"""The report as one HTML page that needs nothing else: no network, no script.
+
+All of it is ``Markup``, whose ``format`` and ``join`` escape what is not, so that the words of a
+store's JSON are shown and never obeyed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from movinet_convert.errors import UsageError
+from movinet_convert.files import replacing
 from movinet_convert.report.charts import SERIES, layer_chart, logit_chart
 from movinet_convert.variants import with_origins
 
@@ -36,65 +42,99 @@ def write_page(path: Path, entries: Sequence[Entry]) -> None:
     """Write the report on some files; UsageError where ``path`` cannot be written."""
     text = page(entries)
     try:
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written ({error.strerror}); name another file with --out."
         ) from None
 
 
-def page(entries: Sequence[Entry]) -> str:
+def page(entries: Sequence[Entry]) -> Markup:
     """The report as HTML."""
     style = (resources.files("movinet_convert") / "report" / STYLE).read_text("utf-8")
     passed = sum(entry.passed for entry in entries)
     made = max((entry.made for entry in entries), default=None)
-    date = f"<p class=quiet>Made {made:%Y-%m-%d %H:%M} UTC</p>" if made else ""
-    verdict = f"{passed} of {len(entries)} within tolerance"
-    sections = "".join(_section(entry) for entry in entries)
-    return (
+    return Markup(
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
         '<meta name=color-scheme content="light dark">'
-        f"<title>{TITLE}: {verdict}</title><style>{style}</style></head><body><main>"
-        f"<h1>{TITLE}</h1><p class=lead>{_badge(passed == len(entries))} {verdict}</p>{date}"
-        f"<p>{EXPLANATION}</p>{_overview(entries)}{sections}</main></body></html>\n"
+        "<title>{title}: {verdict}</title><style>{style}</style></head><body><main>"
+        "<h1>{title}</h1><p class=lead>{badge} {verdict}</p>{date}"
+        "<p>{explanation}</p>{overview}{sections}</main></body></html>\n"
+    ).format(
+        title=TITLE,
+        verdict=f"{passed} of {len(entries)} within tolerance",
+        style=Markup(style),
+        badge=_badge(passed == len(entries)),
+        date=Markup("<p class=quiet>Made {:%Y-%m-%d %H:%M} UTC</p>").format(made) if made else "",
+        explanation=EXPLANATION,
+        overview=_overview(entries),
+        sections=_joined(_section(entry) for entry in entries),
     )
 
 
-def _overview(entries: Sequence[Entry]) -> str:
-    rows = "".join(
-        f'<tr><td><a href="#{entry.variant}-{entry.sha256[:8]}">{entry.variant}</a></td>'
-        f"<td>{_badge(entry.passed)}</td>{_cells(entry.worst, entry.tolerance)}"
-        f"<td>{_yes(entry.nearer_than_reference)}</td></tr>"
+def _joined(parts: Iterable[Markup]) -> Markup:
+    return Markup().join(parts)
+
+
+def _id(entry: Entry) -> str:
+    return f"{entry.variant}-{entry.sha256[:8]}"
+
+
+def _overview(entries: Sequence[Entry]) -> Markup:
+    rows = _joined(
+        Markup(
+            '<tr><td><a href="#{id}">{variant}</a></td><td>{badge}</td>'
+            "{cells}<td>{nearer}</td></tr>"
+        ).format(
+            id=_id(entry),
+            variant=entry.variant,
+            badge=_badge(entry.passed),
+            cells=_cells(entry.worst, entry.tolerance),
+            nearer=_yes(entry.nearer_than_reference),
+        )
         for entry in entries
     )
-    return (
+    return Markup(
         "<div class=scroll><table><thead><tr><th>variant</th><th>verdict</th>"
-        f"{_headings()}<th>nearer to float64<br>than TF float32</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
+        "{headings}<th>nearer to float64<br>than TF float32</th></tr></thead>"
+        "<tbody>{rows}</tbody></table></div>"
+    ).format(headings=_headings(), rows=rows)
+
+
+def _section(entry: Entry) -> Markup:
+    return Markup(
+        '<section id="{id}"><h2>{variant} {badge}</h2><p>{verdict}</p>'
+        "{cases}<div class=charts>"
+        "<figure>{layers}<figcaption><p class=legend>{legend}</p>{layers_caption}</figcaption>"
+        "</figure><figure>{logits}<figcaption>{logits_caption}</figcaption></figure></div>"
+        "{layer_table}<div class=facts>{settings}{file}{versions}</div></section>"
+    ).format(
+        id=_id(entry),
+        variant=entry.variant,
+        badge=_badge(entry.passed),
+        verdict=_verdict(entry),
+        cases=_cases(entry),
+        layers=layer_chart(entry.layers, f"Differences along the layers of {entry.variant}"),
+        legend=_legend(),
+        layers_caption=LAYERS_CAPTION,
+        logits=logit_chart(
+            entry.tf_fp32_logits,
+            entry.pt_fp32_logits,
+            f"Logits of {entry.variant}, TF float32 against PyTorch float32",
+        ),
+        logits_caption=LOGITS_CAPTION,
+        layer_table=_layer_table(entry),
+        settings=_facts("Settings", _settings(entry)),
+        file=_facts("File", _file(entry), "stacked"),
+        versions=_facts("Made with", entry.versions),
     )
 
 
-def _section(entry: Entry) -> str:
-    layers = layer_chart(entry.layers, f"Differences along the layers of {entry.variant}")
-    logits = logit_chart(
-        entry.tf_fp32_logits,
-        entry.pt_fp32_logits,
-        f"Logits of {entry.variant}, TF float32 against PyTorch float32",
-    )
-    legend = "".join(
-        f'<span class="key {key}">{escape(label)}</span>' for key, label in SERIES.items()
-    )
-    return (
-        f'<section id="{entry.variant}-{entry.sha256[:8]}">'
-        f"<h2>{entry.variant} {_badge(entry.passed)}</h2><p>{_verdict(entry)}</p>"
-        f"{_cases(entry)}<div class=charts>"
-        f"<figure>{layers}<figcaption><p class=legend>{legend}</p>{LAYERS_CAPTION}</figcaption>"
-        f"</figure><figure>{logits}<figcaption>{LOGITS_CAPTION}</figcaption></figure></div>"
-        f"{_layer_table(entry)}<div class=facts>{_facts('Settings', _settings(entry))}"
-        f"{_facts('File', _file(entry), 'stacked')}{_facts('Made with', entry.versions)}"
-        "</div></section>"
-    )
+def _legend() -> Markup:
+    key = Markup('<span class="key {}">{}</span>')
+    return _joined(key.format(name, label) for name, label in SERIES.items())
 
 
 def _verdict(entry: Entry) -> str:
@@ -102,7 +142,7 @@ def _verdict(entry: Entry) -> str:
         return (
             f"Furthest from the reference by {entry.worst.tf_fp32_pt_fp32:.1e}, "
             f"{entry.tolerance:g} is allowed; activations first differ at "
-            f"{escape(str(entry.first_difference))}."
+            f"{entry.first_difference}."
         )
     nearer = "at least as near" if entry.nearer_than_reference else "not as near"
     return (
@@ -112,35 +152,39 @@ def _verdict(entry: Entry) -> str:
     )
 
 
-def _cases(entry: Entry) -> str:
+def _cases(entry: Entry) -> Markup:
     rows = []
     for case in entry.cases:
-        span = "" if case.states is None else " rowspan=2"
-        head = f"<td{span}>{escape(case.name)}<br><small>{_clip(case)}</small></td>"
-        rows.append(f"<tr>{head}<td>logits</td>{_cells(case.logits, entry.tolerance)}</tr>")
+        head = Markup("<td{span}>{name}<br><small>{clip}</small></td>").format(
+            span=Markup("" if case.states is None else " rowspan=2"),
+            name=case.name,
+            clip=_clip(case),
+        )
+        cells = _cells(case.logits, entry.tolerance)
+        rows.append(Markup("<tr>{}<td>logits</td>{}</tr>").format(head, cells))
         if case.states is not None:
             cells = _cells(case.states, entry.tolerance)
-            rows.append(f"<tr class=more><td>states</td>{cells}</tr>")
-    return (
+            rows.append(Markup("<tr class=more><td>states</td>{}</tr>").format(cells))
+    return Markup(
         "<div class=scroll><table><thead><tr><th>case</th><th>tensor</th>"
-        f"{_headings()}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        "{headings}</tr></thead><tbody>{rows}</tbody></table></div>"
+    ).format(headings=_headings(), rows=_joined(rows))
 
 
-def _layer_table(entry: Entry) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td>{_cells(distances)}</tr>"
+def _layer_table(entry: Entry) -> Markup:
+    rows = _joined(
+        Markup("<tr><td>{}</td>{}</tr>").format(name, _cells(distances))
         for name, distances in entry.layers.items()
     )
-    return (
+    return Markup(
         "<details><summary>Layers in figures</summary><div class=scroll><table><thead><tr>"
-        f"<th>layer</th>{_headings()}</tr></thead><tbody>{rows}</tbody></table></div></details>"
-    )
+        "<th>layer</th>{headings}</tr></thead><tbody>{rows}</tbody></table></div></details>"
+    ).format(headings=_headings(), rows=rows)
 
 
-def _headings() -> str:
-    labels = (label.replace(" to ", " to<br>") for label in SERIES.values())
-    return "".join(f"<th class=number>{label}</th>" for label in labels)
+def _headings() -> Markup:
+    heading = Markup("<th class=number>{} to<br>{}</th>")
+    return _joined(heading.format(*label.split(" to ")) for label in SERIES.values())
 
 
 def _clip(case: CaseRow) -> str:
@@ -150,30 +194,33 @@ def _clip(case: CaseRow) -> str:
     return f"{case.batch} {TIMES} {frames} frames{calls}, {height} {TIMES} {width}"
 
 
-def _cells(distances: Distances, tolerance: float | None = None) -> str:
+def _cells(distances: Distances, tolerance: float | None = None) -> Markup:
     """Three figures; the first is the one that is judged."""
     within = tolerance is None or distances.tf_fp32_pt_fp32 <= tolerance
-    first = f"<td class=number>{distances.tf_fp32_pt_fp32:.1e}</td>"
-    if not within:
-        first = f'<td class="number beyond">{distances.tf_fp32_pt_fp32:.1e}</td>'
-    others = (distances.tf_fp32_pt_fp64, distances.pt_fp32_pt_fp64)
-    return first + "".join(f"<td class=number>{value:.1e}</td>" for value in others)
+    cell = Markup("<td class=number>{:.1e}</td>")
+    first = cell if within else Markup('<td class="number beyond">{:.1e}</td>')
+    return _joined(
+        (
+            first.format(distances.tf_fp32_pt_fp32),
+            cell.format(distances.tf_fp32_pt_fp64),
+            cell.format(distances.pt_fp32_pt_fp64),
+        )
+    )
 
 
-def _badge(passed: bool) -> str:
+def _badge(passed: bool) -> Markup:
     kind, sign, word = ("pass", "✓", "passed") if passed else ("fail", "✗", "failed")
-    return f'<span class="badge {kind}">{sign} {word}</span>'
+    return Markup('<span class="badge {}">{} {}</span>').format(kind, sign, word)
 
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def _facts(title: str, facts: Mapping[str, object], kind: str = "") -> str:
-    rows = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()
-    )
-    return f'<div><h3>{title}</h3><dl class="{kind}">{rows}</dl></div>'
+def _facts(title: str, facts: Mapping[str, object], kind: str = "") -> Markup:
+    fact = Markup("<dt>{}</dt><dd>{}</dd>")
+    rows = _joined(fact.format(name, value) for name, value in facts.items())
+    return Markup('<div><h3>{}</h3><dl class="{}">{}</dl></div>').format(title, kind, rows)
 
 
 def _settings(entry: Entry) -> dict[str, object]:
