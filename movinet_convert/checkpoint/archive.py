@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 from movinet_convert.checkpoint.blob import Blob, RandomAccessFile
 from movinet_convert.checkpoint.files import missing
 from movinet_convert.errors import CheckpointError
+from movinet_convert.files import open_regular
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK = tarfile.BLOCKSIZE
@@ -26,7 +27,12 @@ _COPY_BYTES = 1 << 20
 # The largest training checkpoint of the family (weights, two slots, an average) is 0.5 GB.
 MAX_MEMBERS = 1_000
 MAX_BYTES = 4 << 30
-_MAX_HEADER_BYTES = 8 << 20
+_MAX_HEADER_BYTES = 2 << 20
+_MAX_PAX_RECORDS = 64  # of one member; tarfile copies those that are for all into each
+# Weights hardly shrink; slots and moments that are still zero vanish. Four of five variables of a
+# training checkpoint may be such.
+_MAX_RATIO = 16
+_SMALL_BYTES = 16 << 20  # which may be of any ratio
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,12 @@ def _is_tar(blob: Blob) -> bool:
 
 def _unpack(path: Path, max_bytes: int) -> Blob:
     """The content of a gzip file in a temporary file that goes when the checkpoint does."""
+    max_bytes = min(max_bytes, max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size))
     target = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  closed with its Blob
     total = 0
     try:
-        with gzip.open(path, "rb") as stream:
-            while chunk := stream.read(_COPY_BYTES):
+        with open_regular(path, CheckpointError) as file, gzip.open(file) as stream:
+            while chunk := _unpacked(stream, path):
                 total += len(chunk)
                 if total > max_bytes:
                     raise CheckpointError(
@@ -87,15 +94,26 @@ def _unpack(path: Path, max_bytes: int) -> Blob:
                         "checkpoint needs; it is refused."
                     )
                 target.write(chunk)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         target.close()
         raise CheckpointError(
-            f"{path} cannot be unpacked ({error}); it is cut short or damaged: get it again."
+            f"{path} cannot be unpacked into {tempfile.gettempdir()} ({error.strerror or error}); "
+            "free space there, or name another folder in TMPDIR."
         ) from error
     except BaseException:
         target.close()
         raise
     return Blob(RandomAccessFile(target), str(path), 0, total)
+
+
+def _unpacked(stream: gzip.GzipFile, path: Path) -> bytes:
+    """The next bytes of a gzip file."""
+    try:
+        return stream.read(_COPY_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CheckpointError(
+            f"{path} cannot be unpacked ({error}); it is cut short or damaged: get it again."
+        ) from error
 
 
 class _BlobStream:
@@ -136,6 +154,8 @@ def _members(path: Path, blob: Blob, max_bytes: int) -> dict[str, Blob]:
         with tarfile.open(fileobj=cast("BinaryIO", _BlobStream(blob)), mode="r:") as archive:
             for count, member in enumerate(archive, start=1):
                 _check_member(path, member, blob.size)
+                if len(member.pax_headers) > _MAX_PAX_RECORDS:
+                    raise tarfile.ReadError("its headers are longer than any checkpoint's")
                 total += member.size
                 if count > MAX_MEMBERS or total > max_bytes:
                     raise CheckpointError(
@@ -144,6 +164,10 @@ def _members(path: Path, blob: Blob, max_bytes: int) -> dict[str, Blob]:
                     )
                 if member.isreg():
                     name = str(PurePosixPath(member.name))
+                    if name in found:
+                        raise CheckpointError(
+                            f"{path} holds {name!r} twice; expected each file of a checkpoint once."
+                        )
                     found[name] = Blob(blob.file, f"{path}:{name}", member.offset_data, member.size)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
         raise CheckpointError(

@@ -6,7 +6,7 @@ import gzip
 import io
 import tarfile
 import tracemalloc
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +14,6 @@ import pytest
 from movinet_convert.checkpoint import archive, open_checkpoint
 from movinet_convert.errors import CheckpointError
 from tests.checkpoint.bundle_writer import small_movinet, write_bundle
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -132,6 +129,48 @@ def test_a_gzip_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 8 << 20
+
+
+def test_a_gzip_file_that_shrinks_weights_a_thousandfold_is_stopped_long_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bomb.tar.gz"
+    path.write_bytes(gzip.compress(bytes(64 << 20), 1))
+    with pytest.raises(CheckpointError, match="unpacks to more than 16,777,216 bytes"):
+        open_checkpoint(path)
+
+
+def test_a_full_disk_is_not_called_damage(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pack(folder, tmp_path / "x.tar.gz", "w:gz")
+    with Path("/dev/full").open("wb") as full:
+        monkeypatch.setattr(archive.tempfile, "TemporaryFile", lambda: full)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*TMPDIR"):
+            open_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["movinet_a0_base/ckpt-1.index", "./movinet_a0_base/ckpt-1.index"])
+def test_a_file_that_is_there_twice_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    path = pack(folder, tmp_path / "x.tar")
+    with tarfile.open(path, "a") as tar:
+        add(tar, name)
+    with pytest.raises(CheckpointError, match=r"holds 'movinet_a0_base/ckpt-1\.index' twice"):
+        open_checkpoint(path)
+
+
+def test_headers_for_all_members_are_not_copied_into_each(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    records = {f"k{number}": "" for number in range(50_000)}
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers=records) as tar:
+        for number in range(100):
+            add(tar, f"file{number}")
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="headers are longer"):
+        open_checkpoint(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, -6])

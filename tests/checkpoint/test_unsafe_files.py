@@ -6,6 +6,7 @@ import os
 import pickle
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.checkpoint import hdf5, open_checkpoint
 from movinet_convert.errors import CheckpointError
 from scripts.fuzzing import write_hdf5, write_torch
 
@@ -78,7 +79,39 @@ def test_an_hdf5_array_of_a_terabyte_is_refused_before_allocation(keras: Path) -
 def test_compressed_hdf5_is_refused_with_advice(keras: Path) -> None:
     with h5py.File(keras, "a") as file:
         file.create_dataset("layers/x", data=np.zeros((64, 64)), compression="gzip")
-    refused(keras, "save the weights again")
+    refused(keras, "is compressed.*save the weights again")
+
+
+def test_a_compressed_chunk_larger_than_its_array_is_refused(keras: Path) -> None:
+    """64 MiB of zeros in 64 KiB, of an array that claims to be no larger than those."""
+    chunk = zlib.compress(bytes(64 << 20))
+    chunk += bytes(-len(chunk) % 4)
+    with h5py.File(keras, "a") as file:
+        options: Any = {"maxshape": (None,), "chunks": (16 << 20,), "compression": "gzip"}
+        array = file.create_dataset("layers/x", (len(chunk) // 4,), "f4", **options)
+        array.id.write_direct_chunk((0,), chunk)
+    refused(keras, "'layers/x': it is compressed")
+
+
+def test_one_hdf5_array_under_many_names_is_refused(keras: Path) -> None:
+    with h5py.File(keras, "a") as file:
+        file["layers/x/vars/0"] = np.zeros(10_000, np.float32)
+        for number in range(1, 100):
+            file[f"layers/x/vars/{number}"] = file["layers/x/vars/0"]
+    refused(keras, "take more bytes than the file has")
+
+
+def test_long_names_that_many_arrays_share_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nested groups let twenty bytes on disk stand for a path of a thousand."""
+    monkeypatch.setattr(hdf5, "_MAX_TOTAL_NAMES", 1 << 20)
+    with h5py.File(tmp_path / "x", "w") as file:
+        inner = file.create_group("/".join(["g" * 240] * 4))
+        array = inner.create_dataset("a", (0,), "f4")
+        for number in range(1_200):
+            inner[f"{number}"] = array
+    refused(tmp_path / "x", "longer names than any MoViNet's")
 
 
 def test_text_in_hdf5_is_refused(keras: Path) -> None:
