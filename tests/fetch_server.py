@@ -181,6 +181,16 @@ def gzip_file(handler: Handler, body: bytes) -> None:
     send(handler, 200, gzip.compress(body, mtime=0), {})
 
 
+def gzip_members(handler: Handler, body: bytes) -> None:
+    """The same as block gzip does it, padded with zeros."""
+    parts = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
+    send(handler, 200, b"".join(gzip.compress(part, mtime=0) for part in parts) + bytes(512), {})
+
+
+def empty_gzip_members(handler: Handler, _: bytes) -> None:
+    send(handler, 200, gzip.compress(b"", mtime=0) * 20_000, {})
+
+
 def gzip_bomb(handler: Handler, _: bytes) -> None:
     send(handler, 200, gzip.compress(bytes(50_000_000)), {})
 

@@ -54,3 +54,11 @@ def test_what_a_server_says_makes_no_long_message() -> None:
         fetch(server.root)
     assert "answered 404 nono" in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_gzip_file_of_nothing_but_empty_members_is_given_up() -> None:
+    with (
+        servers.serve(BODY, servers.empty_gzip_members) as server,
+        pytest.raises(DownloadError, match="more than 10,000 members"),
+    ):
+        fetch(server.root, known=None)

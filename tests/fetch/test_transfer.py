@@ -33,7 +33,7 @@ def test_a_plain_tar_under_a_tar_gz_name_is_kept_as_it_is(cache: Path) -> None:
     assert_nothing_unfinished(cache)
 
 
-@pytest.mark.parametrize("answer", [servers.gzip_encoding, servers.gzip_file])
+@pytest.mark.parametrize("answer", [servers.gzip_encoding, servers.gzip_file, servers.gzip_members])
 def test_a_compressed_archive_is_unpacked_and_has_the_digest_of_the_tar(
     answer: servers.Answer,
 ) -> None:
