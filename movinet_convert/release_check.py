@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from movinet_convert.checkpoint.archive import open_archive
 from movinet_convert.errors import CheckpointError, DownloadError
 from movinet_convert.variants import KINETICS_600_CLASSES, Variant
+from movinet_convert.web_request import shortened
 
 if TYPE_CHECKING:
     from movinet_convert.checkpoint import Checkpoint
 
+FAULT_CHARACTERS = 1000
 END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")
 
 
@@ -27,7 +29,7 @@ def check_tar(path: Path, source: str) -> None:
     try:
         archive = open_archive(path)
     except CheckpointError as error:
-        raise DownloadError(f"{source} is not usable: {error}") from error
+        raise DownloadError(f"{source} is not usable: {_fault(error)}") from error
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - len(END_OF_TAR)))
@@ -40,6 +42,11 @@ def check_tar(path: Path, source: str) -> None:
         )
 
 
+def _fault(error: CheckpointError) -> str:
+    """What a reader says of an archive, which may quote names of any length from it."""
+    return shortened(str(error), FAULT_CHARACTERS)
+
+
 def check_release(path: Path, variant: Variant, source: str) -> None:
     """Read all of the archive at ``path``; DownloadError unless it holds the variant's network."""
     from movinet_convert.checkpoint import open_checkpoint
@@ -50,7 +57,7 @@ def check_release(path: Path, variant: Variant, source: str) -> None:
     except CheckpointError as error:
         raise DownloadError(
             f"{source} is no release of {variant.name}; delete it or name another source root, or "
-            f"convert it as a checkpoint of your own with --checkpoint: {error}"
+            f"convert it as a checkpoint of your own with --checkpoint: {_fault(error)}"
         ) from error
 
 

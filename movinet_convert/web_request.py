@@ -8,6 +8,7 @@ everywhere in ``requests``.
 
 from __future__ import annotations
 
+import errno
 import http.client
 import queue
 import socket
@@ -26,8 +27,9 @@ CHUNK_BYTES = 1 << 16
 WAITING_CHUNKS = 4  # received, and not yet asked for
 MALFORMED = "the server's answer is malformed"
 MAX_REDIRECTS = 10
-# A resolver that does not answer is asked once more; no network rarely comes back in seconds.
-RESOLVER_TRIES = 2
+# Without a network one more try is enough: it rarely comes back in seconds.
+NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+NO_NETWORK_TRIES = 2
 SHOWN_CHARACTERS = 200  # of what a server says
 
 
@@ -167,8 +169,8 @@ class WebRequest:
 
         inner = _innermost(error)
         what = _reason(inner)
-        if isinstance(inner, socket.gaierror) and inner.errno == socket.EAI_AGAIN:
-            return TransientError(what, tries=RESOLVER_TRIES)
+        if _is_without_network(inner):
+            return TransientError(what, tries=NO_NETWORK_TRIES)
         if isinstance(error, kinds.TooManyRedirects):
             what = f"more than {MAX_REDIRECTS} redirects"
         elif isinstance(error, kinds.InvalidURL | kinds.InvalidSchema | kinds.MissingSchema):
@@ -191,9 +193,9 @@ def shown(url: str) -> str:
     return shortened(plain.geturl())
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
     """Foreign text, no longer than a message can bear."""
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return text if len(text) <= characters else f"{text[:characters]}..."
 
 
 def _urllib3_failure(error: Exception) -> TransientError | None:
@@ -201,6 +203,12 @@ def _urllib3_failure(error: Exception) -> TransientError | None:
     import urllib3
 
     return TransientError(MALFORMED) if isinstance(error, urllib3.exceptions.HTTPError) else None
+
+
+def _is_without_network(error: BaseException) -> bool:
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    return isinstance(error, OSError) and error.errno in NO_NETWORK
 
 
 def _reason(error: BaseException) -> str:

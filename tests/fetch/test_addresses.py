@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from dataclasses import replace
@@ -162,17 +163,24 @@ def test_an_architecture_without_a_release_is_a_usage_error() -> None:
         fetch("http://127.0.0.1:1", variant=get_variant("t0-base"))
 
 
-@pytest.mark.parametrize(("code", "tries"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 2)])
-def test_a_name_that_does_not_resolve_is_soon_given_up(
-    code: int, tries: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "No such name"), 1),
+        (socket.gaierror(socket.EAI_AGAIN, "No such name"), 2),
+        (OSError(errno.ENETUNREACH, "No such name"), 2),
+    ],
+)
+def test_without_a_network_or_a_name_in_it_there_is_no_long_wait(
+    error: OSError, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     def unresolved(host: str, *_: object, **__: object) -> None:
         asked.append(host)
-        raise socket.gaierror(code, "Name not known")
+        raise error
 
     monkeypatch.setattr(socket, "getaddrinfo", unresolved)
-    with pytest.raises(DownloadError, match=r"\(Name not known.*check the network"):
+    with pytest.raises(DownloadError, match=r"\(No such name.*check the network"):
         fetch("http://models.invalid", patience=replace(IMPATIENT, attempts=5))
     assert asked == ["models.invalid"] * tries
