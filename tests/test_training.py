@@ -19,6 +19,7 @@ from movinet_convert import (
     unfreeze_backbone,
 )
 from movinet_convert.errors import UsageError
+from movinet_convert.model.fuse import fuse
 from movinet_convert.model.layers import BatchNorm
 from movinet_convert.weightfile import read_header
 
@@ -91,6 +92,26 @@ def test_normalisation_learns_as_keras_does(unbiased: bool, options: dict[str, A
 def test_only_the_skip_projections_take_the_unbiased_variance(name: str) -> None:
     norms = {n: m for n, m in create_model(name).named_modules() if isinstance(m, BatchNorm)}
     assert {n for n, m in norms.items() if m.unbiased} == {n for n in norms if ".skip." in n}
+
+
+@torch.no_grad()
+def test_pytorch_synchronizes_every_normalisation(tmp_path: Path) -> None:
+    plain = lively("t0-stream").eval()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    kinds = [type(module) for module in converted.modules()]
+    assert BatchNorm not in kinds
+    assert kinds.count(nn.SyncBatchNorm) == [type(m) for m in plain.modules()].count(BatchNorm)
+    assert converted.state_dict().keys() == plain.state_dict().keys()
+    assert torch.equal(converted(clip()), plain(clip()))
+    assert torch.equal(fuse(converted)(clip()), fuse(plain)(clip()))
+    path = save_weights(converted, tmp_path / "mine.safetensors")
+    assert torch.equal(load_converted(path)(clip()), plain(clip()))
+
+
+def test_a_state_dict_without_metadata_lacks_no_count_of_batches() -> None:
+    tensors = dict(lively("t0-base").state_dict())
+    assert not any("num_batches" in name for name in tensors)
+    create_model("t0-base", num_classes=3).load_state_dict(tensors)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class Linear(nn.Linear):
         """Nothing: drawing weights that a file replaces would take half of loading it."""
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with Keras' epsilon and momentum, over all axes but the second.
 
     In training the moving variance takes up each batch's own variance (divided by n), as Keras'
@@ -56,26 +56,43 @@ class BatchNorm(nn.Module):
     and a tensor without a counterpart in TensorFlow would be one that no checkpoint fills.
     """
 
+    weight: nn.Parameter
+    bias: nn.Parameter
     running_mean: Tensor
     running_var: Tensor
 
     def __init__(self, channels: int, *, unbiased: bool = False) -> None:
-        super().__init__()
+        # Told that there are no tensors, it makes none only to draw them: files bring their own.
+        super().__init__(
+            channels,
+            BATCH_NORM_EPSILON,
+            BATCH_NORM_MOMENTUM,
+            affine=False,
+            track_running_stats=False,
+        )
+        self.affine = self.track_running_stats = True
         self.weight = nn.Parameter(torch.empty(channels))
         self.bias = nn.Parameter(torch.empty(channels))
-        self.register_buffer("running_mean", torch.empty(channels))
-        self.register_buffer("running_var", torch.empty(channels))
-        self.eps = BATCH_NORM_EPSILON
-        self.momentum = BATCH_NORM_MOMENTUM
+        self.running_mean = torch.empty(channels)
+        self.running_var = torch.empty(channels)
         self.unbiased = unbiased
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Neither shift nor scale, and no history."""
+        if not self.affine:  # called by the constructor of the base class
+            return
         self.weight.fill_(1)
         self.bias.zero_()
         self.running_mean.zero_()
         self.running_var.fill_(1)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # PyTorch's own would miss the count of batches in a dict without metadata, and add it.
+        nn.Module._load_from_state_dict(self, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, unbiased={self.unbiased}"
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
