@@ -35,7 +35,8 @@ class StreamBatch(Generic[Key]):
         logits = batch.step({"door": frame})["door"]  # frame (3, H, W), logits (classes,)
         state = batch.leave("door")                   # to go on later: batch.join("door", state)
 
-    Gradients are not tracked. Raises UsageError for a base variant.
+    Gradients are not tracked. Raises UsageError for a base variant, and for a model in training
+    mode, whose normalisations would mix the videos.
     """
 
     def __init__(self, model: MoViNet, size: tuple[int, int] | None = None) -> None:
@@ -44,6 +45,7 @@ class StreamBatch(Generic[Key]):
                 f"{model.variant.name} reads whole clips and cannot stream; "
                 f"use {model.variant.arch}-stream."
             )
+        _require_eval(model)
         self.model = model
         self.size = size or (model.variant.input.size,) * 2
         self._keys: list[Key] = []
@@ -60,7 +62,8 @@ class StreamBatch(Generic[Key]):
     def join(self, key: Key, state: StreamState | None = None) -> None:
         """Add a video, at its beginning or with the ``state`` (batch of one) it left with.
 
-        Raises UsageError if the key is taken, StateError if the state is of another kind.
+        Raises UsageError if the key is taken, StateError if the state is of another network or
+        frame size.
         """
         if key in self._keys:
             raise UsageError(f"Stream {key!r} is in the batch already; leave() it first.")
@@ -68,6 +71,8 @@ class StreamBatch(Generic[Key]):
             state = self.model.initial_state(1, *self.size)
         elif state.batch != 1:
             raise StateError(f"A joining state holds one video; this one holds {state.batch}.")
+        else:
+            self.model.check_state(state, 1, *self.size)
         old = self._state
         self._state = state if old is None else StreamState.stack([old, state])
         self._keys.append(key)
@@ -96,6 +101,7 @@ class StreamBatch(Generic[Key]):
         """
         if not frames:
             return {}
+        _require_eval(self.model)
         keys = list(frames)
         indices = [self._index(key) for key in keys]
         clip = torch.stack([self._clip(frames[key]) for key in keys])
@@ -123,6 +129,14 @@ class StreamBatch(Generic[Key]):
     def _joined(self) -> StreamState:
         assert self._state is not None
         return self._state
+
+
+def _require_eval(model: MoViNet) -> None:
+    if model.training:
+        raise UsageError(
+            "The model is in training mode, in which the videos of a batch are normalised "
+            "together; call model.eval() first."
+        )
 
 
 def _replaced(state: StreamState, part: StreamState, indices: Sequence[int]) -> StreamState:

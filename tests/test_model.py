@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -12,9 +13,10 @@ from torch.utils import _pytree as pytree
 
 from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model import MoViNet, StreamState, create_model
+from movinet_convert.model.create import initialize
 from movinet_convert.model.fuse import fuse
 from movinet_convert.model.layers import BatchNorm
-from movinet_convert.variants import Origins, get_variant, list_variants
+from movinet_convert.variants import Origins, Variant, get_variant, list_variants
 
 ROUNDING = 1e-5  # of the logits' deviation
 STREAMS = [name for name in list_variants(released=False) if name.endswith("stream")]
@@ -117,6 +119,100 @@ def test_the_initial_state_equals_none() -> None:
     video = clip(2, 3)
     started, _ = model.stream(video, model.initial_state(2, 44, 36))
     assert torch.equal(started, model.stream(video)[0])
+
+
+def legacy(name: str) -> MoViNet:
+    """The older kind of stream model, with causal 3D convolutions."""
+    variant = get_variant(name)
+    settings = replace(Variant(variant.arch, "base").settings(), causal=True)
+    model = MoViNet(variant, settings, 50)
+    initialize(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [(name, "plain") for name in STREAMS]
+    + [(name, form) for name in ("a0-stream", "legacy") for form in ("fused", "bfloat16")],
+)
+@torch.no_grad()
+def test_an_initial_state_is_made_like_those_that_streaming_returns(name: str, form: str) -> None:
+    model = legacy("a0-stream") if name == "legacy" else create_model(name, num_classes=5).eval()
+    model = fuse(model) if form == "fused" else model
+    model = model.bfloat16() if form == "bfloat16" else model
+    for batch, height, width in [(2, 32, 48), (3, 37, 51), (1, 1, 2)]:
+        _, expected = model.stream(clip(batch, 1, height, width))
+        found = model.initial_state(batch, height, width)
+        for (name_of, ours), (expected_name, theirs) in zip(
+            found.tensors(), expected.tensors(), strict=True
+        ):
+            assert name_of == expected_name
+            assert not ours.any()
+            assert (ours.shape, ours.dtype, ours.stride()) == (
+                theirs.shape,
+                theirs.dtype,
+                theirs.stride(),
+            ), name_of
+
+
+def test_making_an_initial_state_runs_nothing() -> None:
+    model = lively("t0-stream").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert model.initial_state(1, 1, 1).frame_count.tolist() == [0]
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    with pytest.raises(UsageError, match="at least one video"):
+        model.initial_state(0, 32, 32)
+    with pytest.raises(UsageError, match="t0-stream"):
+        create_model("t0-base").initial_state(1, 32, 32)
+
+
+def test_videos_are_selected_by_indices_or_by_a_mask() -> None:
+    state = lively("t0-stream").initial_state(3, 32, 32)
+    numbered = replace(state, frame_count=torch.tensor([5, 6, 7]))
+    for videos in (torch.tensor([True, False, True]), [True, False, True], [0, 2]):
+        assert numbered.select(videos).frame_count.tolist() == [5, 7]
+    assert numbered.select([2, 0, 2]).frame_count.tolist() == [7, 5, 7]
+    assert numbered.select([]).batch == 0
+    for videos, message in (
+        ([-1], "no video -1"),
+        ([3], "no video 3"),
+        ([True, False], r"shape \(3,\)"),
+        ([0.0], "list of indices"),
+        (torch.tensor(1), "list of indices"),
+    ):
+        with pytest.raises(StateError, match=message):
+            numbered.select(videos)
+
+
+def change(state: StreamState, **tensors: Tensor) -> StreamState:
+    """The state with other tensors, by ``pool``, ``buffer`` (of the first block that has one)."""
+    name = next(iter(state.buffers))
+    if "pool" in tensors:
+        return replace(state, pools={**state.pools, name: tensors["pool"]})
+    if "buffer" in tensors:
+        return replace(state, buffers={**state.buffers, name: tensors["buffer"]})
+    return replace(state, **tensors)
+
+
+@torch.no_grad()
+def test_a_state_of_another_network_is_refused_before_anything_is_computed() -> None:
+    model = lively("t0-stream").train()
+    before = model.stem.norm.running_mean.clone()
+    state = model.initial_state(1, 32, 32)
+    name = next(iter(state.buffers))
+    wrong = [
+        (change(state, pool=state.pools[name][:, :1]), r"\.pool is of shape \(1, 1\)"),
+        (change(state, head=state.head[:, :1]), r"head is of shape \(1, 1\)"),
+        (change(state, buffer=state.buffers[name].mT[..., :3]), r"\.buffer is of shape"),
+        (replace(state, buffers={}), "0 of them with a stream buffer"),
+        (replace(state, buffers={f"x{n}": b for n, b in state.buffers.items()}), "is missing"),
+        (replace(state, frame_count=torch.zeros(1)), "float32"),
+        (replace(state, frame_count=torch.tensor(0)), "same batch"),
+    ]
+    for other, message in wrong:
+        with pytest.raises(StateError, match=message):
+            model.stream(clip(1, 1, 32, 32), other)
+    assert torch.equal(model.stem.norm.running_mean, before)
 
 
 @torch.no_grad()
@@ -251,7 +347,7 @@ def test_wrong_input_is_one_clear_sentence() -> None:
     _, state = model.stream(clip(1, 1))
     with pytest.raises(StateError, match="same batch"):
         model.stream(clip(2, 1), state)
-    with pytest.raises(StateError, match="stream buffer"):
+    with pytest.raises(StateError, match=r"\.buffer is of shape"):
         model.stream(clip(1, 1, 64, 64), state)
     with pytest.raises(StateError, match="blocks"):
         lively("a1-stream").stream(clip(1, 1), state)

@@ -10,6 +10,7 @@ from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model import MoViNet, StreamState
 from movinet_convert.model import pieces as pieces_module
 from movinet_convert.model.fuse import fuse
+from movinet_convert.training import unfreeze_backbone
 from tests.settled import settled_model
 
 VARIANTS = [
@@ -99,7 +100,7 @@ def test_states_pass_between_the_fused_and_the_plain_network() -> None:
 def test_fused_network_checks_the_size_of_its_state() -> None:
     fused = fuse(settled_model("a0-stream"))
     _, state = fused.stream(torch.rand(1, 3, 1, 48, 48))
-    with pytest.raises(StateError, match="stream buffer has shape"):
+    with pytest.raises(StateError, match=r"\.buffer is of shape"):
         fused.stream(torch.rand(1, 3, 1, 64, 64), state)
 
 
@@ -115,6 +116,23 @@ def test_fusing_leaves_the_model_as_it_was_and_is_for_inference() -> None:
         model.settings,
         model.num_classes,
     )
+
+
+def test_a_model_in_training_mode_is_fused_as_for_inference_and_left_as_it_is() -> None:
+    model = settled_model("t0-stream")
+    clip = torch.rand(1, 3, 2, 32, 32)
+    expected = fuse(model)(clip)
+    assert torch.equal(fuse(model.train())(clip), expected)
+    assert model.training
+
+
+def test_a_fused_network_says_that_it_cannot_be_trained() -> None:
+    fused = fuse(settled_model("t0-base"))
+    assert not fused.eval().training
+    with pytest.raises(UsageError, match="fused network cannot be trained"):
+        fused.train()
+    with pytest.raises(UsageError, match="fused network cannot be trained"):
+        unfreeze_backbone(fused)
 
 
 def test_gradients_reach_the_input_of_a_fused_network() -> None:

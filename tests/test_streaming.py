@@ -113,7 +113,20 @@ def test_mistakes_are_told(model: MoViNet, videos: torch.Tensor) -> None:
         batch.step({"a": torch.rand(3, 64, 64)})
     with pytest.raises(StateError, match="holds 2"):
         batch.join("c", model.initial_state(2, *SIZE))
+    with pytest.raises(StateError, match=r"\.buffer is of shape"):
+        batch.join("c", model.initial_state(1, 64, 64))
     assert batch.step({}) == {}
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    model = settled_model("t0-stream")
+    batch: StreamBatch[str] = StreamBatch(model, SIZE)
+    batch.join("a")
+    model.train()
+    with pytest.raises(UsageError, match=r"model\.eval\(\)"):
+        batch.step({"a": torch.rand(3, *SIZE)})
+    with pytest.raises(UsageError, match=r"model\.eval\(\)"):
+        StreamBatch(model, SIZE)
 
 
 def test_base_models_are_refused() -> None:

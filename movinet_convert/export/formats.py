@@ -77,10 +77,13 @@ def export_model(
 
     The file replaces what stands at ``path`` (in it, if that is a folder) only once it has agreed
     with the eager model; where numbers are kept in less than float32, the loss is in the report
-    instead. Raises UsageError for what the format cannot do, ExportError for what it cannot do on
+    instead. Raises UsageError for a model in training mode
+    and for what the format cannot do, ExportError for what it cannot do on
     this machine, ParityError for a file that computes something else.
     """
     row = _row(model, format, dtype, quantize)
+    if model.training:
+        raise UsageError("The model is in training mode; call model.eval() before exporting it.")
     fused = model if isinstance(model.stem, FusedStem) else fuse(model)
     height, width = size or (model.variant.input.size,) * 2
     build = row.program if model.settings.causal else clip_program

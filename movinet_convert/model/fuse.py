@@ -44,16 +44,21 @@ def fuse(model: MoViNet) -> MoViNet:
     """A copy of ``model`` for inference, with everything folded that can be.
 
     The copy computes what ``model.eval()`` does, to 1e-5 of the logits' deviation or better, with
-    the same ``forward``, ``stream`` and state. It has no dropout and takes no gradients for its
-    weights, which go by other names: train, save and convert the model it came from.
+    the same ``forward``, ``stream`` and state; a model in training mode is folded with its moving
+    statistics all the same, and stays in training mode. The copy has no dropout, takes no gradients
+    for its weights, which go by other names, and refuses ``train()``: train, save and convert the
+    model it came from.
 
     Raises UsageError if the model is fused already.
     """
-    if not (isinstance(model.stem, ConvNorm) and isinstance(model.head, ConvNorm)):
+    if model.fused:
         raise UsageError("This model is fused already; use it as it is.")
+    assert isinstance(model.stem, ConvNorm)
+    assert isinstance(model.head, ConvNorm)
     with torch.device("meta"):
         fused = MoViNet(model.variant, model.settings, model.num_classes, dropout=0.0)
     fused.origins = model.origins
+    fused.fused = True
     settings = model.settings
     fused.stem = FusedStem(_spatial(model.stem, settings.activation))
     for name, block in model.blocks.items():

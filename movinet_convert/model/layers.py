@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from movinet_convert.errors import StateError
 from movinet_convert.model.padding import padded_weight, same_padding
 from movinet_convert.model.timeline import Timeline, to_frames
 from movinet_convert.variants import BATCH_NORM_EPSILON
@@ -58,6 +57,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     weight: nn.Parameter
     bias: nn.Parameter
+    momentum: float
     running_mean: Tensor
     running_var: Tensor
 
@@ -92,7 +92,8 @@ class BatchNorm(nn.BatchNorm2d):
         nn.Module._load_from_state_dict(self, *args, **kwargs)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, unbiased={self.unbiased}"
+        plain = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{plain}, unbiased={self.unbiased}"
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -163,15 +164,9 @@ def past_frames(buffer: Tensor | None, videos: Tensor, length: int) -> Tensor:
 
     Both in the memory order (B, T, H, W, C), in which frames are joined and cut off.
     """
-    batch, channels, _, height, width = videos.shape
     if buffer is None:
+        batch, channels, _, height, width = videos.shape
         return videos.new_zeros(batch, length, height, width, channels)
-    expected = (batch, channels, length, height, width)
-    if buffer.shape != expected:
-        raise StateError(
-            f"A stream buffer has shape {tuple(buffer.shape)} where these frames need {expected}; "
-            "pass the state that came from frames of this size and batch, or None to start anew."
-        )
     return buffer.permute(0, 2, 3, 4, 1)
 
 
@@ -183,8 +178,9 @@ def join_buffer(buffer: Tensor | None, videos: Tensor, length: int) -> tuple[Ten
     frames = videos.shape[2]
     past = past_frames(buffer, videos, length)
     joined = torch.cat((past, videos.permute(0, 2, 3, 4, 1)), dim=1)
-    # A view would keep the whole clip in memory, and its strides would compile anew.
-    latest = joined[:, frames:].clone()
+    # A view would keep the whole clip in memory, and its strides would compile anew; so would those
+    # of a batch of one, unless they are told to be plain.
+    latest = joined[:, frames:].clone(memory_format=torch.contiguous_format)
     return joined.permute(0, 4, 1, 2, 3), latest.permute(0, 4, 1, 2, 3)
 
 

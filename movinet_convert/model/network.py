@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from movinet_convert.errors import StateError, UsageError
+from movinet_convert.errors import UsageError
 from movinet_convert.model.attention import running_sums
 from movinet_convert.model.block import Block
 from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
+from movinet_convert.model.memory import StreamMemory
 from movinet_convert.model.state import StreamState
 from movinet_convert.model.timeline import Timeline
 from movinet_convert.variants import KINETICS_600_CLASSES, STEM_KERNEL, STOCHASTIC_DEPTH_RATE
@@ -73,7 +74,9 @@ class MoViNet(nn.Module):
         self.origins: Origins | None = None
         self.num_classes = num_classes
         _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
+        self.memory = StreamMemory.of(variant, self.settings)
         self.frozen: frozenset[str] = frozenset()  # parts that ``train()`` leaves in eval mode
+        self.fused = False
         spec = variant.spec
         act = self.settings.activation
         self.stem: nn.Module = Stem(CHANNELS, spec.stem, STEM_KERNEL[1:], stride=2, activation=act)
@@ -100,6 +103,12 @@ class MoViNet(nn.Module):
             block.drop_rate = rate * i / len(blocks)  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> MoViNet:
+        """Set the mode of all parts but those of a frozen backbone; UsageError if fused."""
+        if mode and self.fused:
+            raise UsageError(
+                "A fused network cannot be trained: its normalisations are folded away; train the "
+                "model it was made of, loaded without fuse=True."
+            )
         super().train(mode)
         for part in self.frozen:
             self.get_submodule(part).eval()
@@ -133,15 +142,11 @@ class MoViNet(nn.Module):
         Raises UsageError for a base variant, StateError where the state is of another batch,
         frame size or network.
         """
-        if not self.settings.causal:
-            raise UsageError(
-                f"{self.variant.name} reads whole clips and cannot stream; "
-                f"use model(clip), or the variant {self.variant.arch}-stream."
-            )
-        if state is not None:
-            self._check_state(state, frames)
+        self._require_stream()
         seen = None if state is None else state.frame_count
         x, timeline = self._to_frames(frames, seen)
+        if state is not None:
+            self.check_state(state, timeline.batch, *frames.shape[3:])
         x = self.stem(x)
         buffers: dict[str, Tensor] = {}
         pools: dict[str, Tensor] = {}
@@ -160,20 +165,31 @@ class MoViNet(nn.Module):
         """The state before the first frame of ``batch`` videos of this size, all zeros.
 
         Passing it equals passing None; it is there for exporters, compilers and batchers, which
-        want the same inputs at every call.
+        want the same inputs at every call: its tensors have the types, the device and the memory
+        order of those that ``stream`` returns. Nothing is computed for it, in whatever mode the
+        network is.
+
+        Raises UsageError for a base variant, no videos or an empty size.
         """
-        frames = torch.zeros(
-            batch,
-            CHANNELS,
-            1,
-            height,
-            width,
-            dtype=self.dtype,
-            device=self.classifier.output.weight.device,
-        )
-        with torch.no_grad():
-            _, state = self.stream(frames)
-        return state.map(torch.zeros_like)
+        self._require_stream()
+        if batch < 1 or height < 1 or width < 1:
+            raise UsageError(
+                f"A state is for at least one video of at least 1 x 1; got {batch} of "
+                f"{height} x {width}."
+            )
+        device = self.classifier.output.weight.device
+        return self.memory.zeros(batch, height, width, self.dtype, device)
+
+    def check_state(self, state: StreamState, batch: int, height: int, width: int) -> None:
+        """Raise StateError unless this network can go on from ``state`` with ``batch`` videos."""
+        self.memory.check(state, batch, height, width, self.variant.name)
+
+    def _require_stream(self) -> None:
+        if not self.settings.causal:
+            raise UsageError(
+                f"{self.variant.name} reads whole clips and cannot stream; "
+                f"use model(clip), or the variant {self.variant.arch}-stream."
+            )
 
     def _to_frames(self, clip: Tensor, seen: Tensor | None) -> tuple[Tensor, Timeline]:
         """(B, 3, T, H, W) -> (B * T, 3, H, W), and its timeline."""
@@ -194,18 +210,6 @@ class MoViNet(nn.Module):
         """The head's features, averaged over each frame: (B, T, C)."""
         means: Tensor = self.head(x).mean(dim=(2, 3))
         return means.reshape(timeline.batch, timeline.frames, -1)
-
-    def _check_state(self, state: StreamState, frames: Tensor) -> None:
-        if state.batch != frames.shape[0]:
-            raise StateError(
-                f"The state holds {state.batch} videos and the frames {frames.shape[0]}; "
-                "both need the same batch."
-            )
-        if state.pools.keys() != self.blocks.keys():
-            raise StateError(
-                f"The state has {len(state.pools)} blocks where {self.variant.name} has "
-                f"{len(self.blocks)}; a state goes on only with the model it came from."
-            )
 
 
 def _check_options(

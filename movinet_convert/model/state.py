@@ -79,10 +79,36 @@ class StreamState:
         return self.map(move)
 
     def select(self, videos: Sequence[int] | Tensor) -> StreamState:
-        """The state of some of the videos, by their indices, in the order given."""
-        index = torch.as_tensor(videos, dtype=torch.long, device=self.frame_count.device)
+        """The state of some of the videos, by their indices, in the order given.
+
+        ``videos`` may also be a mask, (B,) bool, of those to keep. Raises StateError for an index
+        outside 0 .. B - 1, and for a mask of another length.
+        """
+        index = self._indices(videos)
         # Indexing keeps the channels-last memory of the buffers; index_select does not.
         return self.map(lambda tensor: tensor[index])
+
+    def _indices(self, videos: Sequence[int] | Tensor) -> Tensor:
+        given = torch.as_tensor(videos)
+        if given.dtype == torch.bool:
+            if given.shape != (self.batch,):
+                raise StateError(
+                    f"A mask of videos has one bool each, shape ({self.batch},); "
+                    f"got shape {tuple(given.shape)}."
+                )
+            given = given.nonzero()[:, 0]
+        if given.dim() != 1 or (given.is_floating_point() and given.numel()):
+            raise StateError(
+                f"Videos are selected by a list of indices; got {given.dtype} of shape "
+                f"{tuple(given.shape)}."
+            )
+        wrong = given[(given < 0) | (given >= self.batch)]
+        if wrong.numel():
+            raise StateError(
+                f"There is no video {int(wrong[0])} in a state of {self.batch}; "
+                f"indices go from 0 to {self.batch - 1}."
+            )
+        return given.to(self.frame_count.device, torch.long)
 
     def split(self) -> list[StreamState]:
         """One state a video, each with a batch of one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from movinet_convert.errors import UsageError
+
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
 
@@ -15,6 +17,8 @@ def freeze_backbone(model: MoViNet) -> MoViNet:
 
     The backbone gets no gradients and stays in eval mode through ``model.train()``: its moving
     statistics stand still and stochastic depth is off, as Keras does with ``trainable = False``.
+
+    Raises UsageError for a fused model.
     """
     return _set_frozen(model, BACKBONE)
 
@@ -25,6 +29,8 @@ def unfreeze_backbone(model: MoViNet) -> MoViNet:
 
 
 def _set_frozen(model: MoViNet, parts: frozenset[str]) -> MoViNet:
+    if model.fused:
+        raise UsageError("A fused network cannot be trained; load it without fuse=True.")
     model.frozen = parts
     for name, child in model.named_children():
         child.requires_grad_(name not in parts)
