@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from movinet_convert.errors import MissingExtraError
-from movinet_convert.video import Sampling, frame_rate, read_frames, write_video
+from movinet_convert.errors import MissingExtraError, VideoError
+from movinet_convert.outputs import check_output
+from movinet_convert.predict import Guess
+from movinet_convert.video import VIDEO_OUTPUTS, Sampling, frame_rate, read_frames, write_video
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
 
-    from movinet_convert.predict import Guess, Moment, Predictor
+    from movinet_convert.predict import Moment, Predictor
     from movinet_convert.video import Image
 
 LINES = 3
@@ -26,30 +30,64 @@ TROUGH = (255, 255, 255, 50)
 TEXT = (255, 255, 255, 255)
 
 
+class Captions:
+    """The top classes of every moment of a video, in a few bytes each: a day of them fits."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.end = 0.0
+        self._starts = array("d")
+        self._indices = array("l")
+        self._probabilities = array("f")
+        self._lines = min(LINES, len(predictor.labels))
+
+    def add(self, moment: Moment) -> None:
+        """Take in the next moment."""
+        self.end = moment.end
+        self._starts.append(moment.start)
+        for guess in self.predictor.top(moment.probabilities, self._lines):
+            self._indices.append(guess.index)
+            self._probabilities.append(guess.probability)
+
+    def at(self, time: float) -> list[Guess]:
+        """The top classes at a time in seconds, the best first."""
+        first = max(bisect_right(self._starts, time) - 1, 0) * self._lines
+        places = range(first, first + self._lines)
+        indices = (self._indices[i] for i in places)
+        pairs = zip(indices, (self._probabilities[i] for i in places), strict=True)
+        return [Guess(self.predictor.labels[i], i, probability) for i, probability in pairs]
+
+
 def annotate(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
-    moments: Sequence[Moment],
-    predictor: Predictor,
+    captions: Captions,
     *,
     progress: Callable[[float], object] | None = None,
 ) -> None:
     """Write ``source`` again, at its own size and rate, with the top classes of each moment.
 
-    ``progress`` is told the time reached, in seconds. Raises VideoError where either file fails.
+    It ends where the captions do, or where ``source`` breaks off. ``progress`` is told the time
+    reached, in seconds. Raises UsageError where ``target`` is ``source`` or cannot be a video,
+    VideoError where either file fails; ``target`` is then as it was.
     """
-    starts = [moment.start for moment in moments]
-    tops = [predictor.top(moment.probabilities, LINES) for moment in moments]
+    check_output(Path(target), VIDEO_OUTPUTS, [Path(source)])
 
     def drawn() -> Iterator[Image]:
-        for frame in read_frames(source, Sampling(), threads=predictor.threads):
-            if progress is not None:
-                progress(frame.time)
-            if frame.time >= moments[-1].end:
-                return
-            yield draw(frame.image, tops[max(bisect_right(starts, frame.time) - 1, 0)])
+        reached = None
+        try:
+            for frame in read_frames(source, Sampling(), threads=captions.predictor.threads):
+                reached = frame.time
+                if progress is not None:
+                    progress(frame.time)
+                if frame.time >= captions.end:
+                    return
+                yield draw(frame.image, captions.at(frame.time))
+        except VideoError:
+            if reached is None:
+                raise
 
-    write_video(target, drawn(), frame_rate(source))
+    write_video(target, drawn(), float(frame_rate(source)))
 
 
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:

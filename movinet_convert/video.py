@@ -6,11 +6,10 @@ are decoded, since others depend on them, but never converted or scaled.
 
 from __future__ import annotations
 
-import re
-import sys
-from contextlib import contextmanager
+from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from movinet_convert.errors import MissingExtraError, UsageError, VideoError
+from movinet_convert.decoding import (
+    FALLBACK_FPS,
+    MAX_PIXELS,
+    VIDEO_SUFFIXES,
+    decoded,
+    duration,
+    ffmpeg,
+    frame_rate,
+    import_av,
+    is_live,
+    pictures,
+    video_files,
+)
+from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.outputs import writing
 from movinet_convert.transforms import MAX_VALUE, resized
 
 if TYPE_CHECKING:
@@ -27,40 +40,33 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from movinet_convert.decoding import Timed
     from movinet_convert.variants import Variant
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "Image",
+    "Sampling",
+    "duration",
+    "frame_rate",
+    "is_live",
+    "read_chunks",
+    "read_clip",
+    "read_frames",
+    "read_middle",
+    "to_tensor",
+    "video_files",
+    "write_video",
+]
 
 Image = NDArray[np.uint8]
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-        ".3gp",
-    ]
-)
-PICTURE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
-CAMERA = re.compile(r"camera(?::(\d+))?")
-DEVICE_FOLDER = "/dev/"
-# How each system names its capture devices to FFmpeg: (format, name of device N).
-CAPTURE = {
-    "linux": ("v4l2", "/dev/video{}"),
-    "darwin": ("avfoundation", "{}:none"),
-    "win32": ("vfwcap", "{}"),
-}
-FALLBACK_FPS = Fraction(25)
 FPS_DENOMINATOR = 1001  # 30000/1001 is the finest rate in use
+MIN_FPS, MAX_FPS = 0.001, 1000.0
+MAX_CLIP_FRAMES = 10_000  # of one clip in memory
+SPARE_FRAMES = 512  # beyond those of a clip, that are kept rather than read again
+VIDEO_OUTPUTS = (".mp4", ".m4v", ".mov", ".mkv")  # what takes H.264
 H264_QUALITY = "18"  # x264's scale: visually lossless
 
 
@@ -69,18 +75,22 @@ class Sampling:
     """Which frames of a video are read, and how they are cut; None leaves a thing as it is.
 
     ``fps`` frames a second, the shorter side scaled to ``resize`` pixels, then the middle
-    ``size`` x ``size`` pixels.
+    ``size`` x ``size`` pixels. Raises UsageError for a rate outside of 0.001 to 1000.
     """
 
     fps: float | None = None
     resize: int | None = None
     size: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.fps is not None:
+            _check_rate(self.fps)
+
     @staticmethod
     def of(variant: Variant, fps: float | None = None) -> Sampling:
         """As the variant was evaluated; ``fps`` replaces its frame rate."""
         expected = variant.input
-        return Sampling(fps or expected.fps, expected.resize, expected.size)
+        return Sampling(expected.fps if fps is None else fps, expected.resize, expected.size)
 
 
 @dataclass(frozen=True)
@@ -91,43 +101,31 @@ class Frame:
     image: Image
 
 
-def import_av() -> Any:
-    """PyAV; MissingExtraError where it is not installed."""
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("Reading and writing videos", "video") from None
-    return av
-
-
 def read_frames(
     source: str | os.PathLike[str],
     sampling: Sampling,
     *,
     picture_fps: float | None = None,
     threads: int = 0,
+    skip: int = 0,
 ) -> Iterator[Frame]:
     """The frames of a video at a steady rate, one at a time, however long it is.
 
     ``source`` is a file, an address FFmpeg can open (``rtsp://…``), ``camera`` or ``camera:N``, or
     a folder of pictures in the order of their names; ``picture_fps`` says how many of those make a
     second (as many as are asked for unless given). The frame at time k / fps is the one on screen
-    at that moment. ``threads`` are FFmpeg's, 0 for as many as it likes.
+    at that moment. ``threads`` are FFmpeg's, 0 for as many as it likes. The first ``skip`` of the
+    sampled frames are left out. Frames that repeat share one picture.
 
-    Raises VideoError where the source cannot be read or breaks off.
+    Raises VideoError where the source cannot be read, breaks off, ends before its time, or is
+    beyond the limits of ``decoding``.
     """
-    import_av()
-    path = Path(source)
-    if path.is_dir():
-        timed = _pictures(path, picture_fps or sampling.fps or float(FALLBACK_FPS))
-    else:
-        timed = _decoded(str(source), threads)
-    seen = False
-    for time, frame in _steady(timed, sampling.fps):
-        seen = True
-        yield Frame(float(time), _picture(frame, sampling))
-    if not seen:
-        raise VideoError(f"{source} holds no picture; give a video, or a folder of pictures.")
+    known: Any = None
+    image: Image | None = None
+    for time, frame in islice(_sampled(source, sampling, picture_fps, threads), skip, None):
+        if image is None or frame is not known:
+            known, image = frame, _picture(frame, sampling, source)
+        yield Frame(float(time), image)
 
 
 def read_clip(
@@ -138,12 +136,35 @@ def read_clip(
     threads: int = 0,
 ) -> Tensor:
     """A video as one clip (3, T, H, W), float32, RGB in [0, 1]; at most ``max_frames``."""
-    frames = []
-    for frame in read_frames(source, sampling, threads=threads):
-        frames.append(frame)
-        if len(frames) == max_frames:
-            break
-    return to_tensor(frames)
+    return to_tensor(list(islice(read_frames(source, sampling, threads=threads), max_frames)))
+
+
+def read_middle(
+    source: str | os.PathLike[str], sampling: Sampling, length: int, *, threads: int = 0
+) -> list[Frame]:
+    """``length`` frames from the middle of a video; a shorter one starts over at its end.
+
+    As ``sample_sequence`` in official/vision/ops/preprocess_ops_3d.py. All of the video is decoded,
+    and no more than ``length`` + SPARE_FRAMES frames are in memory: a longer one is read again.
+
+    Raises VideoError as ``read_frames`` does and for a live source, UsageError for a ``length``
+    that is not from 1 to MAX_CLIP_FRAMES.
+    """
+    if not 1 <= length <= MAX_CLIP_FRAMES:
+        raise UsageError(f"A clip has from 1 to {MAX_CLIP_FRAMES} frames, got {length}.")
+    if is_live(source):
+        raise VideoError(f"{source} is live and has no middle; name a file.")
+    kept: deque[Frame] = deque()
+    for count, frame in enumerate(read_frames(source, sampling, threads=threads), 1):
+        kept.append(frame)
+        while len(kept) > count - _middle_start(count, length):
+            kept.popleft()
+        if len(kept) > length + SPARE_FRAMES:
+            total = sum(1 for _ in _sampled(source, sampling, None, threads))
+            first = _middle_start(total, length)
+            again = read_frames(source, sampling, threads=threads, skip=first)
+            return list(islice(again, length))
+    return [kept[i % len(kept)] for i in range(length)]
 
 
 def read_chunks(
@@ -171,11 +192,16 @@ def write_video(
 ) -> None:
     """Write pictures (H, W, 3), RGB, as an H.264 video; its sides are cut to even lengths.
 
-    Raises VideoError where the file cannot be written or there is no picture.
+    What is at ``path`` is replaced once all is written. Raises VideoError where the file cannot
+    be written or there is no picture.
     """
     av = import_av()
     stream = None
-    with _ffmpeg(f"{path} cannot be written"), av.open(str(path), "w") as container:
+    with (
+        writing(path) as temporary,
+        ffmpeg(f"{path} cannot be written"),
+        av.open(str(temporary), "w") as container,
+    ):
         for image in images:
             even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
             if stream is None:
@@ -185,54 +211,49 @@ def write_video(
                 stream.options = {"crf": H264_QUALITY}
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
             container.mux(stream.encode(frame))
-        if stream is not None:
-            container.mux(stream.encode())
-    if stream is None:
-        Path(path).unlink(missing_ok=True)
-        raise VideoError(f"{path} was not written: there was no picture to write.")
+        if stream is None:
+            raise VideoError(f"{path} was not written: there was no picture to write.")
+        container.mux(stream.encode())
 
 
-def video_files(folder: Path) -> list[Path]:
-    """The videos in a folder, by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
-
-
-def is_live(source: str | os.PathLike[str]) -> bool:
-    """Whether frames come as they happen: a camera, or an address on the network."""
-    text = str(source)
-    return bool(CAMERA.fullmatch(text)) or text.startswith(DEVICE_FOLDER) or "://" in text
-
-
-def duration(source: str | os.PathLike[str]) -> float | None:
-    """Seconds of a video, or None where only watching it would tell."""
-    if is_live(source) or Path(source).is_dir():
-        return None
-    av = import_av()
-    with _ffmpeg(f"{source} cannot be read as a video"), av.open(str(source)) as container:
-        length = container.duration
-        return None if length is None else float(length / av.time_base)
-
-
-def frame_rate(source: str | os.PathLike[str]) -> float:
-    """Frames a second of a video file."""
-    av = import_av()
-    with _ffmpeg(f"{source} cannot be read as a video"), av.open(str(source)) as container:
-        return float(_stream(container, str(source)).average_rate or FALLBACK_FPS)
+def _check_rate(fps: float) -> None:
+    if not MIN_FPS <= fps <= MAX_FPS:  # nan is not either
+        raise UsageError(f"A frame rate is from {MIN_FPS} to {MAX_FPS:.0f} a second, got {fps}.")
 
 
 def _rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(FPS_DENOMINATOR)
 
 
-def _steady(
-    timed: Iterable[tuple[Fraction, Fraction, Any]], fps: float | None
+def _middle_start(count: int, length: int) -> int:
+    return max(0, (count - length) // 2)
+
+
+def _sampled(
+    source: str | os.PathLike[str], sampling: Sampling, picture_fps: float | None, threads: int
 ) -> Iterator[tuple[Fraction, Any]]:
+    """(time, frame as FFmpeg decoded it) at the rate that is asked for; at least one."""
+    import_av()
+    path = Path(source)
+    if path.is_dir():
+        fps = picture_fps or sampling.fps or float(FALLBACK_FPS)
+        _check_rate(fps)
+        timed = pictures(path, 1 / _rate(fps))
+    else:
+        timed = decoded(str(source), threads)
+    seen = False
+    for item in _steady(timed, sampling.fps):
+        seen = True
+        yield item
+    if not seen:
+        raise VideoError(f"{source} holds no picture; give a video, or a folder of pictures.")
+
+
+def _steady(timed: Iterable[Timed], fps: float | None) -> Iterator[tuple[Fraction, Any]]:
     """(start, end, frame) at any rate -> (time, frame) at ``fps``, from the first start on."""
     if fps is None:
         yield from ((start, frame) for start, _, frame in timed)
         return
-    if fps <= 0:
-        raise UsageError(f"A frame rate is above 0, got {fps}.")
     step, index = 1 / _rate(fps), 0
     shown, end = None, Fraction(0)
     for start, stop, frame in timed:
@@ -245,64 +266,16 @@ def _steady(
         index += 1
 
 
-def _decoded(source: str, threads: int) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """Every frame of a video with the times between which it shows."""
-    av = import_av()
-    file, options = _capture(source)
-    with (
-        _ffmpeg(f"{source} cannot be read as a video"),
-        av.open(file, **options) as container,
-    ):
-        stream = _stream(container, source)
-        stream.thread_type = "AUTO"
-        if threads:
-            stream.codec_context.thread_count = threads
-        length = 1 / Fraction(stream.average_rate or FALLBACK_FPS)
-        first: Fraction | None = None
-        expected = Fraction(0)
-        for frame in container.decode(stream):
-            start = expected if frame.pts is None else Fraction(frame.pts * frame.time_base)
-            if first is None:
-                first = start
-            yield start - first, start - first + length, frame
-            expected = start + length
-
-
-def _stream(container: Any, source: str) -> Any:
-    if not container.streams.video:
-        raise VideoError(f"{source} has no video track; give a file with pictures.")
-    return container.streams.video[0]
-
-
-def _capture(source: str) -> tuple[str, dict[str, str]]:
-    """What FFmpeg opens for a source, and how: cameras go by the system's name and format."""
-    system, device = CAPTURE.get(sys.platform, CAPTURE["linux"])
-    camera = CAMERA.fullmatch(source)
-    if camera:
-        return device.format(camera.group(1) or 0), {"format": system}
-    return source, {"format": system} if source.startswith(DEVICE_FOLDER) else {}
-
-
-def _pictures(folder: Path, fps: float) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """The pictures of a folder, ``frame2`` before ``frame10``."""
-    av = import_av()
-    files = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES]
-    length = 1 / _rate(fps)
-    for i, path in enumerate(sorted(files, key=_natural_order)):
-        with _ffmpeg(f"{path} cannot be read as a picture"), av.open(str(path)) as container:
-            frame = next(container.decode(video=0))
-        yield i * length, (i + 1) * length, frame
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(d or 0), text) for d, text in re.findall(r"(\d+)|(\D+)", path.name)]
-
-
-def _picture(frame: Any, sampling: Sampling) -> Image:
+def _picture(frame: Any, sampling: Sampling, source: str | os.PathLike[str]) -> Image:
     """A decoded frame, scaled, turned upright and cut."""
     width, height = frame.width, frame.height
     if sampling.resize is not None:
         height, width = resized(height, width, sampling.resize)
+    if height * width > MAX_PIXELS:
+        raise VideoError(
+            f"{source} has {frame.width} x {frame.height} pixels, too narrow a picture: its "
+            f"shorter side cannot be scaled to {sampling.resize}."
+        )
     image: Image = frame.to_ndarray(
         format="rgb24", width=width, height=height, interpolation="BILINEAR"
     )
@@ -317,14 +290,3 @@ def _middle(image: Image, size: int) -> Image:
     height, width = image.shape[:2]
     top, left = max(height - size, 0) // 2, max(width - size, 0) // 2
     return image[top : top + size, left : left + size]
-
-
-@contextmanager
-def _ffmpeg(what: str) -> Iterator[None]:
-    """FFmpeg's errors as one sentence that begins with ``what``."""
-    av = import_av()
-    try:
-        yield
-    except (av.FFmpegError, StopIteration) as error:
-        reason = getattr(error, "strerror", None) or "no picture in it"
-        raise VideoError(f"{what} ({reason}); check the path and the file.") from None

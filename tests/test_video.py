@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import socket
 import struct
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from odd_videos import cut_off, write_huge_png, write_stamped
 
-from movinet_convert import video
+from movinet_convert import decoding, video
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.variants import get_variant
-from movinet_convert.video import Sampling, read_chunks, read_clip, read_frames, write_video
+from movinet_convert.video import (
+    Sampling,
+    read_chunks,
+    read_clip,
+    read_frames,
+    read_middle,
+    write_video,
+)
 
 # H.264 at the quality used here keeps a plain grey within this many levels.
 CODEC_TOLERANCE = 4
@@ -103,7 +116,7 @@ def test_a_clip_stops_at_the_frames_asked_for(ramp: Path) -> None:
 
 
 def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
-    av = video.import_av()
+    av = decoding.import_av()
     for i in (1, 2, 10):
         frame = av.VideoFrame.from_ndarray(grey(20 * i), format="rgb24")
         with av.open(str(tmp_path / f"frame{i}.png"), "w") as container:
@@ -136,7 +149,7 @@ def test_a_camera_is_opened_through_the_systems_capture_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pattern = "testsrc=duration=2:size={}40x240:rate=30"  # FFmpeg's own picture source
-    monkeypatch.setitem(video.CAPTURE, video.sys.platform, ("lavfi", pattern))
+    monkeypatch.setitem(decoding.CAPTURE, decoding.sys.platform, ("lavfi", pattern))
     frames = list(read_frames("camera:3", Sampling(5, 60, 48)))
     assert len(frames) == 10
     assert frames[0].image.shape == (48, 48, 3)
@@ -167,12 +180,126 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
         read_clip(tmp_path, Sampling())
 
 
-def test_a_frame_rate_of_nothing_is_refused(ramp: Path) -> None:
-    with pytest.raises(UsageError, match="above 0"):
-        read_clip(ramp, Sampling(fps=-1))
+@pytest.mark.parametrize("fps", [-1, 0, float("nan"), float("inf"), 1e-9, 1e308])
+def test_a_frame_rate_that_is_none_is_refused(fps: float) -> None:
+    with pytest.raises(UsageError, match=r"from 0\.001 to 1000"):
+        Sampling.of(get_variant("a0-base"), fps)
 
 
 def test_writing_nothing_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no picture to write"):
         write_video(tmp_path / "empty.mp4", [], 5)
     assert not (tmp_path / "empty.mp4").exists()
+
+
+def test_a_video_of_strange_time_stamps_is_refused_before_its_frames_are_repeated(
+    tmp_path: Path,
+) -> None:
+    month = write_stamped(tmp_path / "month.mp4", [0, 0.2, 30 * 86400])
+    frames = read_frames(month, Sampling(fps=5, resize=24, size=24))
+    with pytest.raises(VideoError, match=r"month\.mp4 shows one frame for 2592000 s from 0\.2 s"):
+        assert len(list(islice(frames, 100))) < 3
+
+
+def test_a_frame_may_stand_for_minutes(tmp_path: Path) -> None:
+    still = write_stamped(tmp_path / "still.mp4", [0, 500, 501])
+    frames = list(islice(read_frames(still, Sampling(fps=1)), 501))
+    assert frames[100].image is frames[400].image, "and is one picture in memory"
+
+
+def test_a_video_of_more_than_a_day_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_SECONDS", 2)
+    long = write_stamped(tmp_path / "long.mp4", [0, 1, 2, 3])
+    with pytest.raises(VideoError, match=r"long\.mp4 is longer than"):
+        list(read_frames(long, Sampling(fps=1)))
+
+
+def test_a_huge_picture_is_refused_without_decoding_it(tmp_path: Path) -> None:
+    write_huge_png(tmp_path / "bomb.png", 30_000)  # 2.7 GB of RGB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VideoError, match=r"bomb\.png has .*up to 67108864 pixels"):
+        read_clip(tmp_path, Sampling())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_a_video_that_says_it_is_huge_is_refused(
+    ramp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    with pytest.raises(VideoError, match=r"ramp\.mp4"):
+        read_clip(ramp, Sampling())
+
+
+def test_a_picture_too_narrow_to_be_scaled_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "narrow.mp4", [grey(9, 2, 8000)] * 2, 5)
+    with pytest.raises(VideoError, match=r"8000 x 2 pixels, too narrow"):
+        read_clip(tmp_path / "narrow.mp4", Sampling(resize=200))
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "frames/x.png"])
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "frames").mkdir()
+    os.mkfifo(tmp_path / name)
+    source = tmp_path / name if name == "x.mp4" else tmp_path / "frames"
+    with pytest.raises(VideoError, match="is a named pipe"):
+        read_clip(source, Sampling())
+
+
+def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "NETWORK_PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
+        with pytest.raises(VideoError, match="no answer"):
+            read_clip(address, Sampling())
+
+
+def test_a_video_that_ends_before_its_time_is_told_after_its_frames(
+    ramp: Path, tmp_path: Path
+) -> None:
+    broken = cut_off(ramp, tmp_path / "cut.mp4", 0.7)
+    frames = read_frames(broken, Sampling())
+    read = []
+    with pytest.raises(VideoError, match=r"cut\.mp4 (broke off|ends) after \d+ frames, at "):
+        read.extend(frames)
+    assert 0 < len(read) < 50
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "chosen"),
+    [(10, 4, [3, 4, 5, 6]), (4, 4, [0, 1, 2, 3]), (3, 7, [0, 1, 2, 0, 1, 2, 0])],
+)
+def test_the_middle_is_a_clip_and_a_short_video_starts_over(
+    tmp_path: Path, count: int, length: int, chosen: list[int]
+) -> None:
+    path = write_stamped(tmp_path / "v.mp4", range(count))
+    frames = read_middle(path, Sampling(fps=1), length)
+    assert [frame.time for frame in frames] == chosen
+
+
+def test_the_middle_of_a_long_video_keeps_few_frames(
+    ramp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "SPARE_FRAMES", 3)
+    frames = read_middle(ramp, Sampling(), 4)
+    assert [round(frame.time * 25) for frame in frames] == [23, 24, 25, 26]
+    np.testing.assert_allclose(levels(frames), [112, 116, 120, 124], atol=CODEC_TOLERANCE)
+
+
+def test_a_clip_that_fits_no_memory_is_refused(ramp: Path) -> None:
+    with pytest.raises(UsageError, match="from 1 to 10000 frames"):
+        read_middle(ramp, Sampling(), 10**9)
+
+
+def test_what_is_at_a_path_stays_when_writing_fails(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"precious")
+
+    def pictures() -> Iterator[video.Image]:
+        yield grey(1)
+        raise VideoError("the camera fell")
+
+    with pytest.raises(VideoError, match="the camera fell"):
+        write_video(path, pictures(), 5)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"precious"]
