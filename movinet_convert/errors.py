@@ -60,6 +60,10 @@ class VideoError(MovinetError):
     """A video cannot be read, or not be written."""
 
 
+class EvaluationError(MovinetError):
+    """An accuracy cannot be measured; the results so far are kept."""
+
+
 class MissingExtraError(MovinetError, ImportError):
     """A part of the tool needs a package that is not installed."""
 

@@ -8,17 +8,20 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from colour_model import write_colour_model, write_colours
+import torch
+from click.testing import CliRunner, Result
+from colour_model import LABELS, colour_model, write_colour_model, write_colours
+from odd_videos import largest_file, write_stamped
 
+from movinet_convert import outcomes
 from movinet_convert.cli import main
-from movinet_convert.errors import UsageError
-from movinet_convert.evaluate import Evaluation, evaluate, middle
-from movinet_convert.video import Frame
+from movinet_convert.dataset import read_dataset
+from movinet_convert.errors import EvaluationError, UsageError, WeightsError
+from movinet_convert.evaluate import Evaluation, evaluate, rank
+from movinet_convert.weightfile import Header, write_weights
 
 # Row c of the model's ranking: c itself, then the colours that follow it. So what is shown and
 # what it is called give the rank: (called, shown) -> how far "called" comes after "shown".
@@ -97,32 +100,26 @@ def test_kinetics_own_table_finds_its_clips(model: Path, tmp_path: Path) -> None
     assert (result.top1, result.broken) == (100.0, 0)
 
 
-def test_a_run_that_was_killed_goes_on_where_it_was(
+def test_a_run_that_was_killed_resumes_where_it_was(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    shutil.copytree(data, videos)
-    stuck = videos / "green" / "2.mp4"  # the fifth; a pipe that nobody writes to holds the run
-    stuck.unlink()
-    os.mkfifo(stuck)
-    command = ["evaluate", model, "--data", videos, "--out", out, "--frames", FRAMES]
-    process = subprocess.Popen([sys.executable, "-m", "movinet_convert", *map(str, command)])
-    results = out / "results-0.jsonl"
-    while not (results.exists() and len(results.read_text().splitlines()) == 4):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
+    killed = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from movinet_convert.evaluate import evaluate\n"
+        "def die(done, total): done == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"evaluate(*map(Path, sys.argv[1:]), frames={FRAMES}, progress=die)"
+    )
+    command = [sys.executable, "-c", killed, model, data, tmp_path]
+    assert subprocess.run(list(map(str, command))).returncode == -9
+    results = tmp_path / "results-0.jsonl"
     with results.open("a") as file:
         file.write('{"video": "green/2.mp4", "la')  # as if killed in the middle of a line
-    stuck.unlink()
-    shutil.copy(data / "green" / "2.mp4", stuck)
-    reached: list[int] = []
+    reached: list[tuple[int, int]] = []
     result = evaluate(
-        model, videos, out, frames=int(FRAMES), progress=lambda _, total: reached.append(total)
+        model, data, tmp_path, frames=int(FRAMES), progress=lambda *at: reached.append(at)
     )
     assert known(result)
-    assert reached == [6] * 6, "only the six that were missing"
+    assert reached == [(done, 10) for done in range(4, 10)], "only the six that were missing"
 
 
 def test_two_processes_share_the_work_and_agree(model: Path, data: Path, tmp_path: Path) -> None:
@@ -163,7 +160,7 @@ def test_a_table_with_other_columns_is_refused(model: Path, tmp_path: Path) -> N
 def test_a_video_listed_twice_is_refused(model: Path, tmp_path: Path) -> None:
     table = tmp_path / "list.csv"
     table.write_text("label,path\nred,a.mp4\ngreen,a.mp4\n")
-    with pytest.raises(UsageError, match="more than once"):
+    with pytest.raises(UsageError, match=r"list\.csv, line 3: a\.mp4 is listed in line 2 already"):
         run(model, table, tmp_path / "out")
 
 
@@ -172,12 +169,138 @@ def test_an_empty_folder_is_refused(model: Path, tmp_path: Path) -> None:
         run(model, tmp_path, tmp_path / "out")
 
 
+def spoiled_model(path: Path, weight: float) -> Path:
+    """A model whose classifier's weights all have one value."""
+    model = colour_model("a0-stream")
+    torch.nn.init.constant_(model.classifier.output.weight, weight)
+    torch.nn.init.zeros_(model.classifier.output.bias)
+    write_weights(path, model.state_dict(), Header.of_model(model, labels=LABELS))
+    return path
+
+
 @pytest.mark.parametrize(
-    ("count", "length", "chosen"),
-    [(10, 4, [3, 4, 5, 6]), (4, 4, [0, 1, 2, 3]), (3, 7, [0, 1, 2, 0, 1, 2, 0])],
+    ("weight", "fault"), [(3e38, "not finite"), (0.0, "All 7 logits .* are the same")]
 )
-def test_a_clip_is_the_middle_and_a_short_video_starts_over(
-    count: int, length: int, chosen: list[int]
+def test_a_model_that_judges_nothing_fails_and_names_the_video(
+    data: Path, tmp_path: Path, weight: float, fault: str
 ) -> None:
-    frames = [Frame(float(i), None) for i in range(count)]  # type: ignore[arg-type]
-    assert [frame.time for frame in middle(frames, length)] == chosen
+    spoiled = spoiled_model(tmp_path / "spoiled.safetensors", weight)
+    with pytest.raises(WeightsError, match=fault) as raised:
+        run(spoiled, data, tmp_path / "out")
+    assert str(data / "black" / "8.mp4") in str(raised.value), "the first video"
+
+
+@pytest.mark.parametrize(
+    ("logits", "expected"), [([3.0, 1, 2], 0), ([1.0, 3, 2], 2), ([2.0, 2, 1], 1), ([1.0] * 3, 2)]
+)
+def test_a_tie_counts_against_the_model(logits: list[float], expected: int) -> None:
+    assert rank(torch.tensor(logits), 0) == expected
+
+
+def test_a_video_whose_last_frame_lies_a_month_later_is_broken_and_the_run_goes_on(
+    model: Path, tmp_path: Path
+) -> None:
+    write_stamped(tmp_path / "data" / "red" / "month.mp4", [0, 30 * 86400])
+    write_colours(tmp_path / "data" / "red" / "whole.mp4", "red")
+    result = run(model, tmp_path / "data", tmp_path / "out")
+    assert (result.top1, result.broken) == (100.0, 1)
+    line = json.loads((tmp_path / "out" / "results-0.jsonl").read_text().splitlines()[0])
+    assert "shows one frame for 2592000 s" in line["error"]
+
+
+def test_a_pipe_among_the_videos_is_broken_and_the_run_goes_on(model: Path, tmp_path: Path) -> None:
+    write_colours(tmp_path / "red" / "whole.mp4", "red")
+    os.mkfifo(tmp_path / "red" / "pipe.mp4")
+    result = run(model, tmp_path, tmp_path / "out")
+    assert (result.top1, result.broken) == (100.0, 1)
+    assert "is a named pipe" in (tmp_path / "out" / "results-0.jsonl").read_text()
+
+
+def test_a_camera_among_the_videos_is_not_watched(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.csv").write_text("label,path\nred,camera\n")
+    assert run(model, Path("list.csv"), Path("out")).broken == 1
+    assert "is live" in Path("out/results-0.jsonl").read_text()
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments), "--frames", FRAMES])
+
+
+def test_no_readable_video_is_a_failure_and_retry_tries_them_again(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "data" / "red" / "0.mp4"
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(b"no video")
+    arguments = (model, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    result = command(*arguments)
+    assert result.exit_code == 1
+    assert "None of the 1 videos could be read" in result.stderr
+    shutil.copy(data / "red" / "0.mp4", broken)
+    assert command(*arguments).exit_code == 1, "what is known is not tried again"
+    result = command(*arguments, "--retry")
+    assert result.exit_code == 0, result.output
+    assert "top-1 100.00 %" in result.stdout
+
+
+def test_a_stopped_run_says_what_is_kept(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("movinet_convert.evaluate.check_logits", stop)
+    result = command(model, "--data", data, "--out", tmp_path)
+    assert result.exit_code == 130
+    assert f"are kept in {tmp_path}, and the same command resumes" in result.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_resumes(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    with (
+        largest_file(400),
+        pytest.raises(EvaluationError, match=r"results-0\.jsonl cannot be written .*resumes"),
+    ):
+        run(model, data, tmp_path)
+    assert (tmp_path / "results-0.jsonl").stat().st_size == 400, "a part of a line"
+    assert known(run(model, data, tmp_path))
+
+
+WHOLE = '{"video": "black/8.mp4", "label": 5, "rank": 0, "predicted": 5, "error": null}\n'
+NO_RESULTS = [
+    "[]",
+    "17",
+    '{"video": "black/8.mp4"}',
+    WHOLE.replace('"rank": 0', '"rank": 7'),
+    WHOLE.replace('"rank": 0', '"rank": "best"'),
+    WHOLE.replace('"label": 5', '"label": 0'),
+    WHOLE.replace('"black/8.mp4"', "[]"),
+    WHOLE.replace("8.mp4", "other.mp4"),
+    "[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("line", NO_RESULTS, ids=range(len(NO_RESULTS)))
+def test_a_line_that_is_no_result_is_refused_by_its_number(
+    data: Path, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "results-3.jsonl").write_text(WHOLE + line.strip() + "\n")
+    with pytest.raises(UsageError, match=r"results-3\.jsonl, line 2, is no result"):
+        outcomes.read_outcomes(tmp_path, read_dataset(data, LABELS), len(LABELS))
+
+
+def test_pipes_for_results_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "results-0.jsonl")
+    with pytest.raises(UsageError, match=r"results-0\.jsonl is a named pipe"):
+        run(model, data, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "{", "[" * 10**5])
+def test_a_setup_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "setup.json").write_text(content)
+    with pytest.raises(UsageError, match=r"setup\.json .*name another folder"):
+        outcomes.claim(tmp_path, "", [], 1)
