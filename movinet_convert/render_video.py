@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from movinet_convert.terminal import console, progress
+from movinet_convert.terminal import console, echo, progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 BAR_CELLS = 30
 
 
-def print_guesses(heading: str, seconds: float, guesses: Sequence[Guess]) -> None:
+def print_guesses(
+    heading: str, seconds: float, guesses: Sequence[Guess], cut: str | None = None
+) -> None:
+    """The verdict on a video; ``cut`` says why it is on less than all of it."""
     table = Table(box=None, show_header=False, padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -29,8 +32,15 @@ def print_guesses(heading: str, seconds: float, guesses: Sequence[Guess]) -> Non
         bar = "█" * round(guess.probability * BAR_CELLS)
         table.add_row(f"{guess.probability:.1%}", guess.label, Text(bar, style="cyan"))
     terminal = console()
-    terminal.print(Text.assemble((heading, "bold"), f"  {seconds:.1f} s"))
+    note = f", cut short: {cut}" if cut else ""
+    terminal.print(Text.assemble((heading, "bold"), f"  {seconds:.1f} s{note}"), soft_wrap=True)
     terminal.print(table)
+
+
+def print_window(start: float, end: float, guesses: Sequence[Guess]) -> None:
+    """One window of a video in a line: when, and the top classes."""
+    seen = "  ".join(f"{guess.probability:.1%} {guess.label}" for guess in guesses)
+    echo(f"{start:8.1f} - {end:.1f} s  {seen}")
 
 
 @contextmanager

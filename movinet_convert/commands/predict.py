@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import contextmanager
 from itertools import takewhile
@@ -10,16 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.commands.options import json_option, reported, weights_dir_option
+from movinet_convert.commands.options import (
+    INTERRUPTED,
+    json_option,
+    reported,
+    weights_dir_option,
+)
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.terminal import echo, echo_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from movinet_convert.predict import Moment, Predictor, Probabilities
+    from movinet_convert.annotate import Captions
+    from movinet_convert.predict import Moment, Predictor, Probabilities, Verdict
+    from movinet_convert.timeline_plot import Timeline
 
-SHARE = click.FloatRange(min=0, min_open=True)
+    _FloatRange = click.FloatRange
+else:
+    _FloatRange = click.FloatRange
+
+WINDOW_CLASSES = 3
+STOPPED = "stopped by Ctrl-C"
+
+
+class Positive(_FloatRange):
+    """A number above 0; click itself lets nan and inf through."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 @click.command("predict")
@@ -27,15 +53,23 @@ SHARE = click.FloatRange(min=0, min_open=True)
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @weights_dir_option
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
-@click.option("--fps", type=SHARE, help="Frames a second to read; the variant's own by default.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Names of the classes, one a line, in the order of the logits.",
+)
+@click.option(
+    "--fps", type=Positive(), help="Frames a second to read; the variant's own by default."
+)
 @click.option(
     "--window",
-    type=SHARE,
+    type=Positive(),
     metavar="SECONDS",
-    help="Judge the video in pieces of so many seconds. By default a base model's own clip, and "
-    "all of it for a stream model.",
+    help="Classify the video in windows of so many seconds, each printed. By default a base "
+    "model's own clip, and all of it for a stream model.",
 )
-@click.option("--seconds", type=SHARE, help="Stop after so many seconds of each video.")
+@click.option("--seconds", type=Positive(), help="Stop after so many seconds of each video.")
 @click.option("--threads", type=click.IntRange(min=1), help="For the network and for decoding.")
 @click.option("--device", help="Where the network runs, such as cuda.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the timeline as a picture.")
@@ -43,7 +77,7 @@ SHARE = click.FloatRange(min=0, min_open=True)
     "--annotate",
     "annotated",
     type=click.Path(path_type=Path),
-    help="Write the video with its running prediction, as mp4.",
+    help="Write the video with its running prediction, as .mp4, .mov or .mkv.",
 )
 @json_option
 def predict_command(
@@ -55,6 +89,10 @@ def predict_command(
     camera (camera:1 is the second). With --json: a line for every frame (every clip of a base
     model), then one with the verdict, for each video.
 
+    Ctrl-C ends the watching: what was seen of the video gets its verdict, marked as cut short, the
+    files asked for are written, and further videos are left out. A video that breaks off gets a
+    warning and the verdict on what could be read of it.
+
     \b
     Examples:
       movinet-convert predict a2-stream dance.mp4
@@ -62,9 +100,8 @@ def predict_command(
       movinet-convert predict a0-stream camera --window 10
     """
     with reported(as_json):
-        failed = _predict(name, videos, as_json, top, **options)
-    if failed:
-        sys.exit(1)
+        exit_code = _predict(name, videos, as_json, top, **options)
+    sys.exit(exit_code)
 
 
 def _predict(
@@ -74,6 +111,7 @@ def _predict(
     top: int,
     *,
     weights_dir: str | None,
+    labels: Path | None,
     fps: float | None,
     window: float | None,
     seconds: float | None,
@@ -82,38 +120,44 @@ def _predict(
     plot: Path | None,
     annotated: Path | None,
 ) -> int:
-    """Predict and print; returns how many videos could not be read."""
-    from movinet_convert.predict import load_predictor, overall
+    """Predict, print and write; returns the exit code."""
+    from movinet_convert.predict import load_predictor
     from movinet_convert.video import is_live
 
-    sources = [source for video in videos for source in _sources(video)]
-    if annotated is not None and (len(sources) != 1 or is_live(sources[0])):
-        raise UsageError("--annotate writes one video; name one VIDEO that is a file.")
+    # Each once, in their order.
+    sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
+    _check_outputs(sources, plot, annotated)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
     predictor = load_predictor(
-        name, weights_dir=weights_dir, fps=fps, window=window, threads=threads or 0, device=device
+        name,
+        weights_dir=weights_dir,
+        labels=labels,
+        fps=fps,
+        window=window,
+        threads=threads or 0,
+        device=device,
     )
-    seen: dict[str, list[Moment]] = {}
+    _say_how_to_name_classes(predictor)
+    watch = _Watch(predictor, top, as_json, seconds, plot is not None, annotated is not None)
     for source in sources:
-        try:
-            seen[source] = list(_watched(source, predictor, seconds, top if as_json else 0))
-        except VideoError as error:
-            _print_failure(source, error, as_json)
-            continue
-        if not seen[source]:
-            raise KeyboardInterrupt  # before the first frame
-        _print_verdict(source, seen[source], overall(seen[source]), predictor, top, as_json)
-    if plot is not None and seen:
+        watch.video(source)
+        if watch.stopped:
+            break
+    if plot is not None and watch.timelines:
         from movinet_convert.timeline_plot import plot_timelines
 
-        names = {Path(source).name or source: moments for source, moments in seen.items()}
-        plot_timelines(plot, names, predictor.labels, f"MoViNet {predictor.model.variant.name}")
-    if annotated is not None and seen:
-        _annotate(sources[0], annotated, seen[sources[0]], predictor)
-    return len(sources) - len(seen)
+        title = f"MoViNet {predictor.model.variant.name}"
+        plot_timelines(plot, watch.timelines, predictor.labels, title)
+        echo(f"Wrote {plot}", err=True)
+    if annotated is not None and watch.captions is not None and not watch.failed:
+        _annotate(sources[0], annotated, watch.captions)
+        echo(f"Wrote {annotated}", err=True)
+    if watch.stopped and not is_live(watch.stopped):
+        return INTERRUPTED  # a camera has no other end
+    return 1 if watch.failed else 0
 
 
 def _sources(video: str) -> list[str]:
@@ -124,73 +168,176 @@ def _sources(video: str) -> list[str]:
     return [str(path) for path in inside] or [video]
 
 
-def _watched(
-    source: str, predictor: Predictor, seconds: float | None, json_top: int
-) -> Iterator[Moment]:
-    """The moments of a video, each printed as it comes where JSON is wanted."""
-    moments = predictor.moments(source)
-    if seconds is not None:
-        moments = takewhile(lambda moment: moment.start < seconds, moments)
-    with _progress(source, "Watching", live=None if json_top else predictor) as show:
+def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None) -> None:
+    """Refuse before the work what would fail after it, or overwrite what is read."""
+    from movinet_convert.decoding import is_live, picture_files
+    from movinet_convert.outputs import check_output
+
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    inputs: list[str | Path] = [*sources]
+    inputs += [picture for folder in folders for picture in picture_files(folder)]
+    if annotated is not None:
+        from movinet_convert.video import VIDEO_OUTPUTS
+
+        if len(sources) != 1 or folders or is_live(sources[0]):
+            raise UsageError("--annotate writes one video; name one VIDEO that is a file.")
+        check_output(annotated, VIDEO_OUTPUTS, inputs)
+    if plot is not None:
+        from movinet_convert.timeline_plot import PLOT_SUFFIXES, check_plotting
+
+        check_output(plot, PLOT_SUFFIXES, inputs)
+        check_plotting(plot, len(sources))
+
+
+def _say_how_to_name_classes(predictor: Predictor) -> None:
+    from movinet_convert.labels import numbered
+
+    if predictor.labels == numbered(len(predictor.labels)):
+        echo(
+            f"These weights do not name their {len(predictor.labels)} classes; --labels FILE does, "
+            "with one name a line.",
+            err=True,
+        )
+
+
+class _Watch:
+    """Videos watched one after the other: prints what is seen, and keeps what files need of it."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        top: int,
+        as_json: bool,
+        seconds: float | None,
+        plotted: bool,
+        captioned: bool,
+    ) -> None:
+        self._predictor, self._top, self._as_json = predictor, top, as_json
+        self._seconds, self._plotted, self._captioned = seconds, plotted, captioned
+        self._windows_shown = predictor.window is not None and not as_json
+        self.timelines: list[Timeline] = []
+        self.captions: Captions | None = None
+        self.failed = 0  # videos of which nothing could be read
+        self.stopped: str | None = None  # the video at which Ctrl-C came
+
+    def video(self, source: str) -> None:
+        """Watch one video and print the verdict; Ctrl-C before its first frame is raised."""
+        from movinet_convert.predict import Verdict
+
+        verdict, cut = Verdict(), None
+        keepers = self._keepers(source)
+        if self._windows_shown:
+            echo(source)
         try:
+            for moment in self._moments(source):
+                ended = verdict.add(moment)
+                for keep in keepers:
+                    keep(moment)
+                if ended is not None:
+                    self._print_window(ended)
+        except KeyboardInterrupt:
+            if verdict.last is None:
+                raise
+            self.stopped, cut = source, STOPPED
+        except VideoError as error:
+            if verdict.last is None:
+                self.failed += 1
+                self._print_failure(source, error)
+                return
+            cut = str(error)
+            echo(f"Warning: {error}", err=True)
+        if verdict.last is not None:
+            self._print_window(verdict.last)
+        self._print_verdict(source, verdict, cut)
+
+    def _keepers(self, source: str) -> list[Callable[[Moment], object]]:
+        """What takes in the moments of a video for the files that were asked for."""
+        keepers: list[Callable[[Moment], object]] = []
+        if self._plotted:
+            from movinet_convert.timeline_plot import Timeline
+
+            timeline = Timeline(source)
+
+            def keep(moment: Moment) -> None:
+                if timeline.verdict.last is None:
+                    self.timelines.append(timeline)
+                timeline.add(moment)
+
+            keepers.append(keep)
+        if self._captioned:
+            from movinet_convert.annotate import Captions
+
+            self.captions = Captions(self._predictor)
+            keepers.append(self.captions.add)
+        return keepers
+
+    def _moments(self, source: str) -> Iterator[Moment]:
+        """The moments of a video, each printed as it comes where JSON is wanted."""
+        moments = self._predictor.moments(source)
+        limit = self._seconds
+        if limit is not None:
+            moments = takewhile(lambda moment: moment.start < limit, moments)
+        live = None if self._as_json else self._predictor
+        with _progress(source, "Watching", live=live) as show:
             for moment in moments:
                 show(moment)
-                if json_top:
-                    _print_moment(source, moment, predictor, json_top)
+                if self._as_json:
+                    self._print_moment(source, moment)
                 yield moment
-        except KeyboardInterrupt:
-            return  # how one stops watching a camera; what was seen still counts
 
-
-def _print_moment(source: str, moment: Moment, predictor: Predictor, top: int) -> None:
-    line = {
-        "video": source,
-        "start": round(moment.start, 6),
-        "end": round(moment.end, 6),
-        "window": moment.window,
-        "frames": moment.frames,
-        "top": _guesses(predictor, moment.probabilities, top),
-    }
-    echo_json(line)
-
-
-def _guesses(predictor: Predictor, probabilities: Probabilities, top: int) -> list[dict[str, Any]]:
-    return [
-        {"label": guess.label, "index": guess.index, "probability": round(guess.probability, 6)}
-        for guess in predictor.top(probabilities, top)
-    ]
-
-
-def _print_failure(source: str, error: VideoError, as_json: bool) -> None:
-    if as_json:
-        echo_json({"video": source, "error": str(error)})
-    echo(f"Error: {error}", err=True)
-
-
-def _print_verdict(
-    source: str,
-    moments: list[Moment],
-    probabilities: Probabilities,
-    predictor: Predictor,
-    top: int,
-    as_json: bool,
-) -> None:
-    seconds = moments[-1].end - moments[0].start
-    if as_json:
-        guesses = _guesses(predictor, probabilities, top)
-        line = {"video": source, "verdict": True, "seconds": round(seconds, 6), "top": guesses}
+    def _print_moment(self, source: str, moment: Moment) -> None:
+        line = {
+            "video": source,
+            "start": round(moment.start, 6),
+            "end": round(moment.end, 6),
+            "window": moment.window,
+            "frames": moment.frames,
+            "top": self._guesses(moment.probabilities),
+        }
         echo_json(line)
-        return
-    from movinet_convert.render_video import print_guesses
 
-    print_guesses(source, seconds, predictor.top(probabilities, top))
+    def _print_window(self, last: Moment) -> None:
+        if not self._windows_shown:
+            return
+        from movinet_convert.render_video import print_window
+
+        start = last.end - last.frames / self._predictor.fps
+        guesses = self._predictor.top(last.probabilities, WINDOW_CLASSES)
+        print_window(start, last.end, guesses)
+
+    def _print_failure(self, source: str, error: VideoError) -> None:
+        if self._as_json:
+            echo_json({"video": source, "error": str(error)})
+        echo(f"Error: {error}", err=True)
+
+    def _print_verdict(self, source: str, verdict: Verdict, cut: str | None) -> None:
+        if self._as_json:
+            line = {
+                "video": source,
+                "verdict": True,
+                "seconds": round(verdict.seconds, 6),
+                "cut": cut,
+                "top": self._guesses(verdict.probabilities),
+            }
+            echo_json(line)
+            return
+        from movinet_convert.render_video import print_guesses
+
+        guesses = self._predictor.top(verdict.probabilities, self._top)
+        print_guesses(source, verdict.seconds, guesses, cut)
+
+    def _guesses(self, probabilities: Probabilities) -> list[dict[str, Any]]:
+        return [
+            {"label": guess.label, "index": guess.index, "probability": round(guess.probability, 6)}
+            for guess in self._predictor.top(probabilities, self._top)
+        ]
 
 
-def _annotate(source: str, target: Path, moments: list[Moment], predictor: Predictor) -> None:
+def _annotate(source: str, target: Path, captions: Captions) -> None:
     from movinet_convert.annotate import annotate
 
     with _progress(source, "Drawing", live=None) as show:
-        annotate(source, target, moments, predictor, progress=show)
+        annotate(source, target, captions, progress=show)
 
 
 @contextmanager
