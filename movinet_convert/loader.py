@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 
 
+@torch.inference_mode(False)  # tensors made in inference mode could not be trained
 def load_converted(
     name: str | os.PathLike[str],
     *,
@@ -191,9 +192,10 @@ def locate(
 
 
 def _replace_classifier(model: MoViNet, num_classes: int) -> None:
-    if num_classes < 1:
-        raise UsageError(f"num_classes is at least 1, got {num_classes}.")
-    hidden = model.classifier.output.in_features
-    model.classifier.output = Linear(hidden, num_classes)
+    if type(num_classes) is not int or num_classes < 1:
+        raise UsageError(f"num_classes is a whole number from 1 on; got {num_classes!r}.")
+    old = model.classifier.output
+    fresh = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
+    model.classifier.output = fresh.train(old.training)
     model.num_classes = num_classes
     initialize_classifier(model)

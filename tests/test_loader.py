@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from movinet_convert import convert, load_converted
+from movinet_convert import convert, create_model, load_converted, save_weights
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.manifest import MANIFEST_NAME
 from tests.seeded import choices, write_checkpoint
@@ -52,6 +52,17 @@ def test_a_new_classifier_keeps_the_backbone(store: Path) -> None:
     assert torch.equal(model.head.conv.weight, whole.head.conv.weight)
     same = load_converted("a0-stream", weights_dir=store, num_classes=7)
     assert torch.equal(same.classifier.output.weight, whole.classifier.output.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("asked", [None, torch.bfloat16])
+def test_a_new_classifier_has_the_type_of_the_network(
+    dtype: torch.dtype, asked: torch.dtype | None, tmp_path: Path
+) -> None:
+    path = save_weights(create_model("t0-stream").to(dtype), tmp_path / "half.safetensors")
+    model = load_converted(path, num_classes=4, dtype=asked)
+    assert {tensor.dtype for tensor in model.state_dict().values()} == {asked or torch.float32}
+    assert model(torch.rand(1, 3, 2, 32, 32)).shape == (1, 4)
 
 
 def test_device_and_type_are_as_asked(store: Path) -> None:
@@ -124,7 +135,7 @@ def test_wrong_names_are_answered(store: Path, tmp_path: Path) -> None:
         load_converted(tmp_path / "missing.safetensors")
     with pytest.raises(UsageError, match="has no versions"):
         load_converted(weights_in(store), version=1)
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(UsageError, match="from 1 on"):
         load_converted("a0-stream", weights_dir=store, num_classes=0)
 
 

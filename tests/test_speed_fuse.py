@@ -10,6 +10,7 @@ from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model import MoViNet, StreamState
 from movinet_convert.model import pieces as pieces_module
 from movinet_convert.model.fuse import fuse
+from movinet_convert.model.packed import Pointwise
 from movinet_convert.training import unfreeze_backbone
 from tests.settled import settled_model
 
@@ -161,6 +162,17 @@ def test_packed_weights_follow_a_change_of_the_weights() -> None:
     before = fused(clip)
     fused.head.weight.mul_(0.5)
     assert not torch.allclose(fused(clip), before, rtol=1e-3)
+
+
+@pytest.mark.parametrize("activation", [None, "swish", "hard_swish"])
+@pytest.mark.parametrize("side", [4, 40], ids=["few pixels", "many pixels"])
+@torch.no_grad()
+def test_what_a_product_adds_is_activated_too(activation: str | None, side: int) -> None:
+    layer = Pointwise(torch.randn(6, 5, 1, 1), torch.randn(6), activation)
+    x = torch.randn(1, 5, side, side).contiguous(memory_format=torch.channels_last)
+    plus = torch.randn(1, 6, side, side).contiguous(memory_format=torch.channels_last)
+    exact = copy.deepcopy(layer).double()(x.double(), plus.double())
+    torch.testing.assert_close(layer(x, plus).double(), exact, rtol=1e-4, atol=1e-5)
 
 
 def test_a_fused_network_cannot_be_fused_again() -> None:

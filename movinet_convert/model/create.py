@@ -26,6 +26,7 @@ TRUNCATED_NORMAL_DEVIATION = 0.87962566103423978
 CLASSIFIER_DEVIATION = 0.01
 
 
+@torch.inference_mode(False)  # tensors made in inference mode could not be trained
 def create_model(
     name: str,
     *,
@@ -62,6 +63,7 @@ def empty_model(variant: Variant, settings: Settings, num_classes: int) -> MoViN
         return MoViNet(variant, settings, num_classes)
 
 
+@torch.inference_mode(False)
 def fill(model: MoViNet, tensors: Mapping[str, Tensor], what: str) -> MoViNet:
     """Give an empty network the tensors as its own, without a copy.
 

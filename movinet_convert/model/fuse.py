@@ -39,6 +39,7 @@ GATE_PARTS: dict[str, tuple[float, float, Callable[[Tensor], Tensor], float]] = 
 }
 
 
+@torch.inference_mode(False)  # so that the copy can be used in either mode
 @torch.no_grad()
 def fuse(model: MoViNet) -> MoViNet:
     """A copy of ``model`` for inference, with everything folded that can be.

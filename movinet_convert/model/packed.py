@@ -60,13 +60,17 @@ class _Packed(nn.Module):
         self.activation = activation
         self._packs: dict[Any, tuple[int, Any]] = {}
 
+    @torch.no_grad()
     def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
+        if self.weight.is_inference():  # it does not count its changes: nothing to keep a copy by
+            return make()
         version = self.weight._version
         found = self._packs.get(key)
         if found is None or found[0] != version:
             if len(self._packs) >= 4:  # sizes come and go; weights of the latest are enough
                 self._packs.clear()
-            found = (version, make())
+            with torch.inference_mode(False):  # so that it serves in either mode
+                found = (version, make())
             self._packs[key] = found
         return found[1]
 
@@ -75,6 +79,10 @@ class _Packed(nn.Module):
         if self.activation is None or (inside and self.activation in INSIDE):
             return y
         return OUTSIDE[self.activation](y, inside)
+
+    def _activate_sum(self, y: Tensor) -> Tensor:
+        """Apply the activation to what an operator without one has returned, in place."""
+        return y if self.activation is None else OUTSIDE[self.activation](y, True)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self._packs = {}  # moved or cast weights need new packs
@@ -105,6 +113,7 @@ class Pointwise(_Packed):
             y = ONEDNN._linear_pointwise(pixels, weight, self.bias, self._inside, [], "")
         else:
             y = ONEDNN._linear_pointwise.binary(pixels, added, weight, self.bias, "add")
+            return self._activate_sum(y).permute(0, 3, 1, 2)
         return self._activate(y.permute(0, 3, 1, 2), inside=True)
 
     def _product(self, pixels: Tensor, added: Tensor | None) -> Tensor:
@@ -112,9 +121,7 @@ class Pointwise(_Packed):
         weight = self._pack("product", lambda: self.weight.flatten(1).t().contiguous())
         y = torch.addmm(self.bias, pixels.flatten(0, 2), weight)
         y = y.view(*pixels.shape[:3], -1)
-        if added is not None:
-            y = y.add_(added)
-        return y if self.activation is None else OUTSIDE[self.activation](y, True)
+        return self._activate_sum(y if added is None else y.add_(added))
 
     def packed_into(self, x: Tensor, out: Tensor) -> None:
         """Convolve and activate, as ``forward`` does, into channels-last memory (N, H, W, C)."""
