@@ -115,7 +115,7 @@ def test_list_shows_what_has_been_converted(checkpoint: Path, tmp_path: Path) ->
     run(*convert_arguments(checkpoint, tmp_path / "store"))
     result = run("list", "--weights-dir", tmp_path / "store")
     assert result.exit_code == 0
-    assert "v1 (keras)" in result.output
+    assert "v1: checkpoint, 7 classes" in result.output
     catalogue = json.loads(run("list", "--weights-dir", tmp_path / "empty", "--json").stdout)
     assert len(catalogue["variants"]) == 12
 
