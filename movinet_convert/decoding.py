@@ -11,6 +11,7 @@ import re
 import sys
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,10 @@ CAPTURE = {
     "win32": ("vfwcap", "{}"),
 }
 FALLBACK_FPS = Fraction(25)
+# What names other files and addresses to open instead of holding pictures itself.
+REFERRING_FORMATS = frozenset(
+    ["concat", "dash", "hls", "imf", "lavfi", "rtsp", "sdp", "webm_dash_manifest"]
+)
 
 Timed = tuple[Fraction, Fraction, Any]  # when a frame appears and disappears, and the frame
 
@@ -192,7 +197,8 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
     file, arguments = _capture(source)
     # Told twice: FFmpeg decodes pictures to find their size while it opens a file, and again after.
     limit = {"max_pixels": str(MAX_PIXELS)}
-    with ffmpeg(what), av.open(file, options=limit, **arguments) as container:
+    options = limit if is_live(source) else {**limit, "format_whitelist": _formats()}
+    with ffmpeg(what), av.open(file, options=options, **arguments) as container:
         if not container.streams.video:
             raise VideoError(f"{source} has no video track; give a file with pictures.")
         stream = container.streams.video[0]
@@ -219,6 +225,12 @@ def _capture(source: str) -> tuple[str, dict[str, Any]]:
     if source.startswith(DEVICE_FOLDER):
         return source, {"format": system}
     return source, {"timeout": NETWORK_PATIENCE}
+
+
+@cache
+def _formats() -> str:
+    """The formats that a file on disk may have, as FFmpeg lists them."""
+    return ",".join(sorted(import_av().formats_available - REFERRING_FORMATS))
 
 
 def _average_rate(stream: Any) -> Fraction:

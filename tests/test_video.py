@@ -247,6 +247,13 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, name: str) -> 
         read_clip(source, Sampling())
 
 
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait forever
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    with pytest.raises(VideoError, match=r"list\.mp4 cannot be read as a video"):
+        read_clip(tmp_path / "list.mp4", Sampling())
+
+
 def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "NETWORK_PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
