@@ -21,7 +21,6 @@ from movinet_convert import sources
 from movinet_convert.errors import MovinetError
 from movinet_convert.fetch import fetch_release
 from movinet_convert.files import replacing
-from movinet_convert.files import replacing
 from movinet_convert.manifest import ConvertedVersion, Manifest, ReleaseSource, describe
 from movinet_convert.parity.options import TOLERANCES, ParityOptions
 from movinet_convert.store import Store
