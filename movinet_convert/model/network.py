@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
+from movinet_convert.model import settings_record
 from movinet_convert.model.attention import running_sums
 from movinet_convert.model.block import Block
 from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
 from movinet_convert.model.memory import StreamMemory
 from movinet_convert.model.state import StreamState
 from movinet_convert.model.timeline import Timeline
-from movinet_convert.variants import KINETICS_600_CLASSES, STEM_KERNEL, STOCHASTIC_DEPTH_RATE
+from movinet_convert.variants import (
+    KINETICS_600_CLASSES,
+    STEM_KERNEL,
+    STOCHASTIC_DEPTH_RATE,
+    Origins,
+)
 
 if TYPE_CHECKING:
-    from movinet_convert.variants import Origins, Settings, Variant
+    from movinet_convert.variants import Settings, Variant
 
 CHANNELS = 3
+DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="default")
 
 
 class Stem(ConvNorm):
@@ -55,6 +62,9 @@ class MoViNet(nn.Module):
     ``dropout`` and ``stochastic_depth`` act in training only; the defaults are the authors'.
     ``origins`` tells where the settings came from, None where nobody recorded it.
 
+    ``state_dict()`` carries the settings in its metadata; ``load_state_dict`` raises WeightsError
+    for those of a network with other settings, and warns of weights that may be for another gate.
+
     Raises UsageError for settings of the other mode or that do not exist, less than one class,
     and probabilities outside [0, 1).
     """
@@ -71,7 +81,7 @@ class MoViNet(nn.Module):
         super().__init__()
         self.variant = variant
         self.settings = settings if settings is not None else variant.settings()
-        self.origins: Origins | None = None
+        self.origins = DEFAULT_ORIGINS if settings is None else None
         self.num_classes = num_classes
         _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
         self.memory = StreamMemory.of(variant, self.settings)
@@ -117,6 +127,19 @@ class MoViNet(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.classifier.output.weight.dtype
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
+        if metadata is not None:
+            metadata[settings_record.METADATA_KEY] = settings_record.record(self)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        # Called before any tensor of the network is touched.
+        settings_record.compare(self, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits (B, classes) of whole clips (B, 3, T, H, W)."""
