@@ -131,6 +131,8 @@ def _events(text: str) -> Iterator[yaml.Event]:
         raise StrictYamlError(f"longer than {MAX_BYTES:,} characters", 1)
     try:
         yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except UnicodeEncodeError:
+        raise StrictYamlError("half of a surrogate pair, which is no text", 1) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"

@@ -28,6 +28,7 @@ from movinet_convert.errors import MovinetError
 from movinet_convert.manifest import catalogue, dump, parse
 from movinet_convert.variants import get_variant
 from movinet_convert.weightfile import Header, read_header, read_tensors, write_weights
+from scripts import structured
 
 ARCH = "t0"
 Content = dict[str, bytes]  # name -> bytes of the array
@@ -184,6 +185,18 @@ def _decode(data: bytes) -> list[tuple[bytes, bytes]]:
     return read_table(Blob(RandomAccessFile(io.BytesIO(data)), "index", 0, len(data)))
 
 
+def mutate_structure(rng: random.Random, data: bytes) -> bytes:
+    return structured.mutate_blocks(rng, _decode(data), mutate_bytes)
+
+
+def mutate_graph(rng: random.Random, _: bytes) -> bytes:
+    return structured.mutate_graph(rng, small_weights(), mutate_bytes)
+
+
+def mutate_pickle(rng: random.Random, data: bytes) -> bytes:
+    return structured.mutate_pickle(rng, data, mutate_bytes)
+
+
 def mutate_tar(rng: random.Random, data: bytes) -> bytes:
     """Damage a header and correct its checksum, or damage anything."""
     if rng.randrange(2):
@@ -209,11 +222,12 @@ def make_targets(folder: Path) -> Mapping[str, Target]:
     bundle = folder / "bundle"
     # In real bundles nearly all bytes are weights; so that damage meets them, here too.
     write_checkpoint(bundle, ARCH, small_weights((32, 32)))
-    for name in ("tar", "gzip", "hdf5", "torch", "safetensors", "manifest"):
+    for name in ("tar", "gzip", "graph", "hdf5", "torch", "safetensors", "manifest"):
         (folder / name).mkdir()
     for kind, mode in (("tar", "w"), ("gzip", "w:gz")):
         with tarfile.open(folder / kind / "x", mode) as tar:  # type: ignore[call-overload]
             tar.add(bundle, "movinet_t0_base")
+    (folder / "graph" / "x").write_bytes(structured.saved_model(small_weights()))
     write_hdf5(folder / "hdf5" / "x")
     write_torch(folder / "torch" / "x")
     write_safetensors(folder / "safetensors" / "x")
@@ -222,11 +236,15 @@ def make_targets(folder: Path) -> Mapping[str, Target]:
     return {
         "bundle-index": Target(index, read_checkpoint, True, mutate_bytes),
         "bundle-entries": Target(index, read_checkpoint, False, mutate_entries),
+        "bundle-blocks": Target(index, read_checkpoint, False, mutate_structure),
+        "bundle-state": Target(bundle / "checkpoint", read_checkpoint, False, mutate_bytes),
+        "object-graph": Target(folder / "graph" / "x", read_checkpoint, False, mutate_graph),
         "bundle-data": Target(data, read_checkpoint, True, mutate_bytes),
         "tar": Target(folder / "tar" / "x", read_checkpoint, True, mutate_tar),
         "gzip": Target(folder / "gzip" / "x", read_checkpoint, True, mutate_gzip),
         "hdf5": Target(folder / "hdf5" / "x", read_checkpoint, False, mutate_bytes),
         "torch": Target(folder / "torch" / "x", read_checkpoint, False, mutate_bytes),
+        "torch-pickle": Target(folder / "torch" / "x", read_checkpoint, False, mutate_pickle),
         "safetensors": Target(folder / "safetensors" / "x", read_safetensors, False, mutate_bytes),
         "manifest": Target(folder / "manifest" / "x", read_manifest, False, mutate_bytes),
     }

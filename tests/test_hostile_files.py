@@ -180,6 +180,11 @@ def test_strict_yaml_reads_what_pyyaml_reads(good_store: Path) -> None:
     assert strictyaml.load(odd) == yaml.safe_load(odd)
 
 
+def test_text_that_no_file_can_hold_is_refused() -> None:
+    with pytest.raises(WeightsError, match="surrogate"):
+        manifests.parse("a: \ud800", "the manifest")
+
+
 PLAIN = st.one_of(
     st.none(),
     st.booleans(),

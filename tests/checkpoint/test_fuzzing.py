@@ -23,11 +23,15 @@ from scripts.fuzzing import Content, Target
 TARGETS = (
     "bundle-index",
     "bundle-entries",
+    "bundle-blocks",
+    "bundle-state",
+    "object-graph",
     "bundle-data",
     "tar",
     "gzip",
     "hdf5",
     "torch",
+    "torch-pickle",
     "safetensors",
     "manifest",
 )
