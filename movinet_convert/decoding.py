@@ -198,10 +198,14 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
     # Told twice: FFmpeg decodes pictures to find their size while it opens a file, and again after.
     limit = {"max_pixels": str(MAX_PIXELS)}
     options = limit if is_live(source) else {**limit, "format_whitelist": _formats()}
-    with ffmpeg(what), av.open(file, options=options, **arguments) as container:
+    # The title of a video may be in any encoding.
+    arguments = {"options": options, "metadata_errors": "replace", **arguments}
+    with ffmpeg(what), av.open(file, **arguments) as container:
         if not container.streams.video:
             raise VideoError(f"{source} has no video track; give a file with pictures.")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{source} is in a format that FFmpeg cannot decode here.")
         least = 0 if is_live(source) else 1  # a stream may tell its size only with a picture
         if not least <= stream.width * stream.height <= MAX_PIXELS:
             size = f"{stream.width} x {stream.height} pixels" if stream.width else "no known size"

@@ -247,6 +247,19 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, name: str) -> 
         read_clip(source, Sampling())
 
 
+def test_a_title_in_another_encoding_is_no_matter(ramp: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named.mp4"
+    named.write_bytes(ramp.read_bytes().replace(b"VideoHandler", b"VideoH\xe4ndler"))
+    assert torch.equal(read_clip(named, Sampling()), read_clip(ramp, Sampling()))
+
+
+def test_a_track_of_an_unknown_codec_is_refused(ramp: Path, tmp_path: Path) -> None:
+    unknown = tmp_path / "unknown.mp4"
+    unknown.write_bytes(ramp.read_bytes().replace(b"avc1\0\0", b"zzzz\0\0"))
+    with pytest.raises(VideoError, match=r"unknown\.mp4"):
+        read_clip(unknown, Sampling())
+
+
 def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait forever
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
