@@ -15,6 +15,7 @@ from movinet_convert import mapping
 from movinet_convert.checkpoint import Checkpoint, open_checkpoint
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.export.tf_checkpoint import tf_variables
+from movinet_convert.files import file_sha256
 from movinet_convert.fresh_head import fresh_head
 from movinet_convert.loader import Located, read_network
 from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
@@ -29,7 +30,6 @@ from movinet_convert.weightfile import (
     DTYPES,
     Dtype,
     Header,
-    file_sha256,
     tensors_digest,
     write_weights,
 )

@@ -10,12 +10,13 @@ import torch
 from movinet_convert import processes
 from movinet_convert.dataset import read_dataset
 from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.files import file_sha256
 from movinet_convert.labels import class_names, read_labels
 from movinet_convert.loader import find_file, load_converted
 from movinet_convert.logits import check_logits
 from movinet_convert.outcomes import Outcome, claim, read_outcomes, results_name, writer
 from movinet_convert.video import MAX_CLIP_FRAMES, Sampling, read_middle, to_tensor
-from movinet_convert.weightfile import file_sha256, read_header
+from movinet_convert.weightfile import read_header
 
 if TYPE_CHECKING:
     import os

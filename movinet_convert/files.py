@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from movinet_convert.errors import MovinetError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from movinet_convert.errors import MovinetError
 
 HASH_CHUNK = 1 << 20
 
@@ -68,9 +69,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 digest of a file's bytes, in hexadecimal; raises OSError."""
+    """The SHA-256 digest of a file's bytes, in hexadecimal.
+
+    Raises OSError, and MovinetError for anything but a regular file.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path, MovinetError) as file:
         while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from movinet_convert.files import file_sha256
 from movinet_convert.variants import RELEASES, Variant
-from movinet_convert.weightfile import SourceKind, file_sha256
+from movinet_convert.weightfile import SourceKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +36,9 @@ class Source:
         """What the weights are, as far as it is known.
 
         A ``release`` is recognised by its digest, whoever named it. Weights from a release's
-        address whose digest nobody has published are ``unpinned``: they are whatever the server
-        sent.
+        address whose digest this package does not know are ``unpinned``: they are whatever the
+        server sent. What a catalogue pins beyond that makes no difference here, so that a
+        checkpoint converts to the same bytes with and without it.
         """
         if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
             return "release"

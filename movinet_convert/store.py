@@ -19,9 +19,9 @@ import safetensors
 
 from movinet_convert import manifest as manifests
 from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.files import file_sha256
 from movinet_convert.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
 from movinet_convert.staging import staging_folder
-from movinet_convert.weightfile import file_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 # Files of format 1 have no digest in their header, and are read all the same.
 FORMAT_VERSION: Literal[2] = 2
 METADATA_KEY = "movinet_convert"
-HASH_CHUNK = 1 << 20
 MAX_CLASSES = 1_000_000
 # The longest header of the family, a5-stream's, has 0.2 MB; long class names may add to it.
 MAX_HEADER_BYTES = 8 << 20
@@ -206,14 +205,6 @@ def tensors_digest(tensors: Mapping[str, NDArray[np.float32]]) -> str:
         array = tensors[name]
         digest.update(f"{name} {array.shape}\n".encode())
         digest.update(array.astype("<f4", copy=False).tobytes())
-    return digest.hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_regular(path, WeightsError) as file:
-        while chunk := file.read(HASH_CHUNK):
-            digest.update(chunk)
     return digest.hexdigest()
 
 

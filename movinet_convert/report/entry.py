@@ -12,13 +12,13 @@ import pydantic
 
 import movinet_convert
 from movinet_convert.export.tf_checkpoint import tf_variables
+from movinet_convert.files import file_sha256
 from movinet_convert.loader import load_file, locate
 from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.result import Distances
 from movinet_convert.store import find_listed
 from movinet_convert.variants import ACCURACIES, Accuracy, Input, Origins, Settings
-from movinet_convert.weightfile import file_sha256
 
 if TYPE_CHECKING:
     import os
