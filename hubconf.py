@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
-dependencies = ["torch", "safetensors", "numpy", "yaml", "pydantic", "requests", "platformdirs"]
+dependencies = [
+    "torch",
+    "safetensors",
+    "numpy",
+    "click",
+    "yaml",
+    "pydantic",
+    "requests",
+    "urllib3",
+    "platformdirs",
+    "rich",
+    "markupsafe",
+    "h5py",
+    "google_crc32c",
+    "filelock",
+]
 
 
 def movinet(
@@ -12,9 +28,10 @@ def movinet(
 ) -> Any:
     """A MoViNet such as ``a0-stream``.
 
-    With ``pretrained`` the converted weights of the store, which are made from Google's release
-    where there are none yet; ``options`` go to ``movinet_convert.load_converted``. Otherwise
-    random weights, for training.
+    With ``pretrained`` the converted weights of the store; ``options`` go to
+    ``movinet_convert.load_converted``. Where the store has none yet, they are made from Google's
+    release, with a warning that nothing compared them with the official model, which needs
+    TensorFlow. Otherwise random weights, for training; ``options`` go to ``create_model``.
     """
     from movinet_convert import convert, create_model, load_converted
     from movinet_convert.fetch import fetch_release
@@ -23,9 +40,17 @@ def movinet(
     from movinet_convert.variants import KINETICS_600_CLASSES, get_variant
 
     if not pretrained:
-        return create_model(name, num_classes=num_classes or KINETICS_600_CLASSES)
+        classes = KINETICS_600_CLASSES if num_classes is None else num_classes
+        return create_model(name, num_classes=classes, **options)
     variant = get_variant(name)
     folder = options.get("weights_dir")
     if not Store(store_folder(folder)).manifest().versions(variant.name):
         convert(variant.name, release(fetch_release(variant)), out=folder, parity=None)
+        warnings.warn(
+            f"The weights of {variant.name} were converted from Google's release without comparing "
+            "them with the official model; to compare them, install the extra [tf] and run "
+            f"movinet-convert verify {variant.name}.",
+            UserWarning,
+            stacklevel=2,
+        )
     return load_converted(variant.name, num_classes=num_classes, **options)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from movinet_convert import convert, create_model, load_converted
-from movinet_convert.errors import MissingExtraError, WeightsError
+from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
 from movinet_convert.hub import FILE_NAME, HubMoViNet
 from movinet_convert.model import MoViNet
+from movinet_convert.model.fuse import fuse
 from movinet_convert.variants import KINETICS_600_CLASSES
 from tests.seeded import variables, write_checkpoint
 
@@ -65,9 +70,44 @@ def test_a_repository_is_downloaded_by_its_name(
         return str(tmp_path / filename)
 
     monkeypatch.setattr("movinet_convert.hub.hf_hub_download", download)
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", download)
     assert same(model, HubMoViNet.from_pretrained("someone/movinet", revision="v2"))
     assert ("someone/movinet", FILE_NAME, "v2") in asked
+
+
+def test_other_classes_type_and_device_are_as_asked(model: MoViNet, tmp_path: Path) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    back = HubMoViNet.from_pretrained(tmp_path, num_classes=5, dtype=torch.float64, device="cpu")
+    assert (back.num_classes, back.labels, back.dtype) == (5, None, torch.float64)
+    assert back(torch.rand(1, 3, 2, 32, 32)).shape == (1, 5)
+    with pytest.raises(TypeError, match="stochastic_depth"):
+        HubMoViNet.from_pretrained(tmp_path, stochastic_depth=0.1)
+    with pytest.raises(UsageError, match="from 1 on"):
+        HubMoViNet.from_pretrained(tmp_path, num_classes=0)
+
+
+@pytest.mark.parametrize("config", ["[1, 2]", "{", '{"num_classes": 9, "dropout": "a lot"}'])
+def test_the_weights_describe_themselves_whatever_stands_beside_them(
+    config: str, model: MoViNet, tmp_path: Path
+) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    assert same(model, HubMoViNet.from_pretrained(tmp_path))
+
+
+def test_what_the_hub_does_not_give_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("Cannot find the file.\nA long explanation.")
+
+    monkeypatch.setattr("movinet_convert.hub.hf_hub_download", offline)
+    with pytest.raises(WeightsError, match="someone/movinet cannot be had.*Cannot find the file"):
+        HubMoViNet.from_pretrained("someone/movinet")
+
+
+def test_a_fused_network_does_not_go_to_the_hub(model: MoViNet) -> None:
+    with pytest.raises(UsageError, match="fused network"):
+        HubMoViNet.of(fuse(model))
 
 
 def test_pushing_uploads_what_saving_writes(
@@ -109,6 +149,36 @@ def test_torch_hub_gives_a_network_to_train() -> None:
     )
     assert model.num_classes == 5
     assert model.training
+    with pytest.raises(UsageError, match="from 1 on"):
+        torch.hub.load(
+            str(ROOT), "movinet", "a0-base", pretrained=False, num_classes=0, source="local"
+        )
+    chosen = torch.hub.load(
+        str(ROOT), "movinet", "t0-stream", pretrained=False, gating="model-garden", source="local"
+    )
+    assert chosen.settings.gating == "model-garden"
+
+
+def test_torch_hub_asks_for_every_package_that_is_needed() -> None:
+    metadata = (ROOT / "pyproject.toml").read_text("utf-8")
+    section = metadata.split("\ndependencies = [")[1].split("]")[0]
+    needed = {line.split('"')[1].split(">")[0] for line in section.splitlines() if '"' in line}
+    of_import = importlib.metadata.packages_distributions()
+    asked = {
+        distribution.lower()
+        for name in torch.hub._load_attr_from_module(_hubconf(), "dependencies")
+        for distribution in of_import[name]
+    }
+    assert asked == needed
+
+
+def _hubconf() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hubconf", ROOT / "hubconf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_torch_hub_converts_the_release_at_first_use(
@@ -120,11 +190,17 @@ def test_torch_hub_converts_the_release_at_first_use(
     write_archive(tmp_path / "mirror", "a0-base")
     monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("MOVINET_SOURCE_ROOT", str(tmp_path / "mirror"))
-    for _ in range(2):  # the second time from the store
-        model = torch.hub.load(
-            str(ROOT), "movinet", "a0-base", source="local", weights_dir=str(tmp_path / "store")
-        )
-        assert model.num_classes == KINETICS_600_CLASSES
+
+    def load() -> MoViNet:
+        folder = str(tmp_path / "store")
+        return torch.hub.load(str(ROOT), "movinet", "a0-base", source="local", weights_dir=folder)
+
+    with pytest.warns(UserWarning, match="without comparing.*verify a0-base"):
+        load()
+    with warnings.catch_warnings():  # the second time from the store
+        warnings.simplefilter("error")
+        model = load()
+    assert model.num_classes == KINETICS_600_CLASSES
     arrays = variables("a0-base", KINETICS_600_CLASSES)
     checkpoint = write_checkpoint(tmp_path / "c", "a0-base", arrays)
     convert("a0-base", checkpoint, out=tmp_path / "o", parity=None)
