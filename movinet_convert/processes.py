@@ -6,7 +6,7 @@ import datetime
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed
 
@@ -28,6 +28,13 @@ class Group:
         """Go on when all processes are here."""
         if self.size > 1:
             torch.distributed.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
 
 def rank() -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "model.safetensors"
 SHAPES_FOLDER = "shapes"
+NAMED = 10  # unreadable videos
 FORMATS = ("tf-checkpoint", "saved-model", "tflite")
 
 
@@ -136,10 +137,20 @@ def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> 
     with Screen(plan.epochs, quiet=not chief) as console:
         history = run.train(console, resume=options["resume"])
     if chief:
+        say_unreadable(run.unreadable)
         path = save_weights(model.cpu().eval(), out / MODEL_NAME, labels=split.classes)
         print(f"{path}: {history[-1].held_out_accuracy:.1%} of {len(split.held_out)} held out")
         for name in options["formats"]:
             print(export(model, out, name, plan.clip.size))
+
+
+def say_unreadable(unreadable: dict[str, str]) -> None:
+    if unreadable:
+        print(f"{len(unreadable)} videos could not be read and were left out:", file=sys.stderr)
+    for reason in list(unreadable.values())[:NAMED]:
+        print(f"  {reason}", file=sys.stderr)
+    if len(unreadable) > NAMED:
+        print(f"  and {len(unreadable) - NAMED} more", file=sys.stderr)
 
 
 def make_model(classes: int, **options: Any) -> MoViNet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import torch
 import torch.nn.functional as F
 
 from movinet_convert import create_model, load_converted
-from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.errors import UsageError, VideoError, WeightsError
 from movinet_convert.processes import Group
 from movinet_convert.training.data import ClipFormat, Clips, Order, Shares, Split, read_split
+from movinet_convert.training.generators import random_state, restore
 from movinet_convert.training.journal import CHECKPOINT_NAME, METRICS_NAME
 from movinet_convert.training.learner import Learner, Recipe, learn
+from movinet_convert.training.readable import Readable
 from movinet_convert.training.run import BEST_NAME, Plan, Run
 from movinet_convert.training.shapes import SHAPES, write_shapes
 from movinet_convert.weightfile import read_header
@@ -215,8 +218,93 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(split: Split, tmp_p
     with pytest.raises(UsageError, match="learning_rate"):
         run(split, tmp_path, epochs=1, learning_rate=5.0).train(Silence(), resume=True)
     (tmp_path / CHECKPOINT_NAME).write_bytes(b"half a file")
-    with pytest.raises(WeightsError, match="begin anew"):
+    with pytest.raises(WeightsError, match="start over in another folder"):
         run(split, tmp_path, epochs=1).train(Silence(), resume=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1], {"settings": 3}, {"settings": {}, "parts": {}}, {"parts": {"model": torch.zeros(3)}}],
+)
+def test_another_programs_checkpoint_is_not_resumed(
+    content: object, split: Split, tmp_path: Path
+) -> None:
+    ours = run(split, tmp_path)
+    settings = ours._journal._settings
+    if isinstance(content, dict) and content.get("settings") != 3:
+        content = {**content, "settings": settings}
+    torch.save(content, tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(WeightsError, match="no checkpoint of this version"):
+        ours.train(Silence(), resume=True)
+
+
+def test_a_checkpoint_of_the_other_gate_is_not_resumed(split: Split, tmp_path: Path) -> None:
+    run(split, tmp_path, epochs=1).train(Silence(), resume=False)
+    model = create_model("t0-stream", num_classes=len(SHAPES), gating="model-garden")
+    with pytest.raises(WeightsError, match="gating"):
+        Run(model, split, plan(epochs=1), tmp_path, Group()).train(Silence(), resume=True)
+
+
+def test_the_generators_of_all_gpus_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3], dtype=torch.uint8)]
+    put_back: dict[int, torch.Tensor] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: gpus)
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: put_back.update({device: state})
+    )
+    torch.manual_seed(3)
+    state = random_state()
+    drawn = torch.rand(4)
+    restore(state)
+    assert torch.equal(torch.rand(4), drawn)
+    assert put_back == dict(enumerate(gpus))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    restore(state)  # where there are none any more
+
+
+@pytest.fixture
+def damaged(videos: Path, tmp_path: Path) -> Split:
+    """One damaged video among those of training, and one among the others."""
+    shutil.copytree(videos, tmp_path / "videos")
+    split = read_split(tmp_path / "videos", held_out=0.25)
+    for side in (split.training, split.held_out):
+        side[0].path.write_bytes(b"no video")
+    return split
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_video_is_left_out_and_named(
+    workers: int, damaged: Split, tmp_path: Path
+) -> None:
+    running = run(damaged, tmp_path / "run", workers=workers, epochs=1)
+    history = running.train(Silence(), resume=False)
+    bad = [damaged.training[0], damaged.held_out[0]]
+    assert sorted(running.unreadable) == sorted(video.name for video in bad)
+    assert all(str(video.path) in running.unreadable[video.name] for video in bad)
+    assert (history[0].held_out_accuracy * 3) % 1 == pytest.approx(0)  # of the three others
+    resumed = run(damaged, tmp_path / "run", workers=workers, epochs=1)
+    resumed.train(Silence(), resume=True)
+    assert resumed.unreadable == running.unreadable
+
+
+def test_another_video_takes_the_place_of_a_damaged_one(damaged: Split) -> None:
+    samples = Readable(Clips(damaged.training, CLIP, seed=5), seed=5)
+    first, again = samples[0, 0], samples[0, 0]
+    assert first.clip is not None
+    assert again.clip is not None
+    assert torch.equal(first.clip, again.clip)
+    assert list(first.unreadable) == [damaged.training[0].name]
+    held_out = Readable(Clips(damaged.held_out, CLIP, seed=None), seed=None)
+    assert held_out[0, 0].clip is None
+
+
+def test_a_run_without_a_readable_video_says_so(damaged: Split, tmp_path: Path) -> None:
+    for video in damaged.training:
+        video.path.write_bytes(b"no video")
+    with pytest.raises(VideoError, match="None of 12 videos could be read"):
+        run(damaged, tmp_path / "run").train(Silence(), resume=False)
 
 
 def script(*arguments: str | Path) -> list[str]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from movinet_convert.dataset import LabelledVideo, read_dataset
-from movinet_convert.errors import UsageError
+from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.video import Sampling, read_frames, to_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -93,6 +92,8 @@ class Clips(Dataset[tuple["Tensor", int]]):
     epoch and the video alone, so that a run that goes on after a kill sees what it would have
     seen. To judge by (``seed=None``), it is the middle of the video. A video that is too short
     begins anew.
+
+    Raises VideoError for a video that cannot be read.
     """
 
     def __init__(
@@ -105,11 +106,16 @@ class Clips(Dataset[tuple["Tensor", int]]):
     def __len__(self) -> int:
         return len(self._videos)
 
+    def name(self, index: int) -> str:
+        return self._videos[index].name
+
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
         epoch, index = key
         video = self._videos[index]
         sampling = Sampling(self._clip.fps, self._clip.size, None)
         frames = list(read_frames(video.path, sampling, threads=1))
+        if not frames:
+            raise VideoError(f"{video.path} has no frames.")
         place = np.full(3, 0.5)
         if self._seed is not None:
             place = np.random.default_rng([self._seed, epoch, index]).uniform(size=3)
@@ -160,18 +166,3 @@ class Shares(Sampler[list[Key]]):
     def __iter__(self) -> Iterator[list[Key]]:
         for i in range(0, len(self._mine), self._batch):
             yield [(0, index) for index in self._mine[i : i + self._batch]]
-
-
-def loader(
-    clips: Clips, batches: Sampler[list[Key]], workers: int
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Batches (B, 3, T, size, size) and labels (B,), decoded by ``workers`` processes."""
-    batched: DataLoader[Any] = DataLoader(
-        clips,
-        batch_sampler=batches,
-        num_workers=workers,
-        # By default it draws from the global generator, at other steps in a resumed run.
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
-    return batched

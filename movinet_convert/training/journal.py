@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-import tempfile
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.errors import MovinetError, UsageError, WeightsError
+from movinet_convert.files import open_regular, replacing
+from movinet_convert.training.generators import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 CHECKPOINT_NAME = "last.pt"
 METRICS_NAME = "metrics.csv"
@@ -38,13 +38,17 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: ``batch`` batches into ``epoch``, and what it has measured."""
+    """Where a run stands: ``batch`` batches into ``epoch``, and what it has measured.
+
+    ``unreadable`` says by the names of videos why they were left out.
+    """
 
     epoch: int = 0
     batch: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
     history: tuple[EpochMetrics, ...] = ()
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 class Journal:
@@ -59,47 +63,72 @@ class Journal:
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT_NAME
 
-    def save(self, parts: Mapping[str, Any], progress: Progress) -> None:
-        """Keep the state dicts of ``parts``, the random state and where the run stands."""
+    def save(
+        self, parts: Mapping[str, Any], progress: Progress, random: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Keep the state dicts of ``parts``, where the run stands, and ``random``, the
+        ``random_state`` of every process."""
         content = {
             "settings": self._settings,
             "progress": asdict(progress),
-            "random": torch.get_rng_state(),
+            "random": list(random),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         }
-        with _replaced(self.checkpoint) as unfinished:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.checkpoint) as unfinished:
             torch.save(content, unfinished)
 
-    def resume(self, parts: Mapping[str, Any]) -> Progress:
-        """Put everything back as ``save`` found it.
+    def resume(self, parts: Mapping[str, Any], rank: int = 0) -> Progress:
+        """Put everything back as ``save`` found it, in the process of this ``rank``.
 
-        Raises WeightsError for a file that is damaged, UsageError where the run was started with
-        other settings.
+        Raises WeightsError for a file that is damaged or no checkpoint of a run, UsageError where
+        the run was started with other settings.
         """
+        content = self._read()
+        self._require_same(content["settings"])
         try:
-            content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            settings, progress = content["settings"], dict(content["progress"])
+            for name, part in parts.items():
+                part.load_state_dict(content["parts"][name])
+            restore(content["random"][rank])
+            progress = dict(content["progress"])
+            history = tuple(EpochMetrics(**row) for row in progress.pop("history"))
+            return Progress(**progress, history=history)
+        except MovinetError:
+            raise
         except Exception as error:
-            raise WeightsError(
-                f"{self.checkpoint} cannot be read ({type(error).__name__}); it is damaged or no "
-                "checkpoint of this script: begin anew in another folder."
-            ) from error
+            raise self._unusable(error) from error
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            with open_regular(self.checkpoint, WeightsError) as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+            if not isinstance(content["settings"], dict):
+                raise TypeError("settings")
+        except MovinetError:
+            raise
+        except Exception as error:
+            raise self._unusable(error) from error
+        return dict(content)
+
+    def _unusable(self, error: Exception) -> WeightsError:
+        return WeightsError(
+            f"{self.checkpoint} cannot be resumed ({type(error).__name__}); it is damaged or no "
+            "checkpoint of this version of the script: start over in another folder."
+        )
+
+    def _require_same(self, settings: Mapping[str, Any]) -> None:
         for name, value in self._settings.items():
             if settings.get(name) != value:
                 raise UsageError(
                     f"The run in {self.folder} was started with {name} {settings.get(name)}, not "
-                    f"{value}; resume it with the same, or begin anew in another folder."
+                    f"{value}; resume it with the same, or start over in another folder."
                 )
-        for name, part in parts.items():
-            part.load_state_dict(content["parts"][name])
-        torch.set_rng_state(content["random"])
-        history = tuple(EpochMetrics(**row) for row in progress.pop("history"))
-        return Progress(**progress, history=history)
 
     def write_metrics(self, history: tuple[EpochMetrics, ...]) -> None:
         """Write all rows; a resumed run thus loses those that came after its checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (
-            _replaced(self.folder / METRICS_NAME) as unfinished,
+            replacing(self.folder / METRICS_NAME) as unfinished,
             unfinished.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, list(EpochMetrics.__dataclass_fields__))
@@ -118,20 +147,3 @@ class Journal:
             for name, value in asdict(row).items():
                 if name not in ("epoch", "step"):
                     writer.add_scalar(name, value, row.step)
-
-
-@contextmanager
-def _replaced(target: Path) -> Iterator[Path]:
-    """A file to fill, which then takes the place of ``target`` in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    unfinished = Path(temporary)
-    try:
-        yield unfinished
-        unfinished.chmod(0o644)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -11,16 +11,16 @@ import torch
 import torch.distributed
 from torch import nn
 
-from movinet_convert.errors import UsageError
+from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.save import save_weights
-from movinet_convert.training.data import ClipFormat, Clips, Order, Shares, Split, loader
+from movinet_convert.training.data import ClipFormat, Clips, Order, Shares, Split
+from movinet_convert.training.generators import random_state
 from movinet_convert.training.journal import EpochMetrics, Journal, Progress
 from movinet_convert.training.learner import Learner, Recipe, judge, learn
+from movinet_convert.training.readable import Batch, Readable, loader
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import Tensor
 
     from movinet_convert.model import MoViNet
     from movinet_convert.processes import Group
@@ -78,6 +78,7 @@ class Run:
         }
         self._journal = Journal(folder, settings)
         self._parts = {"model": model, "optimizer": self._optimizer}
+        self._unreadable: dict[str, str] = {}
         self._distributed: nn.Module = self._learner
         if group.size > 1:
             devices = [self.device] if self.device.type == "cuda" else None
@@ -85,21 +86,30 @@ class Run:
                 self._learner, devices, broadcast_buffers=False
             )
 
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why videos could not be read, by their names; they were left out."""
+        return dict(sorted(self._unreadable.items()))
+
     def train(self, reporter: Reporter, *, resume: bool) -> tuple[EpochMetrics, ...]:
         """Train to the end, from the checkpoint in the folder if ``resume``; returns all metrics.
 
-        Raises UsageError for a folder with a run that was not to be resumed.
+        Videos that cannot be read are left out; see ``unreadable``.
+
+        Raises UsageError for a folder with a run that was not to be resumed, VideoError where no
+        video can be read.
         """
         progress = self._begin(resume)
+        self._unreadable.update(progress.unreadable)
         plan, order = self._plan, self._order
         clips = Clips(self._split.training, plan.clip, seed=plan.seed)
-        batches = loader(clips, order, plan.workers)
+        batches = loader(Readable(clips, seed=plan.seed), order, plan.workers)
         while progress.epoch < plan.epochs:
             order.epoch, order.start = progress.epoch, progress.batch
             self._model.train()
             before = time.monotonic() - progress.seconds
-            for clip, labels in batches:
-                loss = self._step(clip, labels, progress.epoch * len(order) + progress.batch)
+            for batch in batches:
+                loss = self._step(batch, progress.epoch * len(order) + progress.batch)
                 progress = replace(
                     progress,
                     batch=progress.batch + 1,
@@ -121,12 +131,15 @@ class Run:
                 f"{self._journal.folder} holds a run already; add --resume to go on with it, or "
                 "name another folder."
             )
-        return self._journal.resume(self._parts)
+        return self._journal.resume(self._parts, self._group.rank)
 
-    def _step(self, clip: Tensor, labels: Tensor, step: int) -> float:
+    def _step(self, batch: Batch, step: int) -> float:
+        self._unreadable.update(batch.unreadable)
+        if batch.clips is None:
+            raise self._nothing_to_read()
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(step)
-        clip, labels = clip.to(self.device), labels.to(self.device)
+        clip, labels = batch.clips.to(self.device), batch.labels.to(self.device)
         loss = learn(self._distributed, self._plan.recipe, clip, labels)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -148,6 +161,8 @@ class Run:
     def _finish_epoch(self, progress: Progress, reporter: Reporter) -> Progress:
         self._share_statistics()
         right, loss = self._judge()
+        for unreadable in self._group.gather(self._unreadable):
+            self._unreadable.update(unreadable)
         step = (progress.epoch + 1) * len(self._order)
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
@@ -172,23 +187,37 @@ class Run:
         return progress
 
     def _judge(self) -> tuple[float, float]:
-        """Accuracy and mean loss on the held-out videos, of all processes together."""
+        """Accuracy and mean loss on the held-out videos that can be read, of all processes."""
         self._model.eval()
         videos = self._split.held_out
         clips = Clips(videos, self._plan.clip, seed=None)
         shares = Shares(len(videos), self._plan.batch, self._group)
-        sums = torch.zeros(2, dtype=torch.float64)
-        for clip, labels in loader(clips, shares, self._plan.workers):
-            right, loss = judge(self._learner, clip.to(self.device), labels.to(self.device))
-            sums += torch.tensor([right, loss], dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in loader(Readable(clips, seed=None), shares, self._plan.workers):
+            self._unreadable.update(batch.unreadable)
+            if batch.clips is not None:
+                clip, labels = batch.clips.to(self.device), batch.labels.to(self.device)
+                right, loss = judge(self._learner, clip, labels)
+                sums += torch.tensor([right, loss, len(labels)], dtype=torch.float64)
         if self._group.size > 1:
             torch.distributed.all_reduce(sums)
-        return sums[0].item() / len(videos), sums[1].item() / len(videos)
+        right_of_all, loss_of_all, read = sums.tolist()
+        if not read:
+            raise self._nothing_to_read()
+        return right_of_all / read, loss_of_all / read
+
+    def _nothing_to_read(self) -> VideoError:
+        first = next(iter(self._unreadable.values()))
+        return VideoError(
+            f"None of {len(self._unreadable)} videos could be read, the first because: {first}"
+        )
 
     def _save(self, progress: Progress) -> None:
         self._share_statistics()
+        random = self._group.gather(random_state())
         if self._group.rank == 0:
-            self._journal.save(self._parts, progress)
+            progress = replace(progress, unreadable=self.unreadable)
+            self._journal.save(self._parts, progress, random)
         self._group.wait()
 
     @torch.no_grad()
