@@ -6,14 +6,14 @@ import hashlib
 import os
 import secrets
 import stat
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from movinet_convert.errors import MovinetError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import BinaryIO
 
 
@@ -78,6 +78,38 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def move_together(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move files that belong together to their places, over an earlier set of the same names.
+
+    The first is the one that is opened: without it the others are nothing. No two sets are ever
+    mixed, whenever the process ends. An earlier set of several files is first set aside, as a set
+    named ``NAME.previous-xxxxxxxx``; it comes back where anything fails, goes where all is done,
+    and stays under that name where the process is killed in between. Raises OSError.
+    """
+    for written, _ in moves:
+        with written.open("rb+") as file:
+            os.fsync(file.fileno())
+    if len(moves) == 1:
+        ((written, target),) = moves
+        written.replace(target)
+        return
+    token = secrets.token_hex(4)
+    with ExitStack() as undo:
+        earlier = []
+        for _, target in reversed(moves):  # the one that is opened goes last and comes first
+            if target.exists() or target.is_symlink():
+                aside = target.with_name(f"{target.stem}.previous-{token}{target.suffix}")
+                target.rename(aside)
+                undo.callback(aside.rename, target)
+                earlier.append(aside)
+        for written, target in moves:
+            written.rename(target)
+            undo.callback(target.rename, written)
+        undo.pop_all()
+    for aside in earlier:
+        aside.unlink()
 
 
 def _flag(*names: str) -> int:

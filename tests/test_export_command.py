@@ -78,7 +78,22 @@ def test_narrow_weights_tell_what_they_lose(store: Path, tmp_path: Path) -> None
     arguments += ["--size", "34x48", "--out", str(tmp_path / "step"), "--weights-dir", str(store)]
     told = CliRunner().invoke(cli.main, arguments)
     assert told.exit_code == 0, told.output
-    assert "Loss, in its own runtime over 20 random frames" in told.stdout
+    assert "Loss, in its own runtime over 100 frames of 5 clips" in told.stdout
     result = json.loads(CliRunner().invoke(cli.main, [*arguments, "--json"]).stdout)
-    assert (result["dtype"], result["frames_checked"]) == ("bfloat16", 20)
-    assert f"{result['deviation']:.1e}" in told.stdout
+    assert (result["dtype"], result["frames_checked"]) == ("bfloat16", 100)
+    assert f"{result['mean_error']:.1e}" in told.stdout
+    refused = CliRunner().invoke(cli.main, [*arguments, "--allow-loss", "1e-9"])
+    assert refused.exit_code == 1
+    assert "where a mean error of 1e-09 was allowed" in refused.stderr
+
+
+def test_the_file_that_is_exported_is_not_overwritten(store: Path, tmp_path: Path) -> None:
+    source = store / "movinet-t0-stream-v1.safetensors"
+    link = tmp_path / "step.onnx"
+    link.hardlink_to(source)
+    before = source.read_bytes()
+    arguments = ["export", str(source), "--format", "onnx", "--out", str(link)]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "is the file that is exported" in result.stderr
+    assert link.read_bytes() == before

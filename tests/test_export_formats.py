@@ -4,15 +4,17 @@ import functools
 import importlib.util
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from movinet_convert.errors import ExportError, ParityError, UsageError
+from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.export import (
     FORMATS,
     ExportReport,
@@ -23,8 +25,8 @@ from movinet_convert.export import (
     openvino,
     torch_export,
 )
+from movinet_convert.export.agreement import FLOORS
 from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
-from movinet_convert.export.report import Agreement, require_agreement
 from movinet_convert.export.step import Program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
@@ -239,19 +241,35 @@ def test_dynamic_quantization_narrows_the_file_and_reports_its_loss(
     report = export_model(stream_model, tmp_path / "step", "onnx", size=SIZE, quantize="dynamic")
     assert report.quantize == "dynamic"
     assert report.bytes < 0.7 * full.bytes
-    assert full.deviation < report.deviation < 1.0
+    assert full.mean_error < report.mean_error <= FLOORS["dynamic"].mean_error
 
 
-def test_int8_is_calibrated_with_clips_and_reports_its_loss(
+def test_int8_that_loses_too_much_is_written_only_where_that_is_allowed(
     stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
     full = step_file("onnx")
-    clips = [torch.rand(1, 3, 6, *SIZE) for _ in range(3)]
-    report = export_model(
-        stream_model, tmp_path / "step", "onnx", size=SIZE, quantize="int8", calibration=clips
+    clips = [torch.rand(1, 3, 6, *SIZE) for _ in range(4)]
+    write = functools.partial(
+        export_model,
+        stream_model,
+        tmp_path / "step",
+        "onnx",
+        size=SIZE,
+        quantize="int8",
+        calibration=clips,
     )
+    with pytest.raises(ExportError, match=r"where int8 has to reach 98%, 0.99 and .*more clips"):
+        write()
+    assert not list(tmp_path.iterdir())
+    report = write(allow_loss=2.0)
     assert report.bytes < 0.7 * full.bytes
-    assert full.deviation < report.deviation < 3.0
+    assert report.clips_checked == 1  # the one that was not calibrated with
+    told = json.loads(onnx.read_metadata(report.path))["measured"]
+    assert (told["kind"], told["allow_loss"]) == ("int8", 2.0)
+    assert told["mean_error"] == report.mean_error <= 2.0
+    with pytest.raises(ExportError, match="was allowed; nothing was written"):
+        write(allow_loss=0.9 * report.mean_error)
+    assert onnx.open_file(report.path)
 
 
 def test_a_step_of_several_frames_is_checked_over_twenty(
@@ -263,21 +281,18 @@ def test_a_step_of_several_frames_is_checked_over_twenty(
     assert report.deviation < 1e-4
 
 
+@pytest.mark.parametrize("format", ["openvino", "torch-export"])
 def test_half_weights_report_their_loss(
-    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+    format: str, stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
-    full = step_file("openvino")
-    half = export_model(stream_model, tmp_path / "half", "openvino", size=SIZE, dtype="float16")
-    assert half.bytes < 0.75 * full.bytes
-    assert full.deviation < half.deviation < 0.3
-
-
-@pytest.mark.parametrize(
-    ("deviation", "exact"), [(1e-3, True), (float("nan"), True), (float("nan"), False)]
-)
-def test_a_file_that_disagrees_is_refused(deviation: float, exact: bool) -> None:
-    with pytest.raises(ParityError, match="differs from the eager model"):
-        require_agreement(Agreement(20, deviation, 1.0), "t0-stream (onnx)", exact=exact)
+    full = step_file(format)
+    half = export_model(stream_model, tmp_path / "half", format, size=SIZE, dtype="float16")
+    assert half.bytes < 0.85 * full.bytes
+    assert full.mean_error < half.mean_error <= FLOORS["float16"].mean_error
+    told = json.loads(MODULES[format].read_metadata(half.path))
+    assert told["measured"]["mean_error"] == half.mean_error
+    assert told["variant"] == "t0-stream"
+    MODULES[format].open_file(half.path)
 
 
 @pytest.mark.parametrize(
@@ -287,13 +302,16 @@ def test_a_file_that_disagrees_is_refused(deviation: float, exact: bool) -> None
         ("executorch", {"dtype": "float16"}, "not as float16"),
         ("torch-export", {"quantize": "int8"}, "cannot quantize"),
         ("onnx", {"quantize": "int8"}, "calibration clips"),
+        ("onnx", {"allow_loss": 0.1}, "for quantized and half-precision"),
+        ("onnx", {"quantize": "dynamic", "allow_loss": float("nan")}, "a positive number"),
+        ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),
     ],
 )
 def test_what_a_format_cannot_do_is_said(
-    stream_model: MoViNet, tmp_path: Path, format: str, options: dict[str, str], message: str
+    stream_model: MoViNet, tmp_path: Path, format: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        export_model(stream_model, tmp_path / "x", format, size=SIZE, **options)  # type: ignore[arg-type]
+        export_model(stream_model, tmp_path / "x", format, size=SIZE, **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -306,3 +324,40 @@ def test_executorch_explains_that_it_has_no_base_models(
 
 def test_every_format_is_in_the_table() -> None:
     assert MODULES.keys() <= FORMATS.keys()
+
+
+def test_a_disk_that_is_full_is_said_to_be(stream_model: MoViNet, tmp_path: Path) -> None:
+    (tmp_path / "step.pt2").write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ExportError, match=r"could not be written into .* MB are free there"):
+            export_model(stream_model, tmp_path / "step", "torch-export", size=SIZE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step.pt2"]
+    assert (tmp_path / "step.pt2").read_text() == "before"
+
+
+def test_what_a_killed_export_leaves_goes_with_the_next(
+    stream_model: MoViNet, tmp_path: Path
+) -> None:
+    left = tmp_path / ".movinet-export-01234567"
+    left.mkdir()
+    (left / "network.pt2").write_text("half")
+    (tmp_path / ".movinet-export-mine").mkdir()
+    export_model(stream_model, tmp_path / "v1.2", "torch-export", size=SIZE)
+    assert {path.name for path in tmp_path.iterdir()} == {"v1.2.pt2", ".movinet-export-mine"}
+
+
+def test_onnx_reads_no_other_file(step_file: Callable[[str], ExportReport], tmp_path: Path) -> None:
+    import onnx as library
+
+    proto = library.load(str(step_file("onnx").path))
+    tensor = next(t for t in proto.graph.initializer if len(t.raw_data) > 1000)
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    library.external_data_helper.set_external_data(tensor, "secret")
+    tensor.ClearField("raw_data")
+    library.save(proto, str(tmp_path / "step.onnx"))
+    with pytest.raises(ExportError, match="keeps tensors in other files"):
+        onnx.open_file(tmp_path / "step.onnx")

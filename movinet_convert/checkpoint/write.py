@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +15,20 @@ from movinet_convert.checkpoint.naming import CLASSIFIER, containers
 from movinet_convert.checkpoint.object_graph import checkpoint_key, encode_object_graph
 from movinet_convert.checkpoint.write_bundle import data_name, index_name, write_bundle
 from movinet_convert.errors import UsageError
+from movinet_convert.files import move_together
+from movinet_convert.staging import staging_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from movinet_convert.checkpoint.names import Array
 
 PREFIX = "ckpt-1"
 STATE_FILE = "checkpoint"
-FILES = (STATE_FILE, index_name(PREFIX), data_name(PREFIX))
+FILES = (index_name(PREFIX), data_name(PREFIX), STATE_FILE)
+# What a killed run leaves behind, and what folders hold that nobody put there.
+LEFT_BEHIND = re.compile(r"\..*|.*\.previous-[0-9a-f]{8}(\..*)?")
 
 _BACKBONE = "model/layer_with_weights-0"
 _CLASSIFIER = "model/layer_with_weights-1"
@@ -49,15 +52,11 @@ def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) ->
     )
     folder.mkdir(parents=True, exist_ok=True)
     # Complete files move into place; nobody meets a half-written one.
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        write_bundle(unfinished, PREFIX, tensors)
+    with staging_folder(folder, "export") as staging:
+        write_bundle(staging, PREFIX, tensors)
         state = f'model_checkpoint_path: "{PREFIX}"\nall_model_checkpoint_paths: "{PREFIX}"\n'
-        (unfinished / STATE_FILE).write_text(state, encoding="utf-8")
-        for name in reversed(FILES):
-            (unfinished / name).replace(folder / name)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        (staging / STATE_FILE).write_text(state, encoding="utf-8")
+        move_together([(staging / name, folder / name) for name in FILES])
     return folder / PREFIX
 
 
@@ -76,7 +75,11 @@ def _check_target(folder: Path) -> None:
         raise UsageError(
             f"{folder} is a file where the folder of a checkpoint was to go; name another."
         )
-    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in FILES and not LEFT_BEHIND.fullmatch(path.name)
+    )
     if others:
         raise UsageError(
             f"{folder} holds {others[0]}, which is no part of a checkpoint written here; "

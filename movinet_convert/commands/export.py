@@ -43,7 +43,7 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Of the weights; float32 unless given. Narrower ones lose agreement, which is told.",
+    help="Of the weights; float32 unless given. Narrower ones are written if they agree enough.",
 )
 @click.option(
     "--quantize",
@@ -55,6 +55,13 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
     help="Videos for --quantize int8, such as the network will see.",
+)
+@click.option(
+    "--allow-loss",
+    metavar="X",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Accept a smaller file whose logits are off by X standard deviations on average, instead "
+    "of what its kind has to reach.",
 )
 @weights_dir_option
 @json_option
@@ -68,9 +75,11 @@ def export_command(
     \b
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
-    from movinet_convert.loader import load_converted
+    from movinet_convert.export.outputs import refuse_input
+    from movinet_convert.loader import find_file, load_converted
 
     with reported(as_json):
+        refuse_input([Path(out)], find_file(name, weights_dir=weights_dir))
         model = load_converted(name, weights_dir=weights_dir)
         with doing(f"Exporting {name} as {format_}"):
             if format_ in RUNTIME_FORMATS:
@@ -111,9 +120,11 @@ def _for_runtime(
 def _for_tensorflow(
     model: MoViNet, out: Path, format_: str, options: dict[str, Any]
 ) -> dict[str, Any]:
-    for option in ("dtype", "quantize", "calibration", "frames"):
+    for option in ("dtype", "quantize", "calibration", "frames", "allow_loss"):
         if options[option] is not None:
-            raise UsageError(f"--{option} is not for --format {format_}; leave it out.")
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."
+            )
     if format_ == "tf-checkpoint":
         from movinet_convert.export.tf_checkpoint import export_checkpoint
 
@@ -135,12 +146,22 @@ def _sentences(result: dict[str, Any]) -> list[str]:
     numbers = [result["format"], result["dtype"]]
     if result["quantize"] is not None:
         numbers.append(f"{result['quantize']} quantization")
-    exact = result["dtype"] == "float32" and result["quantize"] is None
-    return [
+    wrote = (
         f"Wrote {' and '.join(result['files'])} ({', '.join(numbers)}, "
-        f"{result['bytes'] / 1e6:.1f} MB)",
-        f"{'Agreement' if exact else 'Loss'}, in its own runtime over "
-        f"{result['frames_checked']} random frames: logits differ from the eager network's by at "
-        f"most {result['deviation']:.1e} of their deviation; the top class is the same in "
-        f"{result['agreement']:.0%}",
+        f"{result['bytes'] / 1e6:.1f} MB)"
+    )
+    frames = f"in its own runtime over {result['frames_checked']} frames"
+    if result["dtype"] == "float32" and result["quantize"] is None:
+        return [
+            wrote,
+            f"Agreement, {frames}: logits differ from the eager network's by at most "
+            f"{result['deviation']:.1e} of their standard deviation; the top class is the same in "
+            f"{result['agreement']:.0%}",
+        ]
+    return [
+        wrote,
+        f"Loss, {frames} of {result['clips_checked']} clips: logits differ from the eager "
+        f"network's by {result['mean_error']:.1e} of their standard deviation on average and "
+        f"{result['deviation']:.1e} at most, correlation {result['correlation']:.5f}; the top "
+        f"class is the same in {result['agreement']:.1%}",
     ]

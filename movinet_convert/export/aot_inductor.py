@@ -5,6 +5,8 @@ The package runs without Python, in any program that links PyTorch, and needs no
 
 from __future__ import annotations
 
+import io
+import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,15 +45,25 @@ def write(job: Job, path: Path) -> dict[str, Any]:
             "or name one in $CXX."
         ) from error
     options = {**OPTIONS, "aot_inductor.metadata": {KEY: job.metadata}}
+    # Not to the file: where the disk is full, PyTorch's own writer ends the process.
+    content = io.BytesIO()
     with torch.no_grad():
-        aoti_compile_and_package(
-            trace(job.program), package_path=str(path), inductor_configs=options
-        )
+        aoti_compile_and_package(trace(job.program), package_path=content, inductor_configs=options)
+    path.write_bytes(content.getbuffer())
     return {"compiler": compiler}
 
 
-def open_file(path: Path, threads: int | None = None) -> Run:
-    """``threads`` is PyTorch's own setting, ``torch.set_num_threads``."""
+def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
+    """``threads`` is PyTorch's own setting, ``torch.set_num_threads``.
+
+    A package is a compiled library, and opening it is running it. Raises ExportError unless it is
+    said to be ``trusted``.
+    """
+    if not trusted:
+        raise ExportError(
+            f"{path} is compiled code, which runs with your rights once it is opened. If you made "
+            "it yourself, or trust who did, open it with trusted=True."
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     package = torch._inductor.aoti_load_package(str(path))
@@ -65,5 +77,11 @@ def open_file(path: Path, threads: int | None = None) -> Run:
 
 
 def read_metadata(path: Path) -> str:
-    found: str = torch._inductor.aoti_load_package(str(path)).get_metadata()[KEY]
-    return found
+    """From the package's notes; nothing of it is run."""
+    reader = torch._C.PyTorchFileReader(str(path))
+    for name in reader.get_all_records():
+        if name.endswith("_metadata.json"):
+            notes = json.loads(reader.get_record(name))
+            if KEY in notes:
+                return str(notes[KEY])
+    raise ExportError(f"{path} is no package of this kind with {KEY} metadata.")

@@ -49,8 +49,10 @@ def write(job: Job, path: Path) -> dict[str, Any]:
     }
 
 
-def open_file(path: Path, threads: int | None = None) -> Run:
+def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
     """A stream's states are good until the next call, which writes over them; logits for ever.
+
+    The file holds no code but operators of the runtime, and is opened ``trusted`` or not.
 
     ``threads`` is for ExecuTorch's one pool: a change of it ends the files opened before.
     """

@@ -6,12 +6,15 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from movinet_convert.errors import UsageError
+from movinet_convert.export.agreement import FLOORS
 from movinet_convert.labels import kinetics_600
 from movinet_convert.variants import KINETICS_600_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from movinet_convert.export.agreement import Agreement
     from movinet_convert.export.step import Program
     from movinet_convert.model import MoViNet
 
@@ -23,8 +26,14 @@ def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> 
 
     States start as zeros; each output ``NAME.next`` is the next call's input ``NAME``. Labels are
     those of Kinetics-600 unless given where there are 600 classes, and null where none are known.
+    Raises UsageError for another number of labels than there are classes.
     """
     variant = model.variant
+    if labels is not None and len(labels) != model.num_classes:
+        raise UsageError(
+            f"There are {len(labels)} labels for the {model.num_classes} classes of "
+            f"{variant.name}; give one for each."
+        )
     if labels is None and model.num_classes == KINETICS_600_CLASSES:
         labels = kinetics_600()
     return json.dumps(
@@ -49,3 +58,10 @@ def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> 
         },
         sort_keys=True,
     )
+
+
+def with_measured(told: str, agreement: Agreement, kind: str, allow_loss: float | None) -> str:
+    """The metadata with how a file of smaller numbers agreed with the float model."""
+    floor = {k: v for k, v in asdict(FLOORS[kind]).items() if k != "help"}
+    measured = {"kind": kind, **agreement.as_json(), "floor": floor, "allow_loss": allow_loss}
+    return json.dumps({**json.loads(told), "measured": measured}, sort_keys=True)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from movinet_convert.errors import MissingExtraError
+from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.step import trace
+from movinet_convert.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,15 +99,21 @@ def _named(job: Job) -> Iterator[dict[str, Any]]:
         yield {n: t.numpy() for n, t in zip(job.program.inputs, inputs, strict=True)}
 
 
-def open_file(path: Path, threads: int | None = None) -> Run:
+def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
+    """The file alone is read, ``trusted`` or not; one that names other files is refused."""
     try:
+        import onnx
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("Running ONNX files", "export") from error
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with open_regular(path, ExportError) as file:
+        content = file.read()
+    if _names_other_files(onnx.load_from_string(content)):
+        raise ExportError(f"{path} keeps tensors in other files, which no export here does.")
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [found.name for found in session.get_inputs()]
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -114,6 +121,30 @@ def open_file(path: Path, threads: int | None = None) -> Run:
         return [torch.from_numpy(array) for array in session.run(None, arrays)]
 
     return run
+
+
+def _names_other_files(message: Any) -> bool:
+    """Whether any tensor in a protocol buffer, however deep, has its data elsewhere."""
+    if message.DESCRIPTOR.name == "TensorProto" and (
+        message.external_data or message.data_location == message.EXTERNAL
+    ):
+        return True
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        children = (value,) if hasattr(value, "ListFields") else value
+        if any(_names_other_files(child) for child in children):
+            return True
+    return False
+
+
+def annotate(path: Path, metadata: str) -> None:
+    """Give a file that was written here other metadata."""
+    import onnx
+
+    proto = onnx.load(str(path), load_external_data=False)
+    onnx.helper.set_model_props(proto, {KEY: metadata})
+    onnx.save(proto, str(path))
 
 
 def read_metadata(path: Path) -> str:

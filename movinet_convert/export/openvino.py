@@ -6,6 +6,7 @@ OpenVINO keeps a network in two files, NAME.xml and its weights NAME.bin.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -54,13 +55,19 @@ def _axes(shape: Sequence[int], dynamic_frames: bool) -> list[int]:
     return [-1 if dynamic_frames and axis == 2 else size for axis, size in enumerate(shape)]
 
 
-def open_file(path: Path, threads: int | None = None) -> Run:
-    """A stream's states are good until the next call but one, a clip's logits for ever."""
+def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
+    """A stream's states are good until the next call but one, a clip's logits for ever.
+
+    The file and its weights beside it are all that is read, ``trusted`` or not.
+    """
     openvino = _import()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    core = openvino.Core()
+    # Named, so that OpenVINO does not look for them, nor takes the file for one of another format.
+    model = core.read_model(str(path), str(path.with_suffix(".bin")))
+    compiled = core.compile_model(model, "CPU", settings)
     if len(compiled.inputs) > 1:
         return _Stream(compiled, openvino.Tensor)
     request = compiled.create_infer_request()
@@ -106,6 +113,14 @@ class _Stream:
 
 def _zeros(port: Any) -> Tensor:
     return torch.from_numpy(np.zeros(tuple(port.shape), port.element_type.to_dtype()))
+
+
+def annotate(path: Path, metadata: str) -> None:
+    """Give a file that was written here other metadata; the weights beside it stay as they are."""
+    tree = ElementTree.parse(path)
+    (entry,) = tree.iterfind(f"rt_info/{KEY}")
+    entry.set("value", metadata)
+    tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def read_metadata(path: Path) -> str:

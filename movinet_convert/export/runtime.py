@@ -50,8 +50,12 @@ class Write(Protocol):
 
 
 class Open(Protocol):
-    def __call__(self, path: Path, threads: int | None = None) -> Run:
-        """Load a file into its runtime: inputs in order -> outputs in order."""
+    def __call__(self, path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
+        """Load a file into its runtime: inputs in order -> outputs in order.
+
+        A file that is not ``trusted`` runs no code of its own, and reads nothing beside it but
+        what belongs to it; ExportError where that cannot be had.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,4 @@ class Format:
     dtypes: tuple[str, ...] = ("float32",)
     quantize: tuple[str, ...] = ()
     beside: tuple[str, ...] = field(default=())  # suffixes of files that come with it
+    annotate: Callable[[Path, str], None] | None = None  # gives a file other metadata

@@ -8,6 +8,7 @@ import torch
 
 from movinet_convert.checkpoint.write import write_checkpoint
 from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.export.outputs import explained, folder_name
 from movinet_convert.mapping import links
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ def export_checkpoint(model: MoViNet, folder: Path) -> Path:
 
     ``tf.train.Checkpoint(model=official_model).restore(prefix)`` finds every variable, and what
     was converted from TensorFlow goes back bit by bit. Raises UsageError for a folder that holds
-    other files or a fused network, WeightsError for weights that are not finite.
+    other files or a fused network, WeightsError for weights that are not finite, ExportError where
+    the disk does not take them.
     """
-    return write_checkpoint(folder, model.variant.arch, tf_variables(model))
+    variables = tf_variables(model)
+    with explained(folder, "tf-checkpoint", OSError):
+        return write_checkpoint(folder_name(folder, "tf-checkpoint"), model.variant.arch, variables)
 
 
 def tf_variables(model: MoViNet) -> dict[str, NDArray[Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.errors import UsageError
+from movinet_convert.export.outputs import file_names, folder_name, staged, staged_folder
 from movinet_convert.export.tf_checkpoint import export_checkpoint
 from movinet_convert.parity.tf import TensorFlow, import_tensorflow
 
@@ -36,6 +37,7 @@ def export_saved_model(
     the states to go on with. Raises UsageError where ``folder`` holds anything,
     MissingExtraError without TensorFlow.
     """
+    folder = folder_name(folder, "saved-model")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is not an empty folder; name a new one.")
     modules = import_tensorflow("Exporting a SavedModel")
@@ -50,13 +52,14 @@ def export_saved_model(
         # misses in the checkpoint, be it Google's own.
         status = modules.tf.train.Checkpoint(model=official).restore(str(prefix))
         status.assert_existing_objects_matched()
-    exporter.export_saved_model(
-        official,
-        shape,
-        str(folder),
-        causal=model.settings.causal,
-        bundle_input_init_states_fn=None in shape,
-    )
+    with staged_folder(folder, "saved-model") as written:
+        exporter.export_saved_model(
+            official,
+            shape,
+            str(written),
+            causal=model.settings.causal,
+            bundle_input_init_states_fn=None in shape,
+        )
     return folder
 
 
@@ -107,17 +110,13 @@ def export_tflite(model: MoViNet, path: Path, *, height: int, width: int) -> Pat
             f"{model.variant.name} has depthwise 3D convolutions, which TFLite does not; export "
             f"{model.variant.arch}-stream, or --format saved-model."
         )
+    (path,) = file_names(path, (".tflite",), model.variant.name, "tflite")
     tf = import_tensorflow("Exporting to TFLite").tf
     with tempfile.TemporaryDirectory(prefix="movinet-tflite-") as scratch:
         saved = export_saved_model(
             model, Path(scratch) / "saved", batch=1, frames=1, height=height, width=width
         )
         content: bytes = tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with staged([path], "tflite") as written:
+        written.write_bytes(content)
     return path
