@@ -11,7 +11,7 @@ import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
-from movinet_convert.errors import WeightsError
+from movinet_convert.errors import MovinetWarning, WeightsError
 from movinet_convert.variants import KINETICS_600_CLASSES, Origin, Origins
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _warn_of_unsaid_gating(model: MoViNet) -> None:
         return
     message = UNSAID_GATING.format(name=model.variant.name, gating=model.settings.gating)
     # From load_state_dict, through its two calls, to whoever called it.
-    warnings.warn(message, UserWarning, stacklevel=6)
+    warnings.warn(message, MovinetWarning, stacklevel=6)
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
