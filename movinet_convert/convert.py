@@ -147,7 +147,9 @@ def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityReport, P
     as_stored = None
     if file.dtype != "float32":
         strict = dataclasses.replace(parity, tolerance=TOLERANCES["float32"])
-        as_stored = verify_model(file.model, tf_variables(file.model), **dataclasses.asdict(strict))
+        as_stored = verify_model(
+            file.model, tf_variables(file.model), dtype="float32", **dataclasses.asdict(strict)
+        )
         as_stored.raise_for_failure()
     report = verify_model(file.model, file.converted.variables, **dataclasses.asdict(parity))
     report.raise_for_failure()

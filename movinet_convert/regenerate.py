@@ -22,7 +22,7 @@ from movinet_convert.errors import MovinetError
 from movinet_convert.fetch import fetch_release
 from movinet_convert.files import replacing
 from movinet_convert.manifest import ConvertedVersion, Manifest, ReleaseSource, describe
-from movinet_convert.parity.options import TOLERANCES, ParityOptions
+from movinet_convert.parity.options import ParityOptions
 from movinet_convert.store import Store
 from movinet_convert.variants import Release, Variant, get_variant
 
@@ -167,12 +167,13 @@ def _there(task: Task) -> Outcome | None:
 
 
 def _vouched(entry: ConvertedVersion, task: Task) -> bool:
-    """Whether this version of the converter compared the file, at least as strictly."""
+    """Whether this version of the converter compared the file, at least as thoroughly."""
     return (
         report_path(task.store, entry).is_file()
         and entry.converter == movinet_convert.__version__
         and entry.parity is not None
-        and entry.parity.tolerance <= (task.parity.tolerance or TOLERANCES[entry.dtype])
+        and entry.parity.tolerance <= task.parity.tolerance_for(entry.dtype)
+        and (entry.parity.coverage == "full" or task.parity.coverage == "partial")
     )
 
 

@@ -12,7 +12,7 @@ from movinet_convert.convert import convert_checkpoint
 from movinet_convert.errors import WeightsError
 from movinet_convert.export.tf_checkpoint import tf_variables
 from movinet_convert.loader import load_file, locate
-from movinet_convert.parity.options import TOLERANCES, ParityOptions
+from movinet_convert.parity.options import ParityOptions
 from movinet_convert.recognise import recognise
 from movinet_convert.sources import given
 
@@ -54,8 +54,7 @@ def verify(
         variables = _variables_of(checkpoint, located.path, model)
         return verify_model(model, variables, **dataclasses.asdict(parity))
     # Both hold the same values, rounded or not, so rounding is no excuse.
-    strict = dataclasses.replace(parity, tolerance=parity.tolerance or TOLERANCES["float32"])
-    return verify_model(model, tf_variables(model), **dataclasses.asdict(strict))
+    return verify_model(model, tf_variables(model), dtype="float32", **dataclasses.asdict(parity))
 
 
 def _variables_of(

@@ -157,7 +157,7 @@ def test_weights_of_another_gating_are_refused(
     report = verify_model(
         converted.to_model(),
         checkpoint.variables,
-        frames=2,
+        frames=3,
         size=(40, 40),
         reference=reference,
     )

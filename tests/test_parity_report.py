@@ -21,7 +21,8 @@ from movinet_convert.variants import get_variant
 
 GOOD = Distances(5e-6, 4e-6, 2e-6)
 BAD = Distances(2e-3, 2e-3, 1e-6)
-SETTINGS = get_variant("a0-stream").settings()
+VARIANT = get_variant("a0-stream")
+SETTINGS = VARIANT.settings()
 
 
 def report(*tensors: dict[str, Distances], first_difference: str | None = None) -> ParityReport:
@@ -101,15 +102,15 @@ def test_people_get_a_table_that_fits_a_terminal() -> None:
     assert "block2_layer0" in failed
 
 
-@pytest.mark.parametrize("frames", [1, 2, 3, 13])
+@pytest.mark.parametrize("frames", [3, 4, 13])
 def test_every_case_of_a_stream_covers_the_whole_clip(frames: int) -> None:
-    for case in parity_cases(SETTINGS, ParityOptions(frames=frames, size=(32, 32))):
+    for case in parity_cases(VARIANT, SETTINGS, ParityOptions(frames=frames, size=(32, 32))):
         assert case.frames == frames
 
 
-@pytest.mark.parametrize("size", [(32, 32), (45, 64), (1, 1), (172, 224)])
+@pytest.mark.parametrize("size", [(32, 32), (45, 64), (172, 224)])
 def test_the_odd_size_is_odd_and_the_other_is_not_square(size: tuple[int, int]) -> None:
-    cases = {case.name: case for case in parity_cases(SETTINGS, ParityOptions(size=size))}
+    cases = {case.name: case for case in parity_cases(VARIANT, SETTINGS, ParityOptions(size=size))}
     assert all(pixels % 2 == 1 for pixels in cases["odd size"].size)
     height, width = cases["not square"].size
     assert height == size[0]

@@ -30,7 +30,7 @@ SHOWN = ("text",)  # pictures made of letters
 RELEASES = ("a0-base", "a0-stream")
 CHECKS = "bash scripts/check.sh"  # would run these tests again
 # The comparison runs at its smallest here; its thoroughness is tested elsewhere.
-QUICK = "--frames 2 --size 32x32"
+QUICK = "--frames 3 --size 32x32"
 UNCOMPARED = "--no-verify"  # beside a seeded checkpoint, which is compared
 
 

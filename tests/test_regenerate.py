@@ -24,8 +24,8 @@ from tests.fetch_server import release_tar
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "regenerate_weights.py"
 NAMES = ("a0-base", "a0-stream")
-PARITY = ParityOptions(frames=2, size=(32, 32))
-OPTIONS = ("--frames", "2", "--size", "32x32", "--jobs", "2")
+PARITY = ParityOptions(frames=3, size=(32, 32))
+OPTIONS = ("--frames", "3", "--size", "32x32", "--jobs", "2")
 
 
 def write_archive(folder: Path, name: str) -> Path:

@@ -217,11 +217,11 @@ def test_the_command_reports_on_what_the_store_holds(
 
     monkeypatch.setattr("movinet_convert.report.examine", examined)
     out = tmp_path / "report.html"
-    options = ["--weights-dir", store, "--out", out, "--frames", 2, "--size", "32x32"]
+    options = ["--weights-dir", store, "--out", out, "--frames", 3, "--size", "32x32"]
     result = CliRunner().invoke(main, ["report", *map(str, options)])
     assert result.exit_code == 0, result.output
     assert "1 of 1 within tolerance" in result.stdout
-    assert asked == [("a0-stream", ParityOptions(frames=2, size=(32, 32)))]
+    assert asked == [("a0-stream", ParityOptions(frames=3, size=(32, 32)))]
     tags(out.read_text("utf-8"))
 
 

@@ -11,7 +11,13 @@ import click
 
 from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
 from movinet_convert.parity import report_json
-from movinet_convert.parity.options import ParityOptions
+from movinet_convert.parity.options import (
+    MAX_TOLERANCES,
+    MIN_FRAMES,
+    MIN_SIZE,
+    TOLERANCES,
+    ParityOptions,
+)
 from movinet_convert.terminal import echo, echo_json, status
 
 if TYPE_CHECKING:
@@ -73,7 +79,13 @@ def debug_option() -> click.Option:
 def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how thoroughly to compare; see ``ParityOptions``."""
     for option in (
-        click.option("--seed", default=0, show_default=True, help="Of the random clips."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Of the random clips.",
+        ),
         click.option(
             "--clips",
             type=click.IntRange(min=1),
@@ -82,13 +94,21 @@ def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Random clips a case.",
         ),
         click.option(
-            "--frames", type=click.IntRange(min=1), help="Frames of a clip in the comparison."
+            "--frames",
+            type=int,
+            help=f"Frames of a clip, at least {MIN_FRAMES}; leaves out the long case.",
         ),
-        click.option("--size", type=Size(), help="Height and width of a clip in the comparison."),
+        click.option(
+            "--size",
+            type=Size(),
+            help=f"Height and width of a clip, at least {MIN_SIZE}x{MIN_SIZE}; leaves out the case "
+            "at the variant's own size.",
+        ),
         click.option(
             "--tolerance",
-            type=click.FloatRange(min=0, min_open=True),
-            help="Largest distance that passes; by default that of the type of the stored weights.",
+            type=float,
+            help="Largest difference that passes, relative to the spread of the reference tensor: "
+            f"{TOLERANCES['float32']:g} for float32, at most {MAX_TOLERANCES['float32']:g}.",
         ),
     ):
         command = option(command)
@@ -171,4 +191,7 @@ def doing(what: str) -> AbstractContextManager[Any]:
 
 def to_parity(options: dict[str, Any]) -> ParityOptions:
     names = ("seed", "clips", "frames", "size", "tolerance")
-    return ParityOptions(**{name: options[name] for name in names})
+    parity = ParityOptions(**{name: options[name] for name in names})
+    if "dtype" in options:
+        parity.tolerance_for(options["dtype"])  # refuses it before any work
+    return parity

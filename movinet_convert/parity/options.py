@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-# The largest distance that passes, by the type that a file keeps its weights in. What a comparison
-# of a rounded file with the unrounded reference shows is mostly its rounding.
-TOLERANCES = {"float32": 1e-4, "float16": 0.02, "bfloat16": 0.2}
+from movinet_convert.errors import UsageError
+
+if TYPE_CHECKING:
+    from movinet_convert.manifest import Coverage
+
+# Largest difference that passes, relative to the spread of the reference tensor.
+#
+# "float32" is for a network and the official model with the same weights. The others are for the
+# logits of weights that were rounded to that dtype, beside the official model with the weights
+# before: what rounding costs. Measured in the default cases, largest difference of a logit over
+# seeded weights of A0 (two seeds), A2 and A5, base and stream, and over a trained A0-Stream whose
+# classifier spreads little:
+#            seeded    trained
+#   float16  1.0e-2    9.2e-3
+#   bfloat16 6.1e-2    2.3e-1
+TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 5e-1}
+# Beyond these a comparison proves nothing: the wrong gate alone moves the logits of seeded weights
+# by 1e-1 and more, and logits that are a spread away may be those of another clip.
+MAX_TOLERANCES = {"float32": 1e-2, "float16": 1e-1, "bfloat16": 1.0}
+
+# Below these the cases coincide: fewer frames cannot be cut unevenly, fewer pixels leave one in the
+# last two stages.
+MIN_FRAMES = 3
+MIN_SIZE = 32
 
 
 @dataclass(frozen=True)
 class ParityOptions:
     """``clips`` random clips a case, drawn from ``seed``.
 
-    ``frames`` and ``size`` (height, width) replace what the cases choose; ``tolerance`` is the
-    largest distance that passes, that of ``TOLERANCES`` for the network's type if None.
+    ``frames`` and ``size`` (height, width) replace what the ordinary cases choose, and leave out
+    the long case and that of the variant's own size: the comparison is then a partial one.
+    ``tolerance`` is the largest difference that passes, relative to the spread of the reference
+    tensor; None is the dtype's own of ``TOLERANCES``.
+
+    Raises UsageError where a setting would make the comparison empty.
     """
 
     seed: int = 0
@@ -22,3 +49,44 @@ class ParityOptions:
     frames: int | None = None
     size: tuple[int, int] | None = None
     tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"The seed of the clips is 0 or more, not {self.seed}.")
+        if self.clips < 1:
+            raise UsageError(f"A comparison needs at least 1 clip a case, not {self.clips}.")
+        if self.frames is not None and self.frames < MIN_FRAMES:
+            raise UsageError(
+                f"Clips of {self.frames} frames cannot be cut unevenly, so that a stream's states "
+                f"would go untested; compare on at least {MIN_FRAMES} frames."
+            )
+        if self.size is not None and min(self.size) < MIN_SIZE:
+            height, width = self.size
+            raise UsageError(
+                f"Clips of {height}x{width} pixels leave the last stages one pixel, which tests "
+                f"none of their kernels; compare on at least {MIN_SIZE}x{MIN_SIZE}."
+            )
+        if self.tolerance is not None:
+            _check_tolerance(self.tolerance, max(MAX_TOLERANCES.values()))
+
+    @property
+    def coverage(self) -> Coverage:
+        """ "full" where all default cases run, whatever the number of clips."""
+        return "full" if self.frames is None and self.size is None else "partial"
+
+    def tolerance_for(self, dtype: str) -> float:
+        """The tolerance for weights rounded to ``dtype``; UsageError where it proves nothing."""
+        if self.tolerance is None:
+            return TOLERANCES[dtype]
+        _check_tolerance(self.tolerance, MAX_TOLERANCES[dtype])
+        return self.tolerance
+
+
+def _check_tolerance(tolerance: float, largest: float) -> None:
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise UsageError(f"A tolerance is a number above 0, not {tolerance}.")
+    if tolerance > largest:
+        raise UsageError(
+            f"A tolerance of {tolerance:g} is so wide that wrong networks pass, as with the wrong "
+            f"gate; the largest that proves anything is {largest:g}."
+        )

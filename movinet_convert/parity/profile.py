@@ -11,6 +11,7 @@ from movinet_convert.parity.cases import DEFAULT_FRAMES, DEFAULT_SIZE
 from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.compare import Trio
 from movinet_convert.parity.result import Distances
+from movinet_convert.parity.spread import spread
 from movinet_convert.parity.trace import activations
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 class Profile:
     """One clip through the official model and ours.
 
-    ``layers`` gives the distances after stem, blocks and head, each relative to the standard
-    deviation of that layer's reference activations. ``tf_fp32_logits`` and ``pt_fp32_logits`` are
+    ``layers`` gives the distances after stem, blocks and head, each relative to the spread
+    of that layer's reference activations. ``tf_fp32_logits`` and ``pt_fp32_logits`` are
     (classes,) of the same clip.
     """
 
@@ -51,11 +52,11 @@ def profile_model(model: MoViNet, reference: Reference, options: ParityOptions) 
 def _distances(
     tf_fp32: NDArray[np.float32], pt_fp32: NDArray[np.float32], pt_fp64: NDArray[np.float64]
 ) -> Distances:
-    deviation = float(tf_fp32.std(dtype=np.float64)) or 1.0
+    scale = spread(tf_fp32) or 1.0
     return Distances(
-        _furthest(tf_fp32, pt_fp32) / deviation,
-        _furthest(tf_fp32, pt_fp64) / deviation,
-        _furthest(pt_fp32, pt_fp64) / deviation,
+        _furthest(tf_fp32, pt_fp32) / scale,
+        _furthest(tf_fp32, pt_fp64) / scale,
+        _furthest(pt_fp32, pt_fp64) / scale,
     )
 
 

@@ -123,6 +123,17 @@ class Reference:
         """The value of every variable, by canonical TF path."""
         return {name: v.numpy() for name, v in self._variables.items()}
 
+    @property
+    def classifier_bias(self) -> Array:
+        """(num_classes,), what the last layer adds to the logits."""
+        (bias,) = (
+            variable
+            for name, variable in self._variables.items()
+            if name.startswith("classifier_head/_classifier/") and name.endswith("/bias")
+        )
+        value: Array = bias.numpy()
+        return value
+
     def load(self, variables: Mapping[str, NDArray[Any]]) -> None:
         """Assign every variable once; CheckpointError unless names and shapes match exactly."""
         missing = sorted(self._variables.keys() - variables.keys())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.errors import ParityError
@@ -17,11 +17,10 @@ LOGITS = "logits"
 
 @dataclass(frozen=True)
 class Distances:
-    """Largest absolute differences, in deviations of the reference logits or, for a state tensor
-    that deviates more than they do, in its own.
+    """Largest absolute differences, relative to the spread of the reference tensor.
 
     ``tf_fp32`` is the official model, ``pt_fp32`` and ``pt_fp64`` this package's network in float32
-    and float64.
+    and float64. See ``spread.py`` for the spread, which a few outliers do not move.
     """
 
     tf_fp32_pt_fp32: float
@@ -41,7 +40,10 @@ class Distances:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: ``spread`` of its reference logits, and the distances of every tensor."""
+    """One case: ``spread`` of the reference logits, and the distances of every tensor.
+
+    ``problems`` says of tensors that could not be compared why: not finite, of another shape.
+    """
 
     name: str
     batch: int
@@ -49,6 +51,7 @@ class CaseResult:
     chunks: tuple[int, ...]
     spread: float
     tensors: dict[str, Distances]  # "logits", then the state as StreamState.tensors names it
+    problems: dict[str, str] = field(default_factory=dict)
 
     @property
     def logits(self) -> Distances:
@@ -60,10 +63,19 @@ class CaseResult:
         states = [d for name, d in self.tensors.items() if name != LOGITS]
         return Distances.largest(states) if states else None
 
+    def of_logits(self) -> CaseResult:
+        """The same without the state tensors."""
+        problems = {name: problem for name, problem in self.problems.items() if name == LOGITS}
+        return replace(self, tensors={LOGITS: self.logits}, problems=problems)
+
     def beyond(self, tolerance: float) -> list[str]:
         """Names of the tensors that are further from the reference than allowed."""
         # Written so that NaN is beyond any tolerance.
-        return [n for n, d in self.tensors.items() if not d.tf_fp32_pt_fp32 <= tolerance]
+        return [
+            name
+            for name, distances in self.tensors.items()
+            if name in self.problems or not distances.tf_fp32_pt_fp32 <= tolerance
+        ]
 
 
 @dataclass(frozen=True)
@@ -109,17 +121,27 @@ class ParityReport:
         )
 
     def raise_for_failure(self) -> None:
-        """ParityError that names case, tensor, distance and block, unless all is within."""
+        """ParityError that names case, tensor, difference and layer, unless all is within."""
         for case in self.cases:
             for name in case.beyond(self.tolerance):
-                raise ParityError(
-                    f"{self.variant} does not compute what the official model computes: in the "
-                    f"case '{case.name}' {name} is {case.tensors[name].tf_fp32_pt_fp32:.2g} of the "
-                    f"logit deviation away, {self.tolerance:g} is allowed; activations first "
-                    f"differ at {self.first_difference}. If the checkpoint is a stream model, "
-                    "check its gating.",
-                    self,
-                )
+                if name in case.problems:
+                    raise ParityError(self._problem(case, name), self)
+                raise ParityError(self._difference(case, name), self)
+
+    def _problem(self, case: CaseResult, name: str) -> str:
+        return (
+            f"{self.variant} cannot be compared with the official model: in the case "
+            f"'{case.name}' the values of {name} {case.problems[name]}. The first layer concerned "
+            f"is {self.first_difference}."
+        )
+
+    def _difference(self, case: CaseResult, name: str) -> str:
+        return (
+            f"{self.variant} does not compute what the official model computes: in the case "
+            f"'{case.name}' {name} differs by {case.tensors[name].tf_fp32_pt_fp32:.2g} relative to "
+            f"its spread, {self.tolerance:g} is allowed; activations first differ at "
+            f"{self.first_difference}. If the checkpoint is a stream model, check its gating."
+        )
 
 
 def report_json(report: ParityReport) -> dict[str, Any]:

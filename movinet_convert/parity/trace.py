@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from movinet_convert.parity.result import LOGITS
+from movinet_convert.parity.spread import spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,7 @@ HEAD = "head"
 CLASSIFIER = "classifier_head"
 # Rounding in TensorFlow is up to a few times ours; a fault is orders of magnitude above it.
 ROUNDINGS = 20.0
-FLOOR = 1e-6  # of an activation's deviation
+FLOOR = 1e-6  # of the spread of an activation
 
 
 def find_first_difference(
@@ -41,7 +42,7 @@ def find_first_difference(
     ours = activations(pt_fp32, clip)
     for name, theirs in reference.endpoints(clip).items():
         rounding = np.abs(ours[name] - exact[name]).max()
-        allowed = ROUNDINGS * rounding + FLOOR * theirs.std()
+        allowed = ROUNDINGS * rounding + FLOOR * spread(theirs)
         if not np.abs(theirs - ours[name]).max() <= allowed:
             return name
     states = [name for name in failed.beyond(tolerance) if name != LOGITS]

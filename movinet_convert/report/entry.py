@@ -98,14 +98,17 @@ def examine(
 def compare(
     model: MoViNet, variables: Mapping[str, NDArray[Any]], parity: ParityOptions
 ) -> tuple[ParityReport, Profile]:
-    """The comparison and its profile, with one official model for both."""
+    """The comparison and its profile, with one official model for both.
+
+    ``model`` and ``variables`` hold the same values.
+    """
     from movinet_convert.parity import verify_model
     from movinet_convert.parity.profile import profile_model
     from movinet_convert.parity.reference import official_model
 
     reference = official_model(model.variant, model.settings, model.num_classes)
     options = dataclasses.asdict(parity)
-    report = verify_model(model, variables, reference=reference, **options)
+    report = verify_model(model, variables, dtype="float32", reference=reference, **options)
     return report, profile_model(model, reference, parity)
 
 

@@ -33,7 +33,7 @@ EXPLANATION = (
     "PyTorch float32 both round; what both differ from PyTorch float64 by is rounding, not error."
 )
 LAYERS_CAPTION = (
-    "Largest difference after each layer, in standard deviations of that layer's activations."
+    "Largest difference after each layer, relative to the spread of that layer's activations."
 )
 LOGITS_CAPTION = "Logits of one clip, a point for each class; on the line they are equal."
 

@@ -1,0 +1,264 @@
+"""Mistakes of time: in buffers, counts, running means and the positional encoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from movinet_convert.model.attention import running_sums
+from movinet_convert.model.timeline import Timeline, to_frames
+from scripts.mutations.mistake import STREAM, Mistake, become, right
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from movinet_convert.model import MoViNet, StreamState
+
+
+def buffered(
+    before: Callable[[Tensor | None, Tensor], Tensor | None] = lambda buffer, x: buffer,
+    after: Callable[[Tensor | None, Tensor, Tensor], Tensor] = lambda buffer, new, y: new,
+) -> Callable[[MoViNet], None]:
+    """Temporal convolutions that read ``before(buffer, input)`` and leave ``after(...)`` behind."""
+
+    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
+        read = before(buffer, timeline.to_videos(x))
+        y, new = right(self).forward(self, x, timeline, read)
+        return y, after(buffer, new, timeline.to_videos(y))
+
+    def make(model: MoViNet) -> None:
+        for block in model.blocks.values():
+            conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
+            if conv is not None:
+                become(conv, forward=forward)
+
+    return make
+
+
+def last_frames(new: Tensor, videos: Tensor) -> Tensor:
+    """As many of the last frames of ``videos`` (B, C, T, H, W) as fit the buffer ``new``."""
+    length = new.shape[2]
+    return torch.cat((torch.zeros_like(new), videos), 2)[:, :, -length:]
+
+
+def one_frame_late(buffer: Tensor | None, new: Tensor, y: Tensor) -> Tensor:
+    return torch.cat((torch.zeros_like(new[:, :, :1]), new[:, :, :-1]), 2)
+
+
+def never_updated(buffer: Tensor | None, new: Tensor, y: Tensor) -> Tensor:
+    return torch.zeros_like(new) if buffer is None else buffer
+
+
+def of_the_first_video(buffer: Tensor | None, videos: Tensor) -> Tensor | None:
+    return None if buffer is None else buffer[:1].expand_as(buffer)
+
+
+def non_causal(model: MoViNet) -> None:
+    """Temporal convolutions that see as many frames to come as gone by."""
+
+    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
+        _, new = right(self).forward(self, x, timeline, buffer)
+        videos, half = timeline.to_videos(x), self.weight.shape[2] // 2
+        padded = F.pad(videos, (0, 0, 0, 0, half, half))
+        y = F.conv3d(padded, self.weight[..., None], self.bias, groups=videos.shape[1])
+        return to_frames(y), new
+
+    for block in model.blocks.values():
+        conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
+        if conv is not None:
+            become(conv, forward=forward)
+
+
+def begun_with_the_first_frame(model: MoViNet) -> None:
+    """Buffers that start as copies of the first frame, where the official ones start empty."""
+
+    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
+        if buffer is None:
+            buffer = timeline.to_videos(x)[:, :, :1].repeat(1, 1, self.weight.shape[2] - 1, 1, 1)
+        return right(self).forward(self, x, timeline, buffer)
+
+    for block in model.blocks.values():
+        conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
+        if conv is not None:
+            become(conv, forward=forward)
+
+
+class Counted(Timeline):
+    """A timeline whose counts something has been done to."""
+
+    @staticmethod
+    def wrong(counts: Tensor, timeline: Timeline) -> Tensor:
+        raise NotImplementedError
+
+    def counts(self) -> Tensor:
+        return self.wrong(super().counts(), self)
+
+
+def counted(wrong: Callable[[Tensor, Timeline], Tensor]) -> Callable[[MoViNet], None]:
+    """Replace the frame counts (B, T), from 1, by ``wrong(counts, timeline)``."""
+    kind = type("WrongCounts", (Counted,), {"wrong": staticmethod(wrong)})
+
+    def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
+        flat, timeline = right(self)._to_frames(self, clip, seen)
+        return flat, kind(timeline.batch, timeline.frames, timeline.seen)
+
+    return lambda model: become(model, _to_frames=to_frames)
+
+
+def context(
+    past: Callable[[Any, Tensor, Timeline, Tensor | None], tuple[Tensor, Tensor]],
+) -> Callable[[MoViNet], None]:
+    """What the squeeze-excitation reads, from frame means (B, T, C) and pool (B, C)."""
+
+    def wrong_past(self: Any, means: Tensor, timeline: Timeline, pool: Tensor | None) -> Any:
+        read, pool = past(self, means, timeline, pool)
+        if self.encoding_scale is not None:
+            read = read + timeline.encoding(read.shape[-1], read.dtype) * self.encoding_scale
+        return read, pool
+
+    def make(model: MoViNet) -> None:
+        for block in model.blocks.values():
+            become(block.attention, _past=wrong_past)  # type: ignore[arg-type]
+
+    return make
+
+
+def sums_and_mean(means: Tensor, timeline: Timeline, pool: Tensor | None) -> tuple[Tensor, Tensor]:
+    sums = running_sums(means, pool)
+    return sums[:, -1], sums / timeline.divisors(sums.dtype)
+
+
+def frame_mean_first(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, timeline, pool)
+    return torch.cat((means, past), -1), sums
+
+
+def frame_mean_twice(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, timeline, pool)
+    return torch.cat((means, means), -1), sums
+
+
+def cumulative_mean_twice(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, timeline, pool)
+    return torch.cat((past, past), -1), sums
+
+
+def chunk_mean(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, timeline, pool)
+    return torch.cat((means.mean(1, keepdim=True).expand_as(means), means), -1), sums
+
+
+def mean_to_come(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, timeline, pool)
+    return torch.cat((past[:, -1:].expand_as(past), means), -1), sums
+
+
+def moving_average(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, timeline, pool)
+    average, averages = means[:, 0] if pool is None else pool, []
+    for t in range(timeline.frames):
+        average = 0.9 * average + 0.1 * means[:, t]
+        averages.append(average)
+    return torch.cat((torch.stack(averages, 1), means), -1), sums
+
+
+def pool_forgotten(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, timeline, None)
+    return torch.cat((past, means), -1), sums
+
+
+def state_before(change: Callable[[StreamState], StreamState]) -> Callable[[MoViNet], None]:
+    """Read another state than the one that is given."""
+
+    def stream(self: Any, frames: Tensor, state: StreamState | None = None, **kwargs: Any) -> Any:
+        read = None if state is None else change(state)
+        return right(self).stream(self, frames, read, **kwargs)
+
+    return lambda model: become(model, stream=stream)
+
+
+def first_video_for_all(state: StreamState) -> StreamState:
+    return state.map(lambda tensor: tensor[:1].expand_as(tensor))
+
+
+def without_head(state: StreamState) -> StreamState:
+    """The head pools over the chunk, the count goes on."""
+    return dataclasses.replace(state, head=torch.zeros_like(state.head))
+
+
+def pools_of_the_next_block(state: StreamState) -> StreamState:
+    """Two blocks of equal width read each other's pool."""
+    names = list(state.pools)
+    a, b = next(
+        (a, b) for a, b in itertools.pairwise(names) if state.pools[a].shape == state.pools[b].shape
+    )
+    pools = {**state.pools, a: state.pools[b], b: state.pools[a]}
+    return dataclasses.replace(state, pools=pools)
+
+
+def head_of_the_last_frame(model: MoViNet) -> None:
+    def spatial_means(self: Any, x: Tensor, timeline: Timeline) -> Tensor:
+        means: Tensor = right(self)._spatial_means(self, x, timeline)
+        return means * timeline.counts()[..., None]
+
+    become(model, _spatial_means=spatial_means)
+
+
+def counts_stop_at(limit: int) -> Callable[[Tensor, Timeline], Tensor]:
+    return lambda counts, timeline: counts.clamp(max=limit)
+
+
+STREAM_MISTAKES = (
+    Mistake("buffer one frame late", STREAM, buffered(after=one_frame_late)),
+    Mistake("buffer never updated", STREAM, buffered(after=never_updated)),
+    Mistake(
+        "buffer filled with the output",
+        STREAM,
+        buffered(after=lambda buffer, new, y: last_frames(new, y)),
+    ),
+    Mistake("buffer forgotten between calls", STREAM, buffered(before=lambda buffer, x: None)),
+    Mistake(
+        "buffer in the other order of time",
+        STREAM,
+        buffered(before=lambda buffer, x: None if buffer is None else buffer.flip(2)),
+    ),
+    Mistake("buffer of the batch's first video", STREAM, buffered(before=of_the_first_video)),
+    Mistake("buffer begun with the first frame", STREAM, begun_with_the_first_frame),
+    Mistake("temporal convolution that sees what comes", STREAM, non_causal),
+    Mistake("count from 0", STREAM, counted(lambda counts, _: (counts - 1).clamp(min=1))),
+    Mistake("count one too many", STREAM, counted(lambda counts, _: counts + 1)),
+    Mistake("count that stops at 8", STREAM, counted(counts_stop_at(8))),
+    Mistake("count that stops at 64", STREAM, counted(counts_stop_at(64))),
+    Mistake(
+        "count that restarts every call",
+        STREAM,
+        counted(lambda counts, timeline: counts - counts[:, :1] + 1),
+    ),
+    Mistake(
+        "count of calls",
+        STREAM,
+        counted(lambda counts, timeline: counts[:, :1].expand_as(counts)),
+    ),
+    Mistake(
+        "count over the batch",
+        STREAM,
+        counted(lambda counts, timeline: counts * timeline.batch),
+    ),
+    Mistake("state of the batch's first video for all", STREAM, state_before(first_video_for_all)),
+    Mistake("head pooled over the chunk", STREAM, state_before(without_head)),
+    Mistake("pools of two blocks exchanged", STREAM, state_before(pools_of_the_next_block)),
+    Mistake("head's sums weighted by the count", STREAM, head_of_the_last_frame),
+    Mistake("frame's mean before the cumulative mean", STREAM, context(frame_mean_first)),
+    Mistake("frame's mean for the cumulative mean", STREAM, context(frame_mean_twice)),
+    Mistake("cumulative mean for the frame's mean", STREAM, context(cumulative_mean_twice)),
+    Mistake("chunk's mean for the cumulative mean", STREAM, context(chunk_mean)),
+    Mistake("cumulative mean that knows the chunk's end", STREAM, context(mean_to_come)),
+    Mistake("moving average for the cumulative mean", STREAM, context(moving_average)),
+    Mistake("pool forgotten between calls", STREAM, context(pool_forgotten)),
+)
