@@ -31,6 +31,11 @@ def check_output(path: Path, suffixes: Sequence[str], inputs: Iterable[str | Pat
         )
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is there and is not a file; name another.")
+    refuse_inputs(path, inputs)
+
+
+def refuse_inputs(path: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise UsageError if ``path`` is one of ``inputs`` by any of its names."""
     for source in inputs:
         if _same_file(path, source):
             raise UsageError(

@@ -243,6 +243,17 @@ def test_an_empty_store_has_nothing_to_report(tmp_path: Path) -> None:
     assert "holds no weights to report on" in result.stderr
 
 
+def test_the_weights_that_are_compared_are_not_overwritten(entry: Entry, store: Path) -> None:
+    (weights,) = store.glob("*.safetensors")
+    before = weights.read_bytes()
+    for name in ("a0-stream", str(weights)):
+        arguments = ["report", name, "--weights-dir", store, "--out", weights]
+        result = CliRunner().invoke(main, [*map(str, arguments)])
+        assert result.exit_code == 2
+        assert "would be overwritten" in result.stderr
+    assert weights.read_bytes() == before
+
+
 def test_a_page_that_cannot_be_written_is_named(entry: Entry, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name another file with --out"):
         write_page(tmp_path / "nowhere" / "report.html", [entry])

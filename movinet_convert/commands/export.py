@@ -75,11 +75,11 @@ def export_command(
     \b
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
-    from movinet_convert.export.outputs import refuse_input
     from movinet_convert.loader import find_file, load_converted
+    from movinet_convert.outputs import refuse_inputs
 
     with reported(as_json):
-        refuse_input([Path(out)], find_file(name, weights_dir=weights_dir))
+        refuse_inputs(Path(out), [find_file(name, weights_dir=weights_dir)])
         model = load_converted(name, weights_dir=weights_dir)
         with doing(f"Exporting {name} as {format_}"):
             if format_ in RUNTIME_FORMATS:

@@ -40,6 +40,8 @@ def report_command(
     \b
     Example: movinet-convert report a0-base a0-stream --out report.html
     """
+    from movinet_convert.loader import locate
+    from movinet_convert.outputs import refuse_inputs
     from movinet_convert.report import examine, write_page
     from movinet_convert.store import Store, store_folder
 
@@ -52,6 +54,7 @@ def report_command(
                 f"The store {store_folder(weights_dir)} holds no weights to report on; convert "
                 "some, or name files."
             )
+        refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
         entries = []
         for name in names:
             with doing(f"Comparing {name} with the official model"):

@@ -63,15 +63,6 @@ def folder_name(path: Path, format: str) -> Path:
     return path
 
 
-def refuse_input(outputs: Sequence[Path], source: Path) -> None:
-    """Raise UsageError if one of the outputs is the file that is read, by whatever name."""
-    for output in outputs:
-        if output.exists() and output.samefile(source):
-            raise UsageError(
-                f"{output} is the file that is exported, and would be overwritten; name another."
-            )
-
-
 @contextmanager
 def staged(files: Sequence[Path], format: str) -> Iterator[Path]:
     """A name in a folder beside ``files`` for the first of them; all take their places together.
