@@ -92,7 +92,8 @@ class Bench:
             variant, settings.conv_type, tensor_shapes(variant, settings, CLASSES)
         )
         tensors = mapping.map_variables(variables, links, name)
-        model = create_model(name, num_classes=CLASSES).eval()
+        gating = settings.gating if settings.causal else None  # a base model has but one
+        model = create_model(name, num_classes=CLASSES, gating=gating).eval()
         model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
         return Bench(name, model, reference)
 

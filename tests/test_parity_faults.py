@@ -13,6 +13,7 @@ from movinet_convert.errors import ParityError
 from movinet_convert.parity import ParityReport, verify_model
 from movinet_convert.parity.reference import Reference
 from movinet_convert.variants import get_variant
+from scripts.mutations import MISTAKES
 from tests.parity_tools import synthetic_model
 
 if TYPE_CHECKING:
@@ -220,3 +221,31 @@ def test_frames_size_seed_and_tolerance_are_the_callers(stand: Stand) -> None:
     assert report.cases[1].chunks == (1, 1, 1)
     assert report.cases[2].chunks == (1, 2)
     assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("mistake", "case"),
+    [
+        ("symmetric padding", "one clip"),
+        ("pooling that counts the padding", "one clip"),
+        ("count one too many", "one clip"),
+        ("buffer one frame late", "one clip"),
+        ("buffer in the other order of time", "frame by frame"),
+        ("state of the batch's first video for all", "batch"),
+    ],
+)
+def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
+    stand: Stand, mistake: str, case: str
+) -> None:
+    model = stand.model()
+    (made,) = (m for m in MISTAKES if m.name == mistake and NAME in m.variants)
+    with torch.no_grad():
+        made.make(model)
+    report = stand.verify(model, frames=3)
+    assert next(c.name for c in report.cases if c.beyond(report.tolerance)) == case
+
+
+def test_scripts_mutants_makes_a_hundred_networks_of_four_variants() -> None:
+    assert len({mistake.name for mistake in MISTAKES}) >= 60
+    assert len({name for mistake in MISTAKES for name in mistake.variants}) >= 4
+    assert sum(len(mistake.variants) for mistake in MISTAKES) >= 100

@@ -139,3 +139,22 @@ def test_figures_of_earlier_manifests_are_read_under_the_present_names() -> None
     )
     assert figures.coverage == "partial"
     assert figures.frames is figures.size is figures.clips is figures.seed is figures.cases is None
+
+
+def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_so() -> None:
+    cases = tuple(
+        CaseResult(case.name, case.batch, case.size, case.chunks, 2.5, {"logits": GOOD})
+        for case in parity_cases(get_variant("a5-stream"), SETTINGS, ParityOptions())
+    )
+    partial = dataclasses.replace(report({"logits": GOOD}), cases=cases)
+    full = dataclasses.replace(partial, coverage="full")
+    assert "…" not in printed(full)
+    assert "1 x 65 in 4 x 36 x 36" in printed(full)
+    assert "Partial coverage" in printed(partial)
+    assert "Partial coverage" not in printed(full)
+
+
+def test_of_rounded_weights_the_logits_alone_are_judged() -> None:
+    (case,) = report({"logits": GOOD, "block1_layer0.pool": BAD}).cases
+    assert case.beyond(1e-4) == ["block1_layer0.pool"]
+    assert case.of_logits().beyond(1e-4) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -11,12 +12,17 @@ from rich.text import Text
 if TYPE_CHECKING:
     from movinet_convert.parity.result import CaseResult, Distances, ParityReport
 
+PARTIAL = "\nPartial coverage: not all of the default cases."
+
 
 def report_table(report: ParityReport) -> Group:
     """The logits and the furthest state of every case, and the verdict below."""
     table = Table(
-        title=f"{report.variant}, differences relative to the spread of the reference",
+        title=f"{report.variant}, differences relative to the spread of the reference"
+        f"{PARTIAL if report.coverage == 'partial' else ''}",
         title_justify="left",
+        box=box.SIMPLE_HEAD,  # all cases fit 80 columns
+        pad_edge=False,
     )
     for heading in ("case", "clip", "tensor"):
         table.add_column(heading, no_wrap=True)
