@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,3 +92,10 @@ def test_full_precision_may_differ_by_rounding_alone() -> None:
     require_exact(noisy(1e-6), "it")
     with pytest.raises(ParityError, match="differs from the eager model"):
         require_exact(noisy(1e-3), "it")
+
+
+def test_the_documentation_has_the_floors() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "speed.md").read_text("utf-8")
+    for kind, floor in FLOORS.items():
+        figures = f"{floor.top1:.0%} | {floor.correlation:g} | {floor.mean_error:g} |"
+        assert re.search(rf'"{kind}"` \| {re.escape(figures)}', text), kind
