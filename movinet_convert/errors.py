@@ -49,7 +49,7 @@ class DownloadError(MovinetError):
 
 
 class ExportError(MovinetError):
-    """A format cannot be written on this machine."""
+    """An export cannot be written here, loses too much, or would run code when opened."""
 
 
 class StateError(MovinetError, ValueError):
