@@ -11,18 +11,32 @@ from movinet_convert.errors import UsageError
 from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.cases import parity_cases
 from movinet_convert.parity.options import MAX_TOLERANCES, TOLERANCES
-from movinet_convert.parity.spread import element_scales, logit_spread, spread, state_spread
+from movinet_convert.parity.spread import (
+    HALF,
+    MOST,
+    element_scales,
+    logit_spread,
+    spread,
+    state_spread,
+)
 from movinet_convert.variants import get_variant, list_variants
 
 NORMAL = np.random.default_rng(0).normal(0.0, 3.0, 10_000)
 
 
-def test_the_spread_of_a_normal_distribution_is_its_standard_deviation() -> None:
-    assert spread(NORMAL + 50.0) == pytest.approx(3.0, rel=0.03)
+@pytest.mark.parametrize("share", [HALF, MOST])
+def test_the_spread_of_a_normal_distribution_is_its_standard_deviation(share: float) -> None:
+    assert spread(NORMAL + 50.0, share) == pytest.approx(3.0, rel=0.03)
 
 
-def test_a_few_enormous_values_do_not_change_the_spread() -> None:
-    assert spread(np.append(NORMAL, [1e6, -1e9, 1e30])) == pytest.approx(spread(NORMAL), rel=0.01)
+@pytest.mark.parametrize("share", [HALF, MOST])
+def test_a_few_enormous_values_do_not_change_the_spread(share: float) -> None:
+    attacked = np.append(NORMAL, [1e6, -1e9, 1e30])
+    assert spread(attacked, share) == pytest.approx(spread(NORMAL, share), rel=0.01)
+
+
+def test_half_of_the_logits_at_most_may_be_far_away() -> None:
+    assert spread(np.array([0.5, -1.0, 2.0, 1e6, -1e6])) < 5.0
 
 
 def test_zeros_that_are_not_activations_do_not_change_the_spread() -> None:
@@ -51,7 +65,7 @@ def test_logits_that_are_all_bias_have_no_spread() -> None:
 
 
 def test_a_state_is_judged_by_its_own_spread_or_by_that_of_the_logits_if_larger() -> None:
-    own = spread(NORMAL)
+    own = spread(NORMAL, MOST)
     assert state_spread(NORMAL, own / 2) == own
     assert state_spread(NORMAL, own * 2) == own * 2
     assert state_spread(NORMAL, own * 1e6) == pytest.approx(own * 32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MAD_TO_STD = 1.4826  # of a normal distribution, whose standard deviation is that many MADs
+# The share of values that decide. Logits may be few, and any minority of them far away; the values
+# of a state are many and heavy-tailed, and float32 rounds all of them like those in the tails.
+HALF, MOST = 0.5, 0.9
 # An element this many spreads from zero is relative to its own size: its rounding grows with it.
 FAR = 4.0
 # A state that spreads less than the logits is judged by the logits' spread, up to this multiple of
@@ -21,16 +24,19 @@ NARROW = 32.0
 TOLD = 1024.0
 
 
-def spread(values: NDArray[Any]) -> float:
-    """A standard deviation that outliers do not move: 1.4826 times the median absolute deviation.
+def spread(values: NDArray[Any], share: float = HALF) -> float:
+    """A standard deviation that the furthest values do not move.
 
-    Of the distinct values, so that the zeros of ``hard_swish``, of pruned channels and of buffers
-    not yet filled do not count as agreement. Where all are equal, the size of that one value.
+    The distance from the median that ``share`` of the values keep to, over what it is of a unit
+    normal: for a half, 1.4826 times the median absolute deviation. Of the distinct values, so that
+    the zeros of ``hard_swish``, of pruned channels and of buffers not yet filled do not count as
+    agreement. Where all are equal, the size of that one value.
     """
     distinct = np.unique(values.astype(np.float64))
     if distinct.size < 2:
         return float(np.abs(distinct).max(initial=0.0))
-    return MAD_TO_STD * float(np.median(np.abs(distinct - np.median(distinct))))
+    distance = np.quantile(np.abs(distinct - np.median(distinct)), share)
+    return float(distance) / NormalDist().inv_cdf((1.0 + share) / 2.0)
 
 
 def logit_spread(logits: NDArray[np.float32], bias: NDArray[np.float32]) -> float | None:
@@ -50,7 +56,7 @@ def state_spread(state: NDArray[Any], logits: float | None) -> float:
     """What differences of a state tensor are relative to; ``logits`` is the logits' spread."""
     if np.issubdtype(state.dtype, np.integer):
         return 1.0
-    own = spread(state)
+    own = spread(state, MOST)
     if logits is None:
         return own or 1.0
     return max(own, min(logits, NARROW * own)) if own else logits
