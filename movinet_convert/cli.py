@@ -45,7 +45,8 @@ Examples:
   movinet-convert --arch a0 --causal --synthetic       no network needed
   movinet-convert verify a2-stream
 """
-STREAM_GATINGS = [gating for gating in get_args(Gating) if gating != "sigmoid"]
+AUTO = "auto"
+STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"), AUTO]
 DTYPES = ["float32", "float16", "bfloat16"]
 
 
@@ -66,7 +67,12 @@ DTYPES = ["float32", "float16", "bfloat16"]
     "--gating",
     type=click.Choice(STREAM_GATINGS),
     help="Which hard sigmoid a stream model was trained with: keras (releases of 2021, TF-Hub) "
-    "or model-garden (tf-models-official 2.8 and later).",
+    "or model-garden (tf-models-official 2.8 and later); auto reads it from the weights.",
+)
+@click.option(
+    "--gating-clips",
+    metavar="DIR",
+    help="Videos such as the network was trained on, for --gating auto: at least 16, better 64.",
 )
 @click.option(
     "--legacy", is_flag=True, help="The checkpoint is an older stream model with 3D convolutions."
@@ -120,14 +126,14 @@ def _main_job(*, arch: str | None, causal: bool, as_json: bool, **options: Any) 
     if arch is None and causal:
         raise UsageError("--causal confirms a variant together with --arch; give both or neither.")
     variant = get_variant(f"{arch}-{'stream' if causal else 'base'}") if arch else None
-    if variant and options["gating"]:
-        variant.settings(options["gating"])  # refuses it before anything is downloaded or made
+    _check_gating(variant, options["gating"], options["gating_clips"])
     parity = None if options["no_verify"] else to_parity(options)
     with _source(variant, options) as source, doing(f"Converting {source.name}"):
         conversion = convert(
             variant.name if variant else None,
             source,
             gating=options["gating"],
+            gating_clips=options["gating_clips"],
             legacy=options["legacy"],
             head_activation=options["head_activation"],
             num_classes=options["num_classes"],
@@ -139,6 +145,17 @@ def _main_job(*, arch: str | None, causal: bool, as_json: bool, **options: Any) 
         echo_json(conversion_json(conversion))
     else:
         print_conversion(conversion)
+
+
+def _check_gating(variant: Variant | None, gating: Any, clips: str | None) -> None:
+    """Refuse what contradicts itself before anything is downloaded or made."""
+    if (gating == AUTO) != (clips is not None):
+        raise UsageError(
+            "--gating auto and --gating-clips DIR belong together: the gate is told with videos "
+            "such as the network was trained on; give both or neither."
+        )
+    if variant and gating:
+        variant.settings("keras" if gating == AUTO else gating)
 
 
 @contextmanager

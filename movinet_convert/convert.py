@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from movinet_convert.gating import GatingEvidence
     from movinet_convert.parity import ParityReport
 
 DEFAULT_PARITY = ParityOptions()
@@ -87,6 +88,7 @@ class Conversion:
     report: ParityReport | None
     as_stored: ParityReport | None
     stored: Stored
+    gating_evidence: GatingEvidence | None = None  # where the gating was read from the weights
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def convert(
     name: str | None,
     checkpoint: str | os.PathLike[str] | Source,
     *,
-    gating: Gating | None = None,
+    gating: Gating | Literal["auto"] | None = None,
+    gating_clips: str | os.PathLike[str] | None = None,
     legacy: bool = False,
     head_activation: Activation | None = None,
     num_classes: int | None = None,
@@ -115,25 +118,46 @@ def convert(
     ``name`` confirms which variant it is, None leaves that to the checkpoint. ``gating`` and
     ``head_activation`` (of the classifier's hidden layer) must be given for a stream checkpoint
     that is not one of Google's; ``legacy`` says that 3D weights are those of an older, causal
-    model. ``num_classes`` gives a backbone that was saved without a classifier an untrained one.
-    ``out`` is the store, the default one if None. ``parity=None`` skips the comparison with the
-    official model, and with it the need for the extra [tf].
+    model. ``gating="auto"`` reads it from the moving statistics, with the videos in the folder
+    ``gating_clips``; UsageError where they do not tell. ``num_classes`` gives a backbone that was
+    saved without a classifier an untrained one. ``out`` is the store, the default one if None.
+    ``parity=None`` skips the comparison with the official model, and with it the need for the
+    extra [tf].
 
     The file is written beside its place, read back in its own ``dtype``, compared, and only then
     moved. Raises CheckpointError, ParityError, WeightsError; then the store is as it was.
     """
     source = checkpoint if isinstance(checkpoint, Source) else given(checkpoint)
     opened = open_checkpoint(source.path)
-    found = recognise(
-        opened, source, name=name, gating=gating, legacy=legacy, head_activation=head_activation
-    )
+    said: dict[str, Any] = {"name": name, "legacy": legacy, "head_activation": head_activation}
+    evidence = None
+    if gating == "auto":
+        from movinet_convert.gating.reading import told_gating  # needs the extra [video]
+
+        model = model_of_either_gating(opened, source, **said)
+        evidence = told_gating(model, gating_clips, str(source.path))
+        gating = evidence.told
+    found = recognise(opened, source, gating=gating, **said)
+    if evidence is not None:
+        origins = dataclasses.replace(found.origins, gating="checkpoint")
+        found = dataclasses.replace(found, origins=origins)
     converted = convert_checkpoint(opened, found, num_classes)
     with staged(converted, source, Store(store_folder(out)), dtype) as file:
         report = as_stored = None
         if parity is not None:
             report, as_stored = compare_staged(file, parity)
         stored = file.commit(report, as_stored)
-    return Conversion(converted, report, as_stored, stored)
+    return Conversion(converted, report, as_stored, stored, evidence)
+
+
+def model_of_either_gating(checkpoint: Checkpoint, source: Source, **said: Any) -> MoViNet:
+    """The stream network of a checkpoint whose gating is in question, built with one of the two.
+
+    A backbone gets a classifier of one class. ``said`` as of ``recognise``, which raises UsageError
+    for a base model.
+    """
+    found = recognise(checkpoint, source, gating="keras", **said)
+    return convert_checkpoint(checkpoint, found, None if found.num_classes else 1).to_model()
 
 
 def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityReport, ParityReport | None]:

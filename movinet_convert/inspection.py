@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Literal
 
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.identify import identify
-from movinet_convert.loader import locate
+from movinet_convert.convert import model_of_either_gating
+from movinet_convert.errors import UsageError
+from movinet_convert.loader import locate, read_network
+from movinet_convert.sources import given
 from movinet_convert.variants import Origins, Settings, Variant
 from movinet_convert.weightfile import read_header, read_tensors
 
 if TYPE_CHECKING:
     import os
+
+    from movinet_convert.gating import GatingEvidence
+    from movinet_convert.gating.reading import ClipFormat
+    from movinet_convert.model import MoViNet
 
 CONVERTED = "movinet-convert"
 SUFFIX = ".safetensors"
@@ -64,6 +71,32 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     where it is damaged, or no MoViNet.
     """
     return _converted(Path(path)) if Path(path).suffix == SUFFIX else _checkpoint(Path(path))
+
+
+def inspect_gating(
+    path: str | os.PathLike[str], clips: str | os.PathLike[str], form: ClipFormat
+) -> GatingEvidence:
+    """What the moving statistics of a stream model tell of its gate, with a folder of videos.
+
+    Raises UsageError for a model that gates with a sigmoid or a folder with too few videos, and
+    what ``inspect`` raises.
+    """
+    from movinet_convert.gating.reading import gating_from_clips  # needs the extra [video]
+
+    return gating_from_clips(_stream_network(Path(path)), clips, form)
+
+
+def _stream_network(path: Path) -> MoViNet:
+    if path.suffix == SUFFIX:
+        return read_network(locate(path))
+    checkpoint = open_checkpoint(path)
+    if identify(checkpoint).conv_type == "3d":
+        raise UsageError(
+            f"{path} gates with a sigmoid, as all networks with 3D convolutions do; only the "
+            "gating of stream models with (2+1)D convolutions is in question."
+        )
+    # The activation of the classifier's hidden layer comes after all that is compared.
+    return model_of_either_gating(checkpoint, given(path), head_activation="swish")
 
 
 def _converted(path: Path) -> Inspection:

@@ -34,6 +34,7 @@ def conversion_json(conversion: Conversion) -> dict[str, Any]:
         **stored.entry.model_dump(mode="json", exclude={"parity", "parity_as_stored"}),
         "drawn": list(converted.drawn),
         "ignored": dict(converted.checkpoint.ignored),
+        "gating_evidence": evidence.to_json() if (evidence := conversion.gating_evidence) else None,
         "parity": report_json(conversion.report) if conversion.report else None,
         "parity_as_stored": report_json(conversion.as_stored) if conversion.as_stored else None,
     }
@@ -47,6 +48,8 @@ def print_conversion(conversion: Conversion) -> None:
         f"{entry.source.kind}), {entry.num_classes} classes"
     )
     echo(f"  {settings_line(entry)}")
+    if conversion.gating_evidence is not None:
+        echo(f"  gating read from the moving statistics: {conversion.gating_evidence.summary()}")
     for name, reason in converted.checkpoint.ignored.items():
         echo(f"  left out: {name} ({reason})")
     if converted.drawn:

@@ -3,43 +3,90 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.commands.options import json_option, reported
+from movinet_convert.commands.options import doing, json_option, reported
+from movinet_convert.errors import UsageError
 from movinet_convert.terminal import echo, echo_json
 from movinet_convert.variants import with_origins
 
 if TYPE_CHECKING:
+    from movinet_convert.gating import GatingEvidence
     from movinet_convert.inspection import Inspection
+
+CLIP_OPTIONS = ("clips", "frames", "size", "fps")
 
 
 @click.command("inspect")
 @click.argument("path", metavar="PATH")
 @click.option("--variables", is_flag=True, help="List every weight with its name and shape.")
+@click.option(
+    "--gating", is_flag=True, help="Tell a stream model's gate from its moving statistics."
+)
+@click.option(
+    "--clips",
+    metavar="DIR",
+    help="For --gating: videos such as the network was trained on, at least 16, better 64.",
+)
+@click.option("--frames", type=click.IntRange(min=1), help="Of each clip, as in training.")
+@click.option("--size", type=click.IntRange(min=16), help="Pixels of each clip, as in training.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="As in training.")
 @json_option
-def inspect_command(path: str, variables: bool, as_json: bool) -> None:
+def inspect_command(path: str, variables: bool, as_json: bool, **options: Any) -> None:
     """Say what a checkpoint or a converted file holds, without converting it.
 
     PATH is anything that --checkpoint takes, or a converted .safetensors file, which is compared
     with its digests first.
 
     \b
-    Example: movinet-convert inspect movinet_a2_stream.tar.gz --variables
+    Examples:
+      movinet-convert inspect movinet_a2_stream.tar.gz --variables
+      movinet-convert inspect mine/ckpt-1 --gating --clips videos/
     """
     from movinet_convert.inspection import inspect
 
     with reported(as_json):
+        _check(options)
         found = inspect(path)
+        evidence = _evidence(path, options)
         if as_json:
-            _print_json(found, variables)
+            _print_json(found, variables, evidence)
         else:
             _print(found, variables)
+            if evidence is not None:
+                echo(f"  {'gating evidence':<15} {evidence.summary()}")
 
 
-def _print_json(found: Inspection, variables: bool) -> None:
-    data = {**asdict(found), "path": str(found.path), "values": found.values}
+def _check(options: dict[str, Any]) -> None:
+    if options["gating"] and options["clips"] is None:
+        raise UsageError(
+            "--gating needs --clips DIR: a folder of videos such as the network was trained on."
+        )
+    useless = [name for name in CLIP_OPTIONS if options[name] is not None]
+    if useless and not options["gating"]:
+        raise UsageError(f"--{useless[0]} is for --gating; give both or neither.")
+
+
+def _evidence(path: str, options: dict[str, Any]) -> GatingEvidence | None:
+    if not options["gating"]:
+        return None
+    from movinet_convert.gating.reading import ClipFormat
+    from movinet_convert.inspection import inspect_gating
+
+    form = ClipFormat(options["frames"], options["size"], options["fps"])
+    with doing("Running clips through the network with either gate"):
+        return inspect_gating(path, options["clips"], form)
+
+
+def _print_json(found: Inspection, variables: bool, evidence: GatingEvidence | None) -> None:
+    data = {
+        **asdict(found),
+        "path": str(found.path),
+        "values": found.values,
+        "gating_evidence": evidence and evidence.to_json(),
+    }
     if not variables:
         data["variables"] = len(found.variables)
     echo_json(data)
