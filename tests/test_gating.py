@@ -97,7 +97,7 @@ def test_clips_that_are_not_those_of_training_never_tell_the_wrong_gate(
 def test_the_verdict_does_not_depend_on_the_gate_that_was_assumed(seen: Tensor) -> None:
     model = network_that_saw(seen, "keras")
     assumed = random_network("model-garden")
-    assumed.load_state_dict(model.state_dict())
+    assumed.load_state_dict(dict(model.state_dict()))
     assert gating_evidence(assumed, seen) == gating_evidence(model, seen)
 
 
@@ -234,3 +234,23 @@ def as_converted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The clips as ``convert`` reads them, of a variant that expects small ones."""
     monkeypatch.setitem(INPUTS, VARIANT.arch, Input(frames=4, size=48, resize=52, fps=10.0))
     return read_clips(folder, VARIANT, ClipFormat()) / 255
+
+
+def test_a_folder_of_pictures_is_a_video_unless_it_holds_videos(
+    folder: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for video in range(16):
+        (tmp_path / f"{video:02}").mkdir()
+        for frame in range(4):
+            Image.new("RGB", (56, 56), (16 * video, 60 * frame, 0)).save(
+                tmp_path / f"{video:02}" / f"{frame}.png"
+            )
+    clips = read_clips(tmp_path, VARIANT, FORM)
+    assert sorted(clips[:, 0, 0, 0, 0].tolist()) == pytest.approx(range(0, 256, 16), abs=2)
+    (preview := next(folder.iterdir()) / "preview.png").write_bytes(b"no picture at all")
+    try:
+        assert len(read_clips(folder, VARIANT, FORM)) == 24
+    finally:
+        preview.unlink()

@@ -120,4 +120,5 @@ def _videos(folder: Path) -> list[Path]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     videos = {path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
     pictures = {path.parent for path in files if path.suffix.lower() in PICTURE_SUFFIXES}
-    return sorted(videos | pictures)
+    # Pictures that lie beside videos are previews of them.
+    return sorted(videos | (pictures - {path.parent for path in videos}))

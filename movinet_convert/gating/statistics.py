@@ -80,7 +80,8 @@ def _network(model: MoViNet, gating: Gating) -> MoViNet:
     """A copy that normalises as in training, without dropout and stochastic depth."""
     settings = dataclasses.replace(model.settings, gating=gating)
     network = MoViNet(model.variant, settings, model.num_classes, dropout=0.0, stochastic_depth=0.0)
-    network.load_state_dict(model.state_dict())
+    # Without its record of the settings, one of which is here in question.
+    network.load_state_dict(dict(model.state_dict()))
     network.eval()
     for module in network.modules():
         if isinstance(module, BatchNorm):
