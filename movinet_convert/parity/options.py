@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 # Largest difference that passes, relative to the spread of the reference tensor.
 #
-# "float32" is for a network and the official model with the same weights. The others are for the
-# logits of weights that were rounded to that dtype, beside the official model with the weights
-# before: what rounding costs. Measured in the default cases, largest difference of a logit over
-# seeded weights of A0 (two seeds), A2 and A5, base and stream, and over a trained A0-Stream whose
-# classifier spreads little:
-#            seeded    trained
-#   float16  1.0e-2    9.2e-3
-#   bfloat16 6.1e-2    2.3e-1
-TOLERANCES = {"float32": 1e-4, "float16": 5e-2, "bfloat16": 5e-1}
-# Beyond these a comparison proves nothing: the wrong gate alone moves the logits of seeded weights
-# by 1e-1 and more, and logits that are a spread away may be those of another clip.
+# "float32" is for a network and the official model with the same weights, and is the proof: a file
+# of rounded weights must keep it beside the official model that holds the values as stored. The
+# others say how far rounding may move the logits from those of the weights before, and prove little
+# of the network, least in bfloat16. Largest difference of a logit in the default cases, over seeded
+# weights of all twelve variants (two seeds of A0, A5 and A4-Stream), and over a trained A0-Stream
+# (our network in float32 with the weights before and after rounding):
+#
+#              seeded, median of the runs    seeded, largest    trained
+#   float16    1.0e-2                        3.2e-2 (A4-Stream) 9.2e-3
+#   bfloat16   6.3e-2                        3.9e-1 (A4-Stream) 2.3e-1
+TOLERANCES = {"float32": 1e-4, "float16": 8e-2, "bfloat16": 8e-1}
+# Beyond these a comparison says nothing: the wrong gate moves the logits of seeded weights by 5e-2
+# and more, and logits that are a spread away may be those of another clip.
 MAX_TOLERANCES = {"float32": 1e-2, "float16": 1e-1, "bfloat16": 1.0}
 
 # Below these the cases coincide: fewer frames cannot be cut unevenly, fewer pixels leave one in the
