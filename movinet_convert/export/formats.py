@@ -101,11 +101,13 @@ def export_model(
     their kind or, with ``allow_loss``, with a mean absolute error of at most ``allow_loss``
     standard deviations of the reference logits. The file's metadata then hold what was measured.
 
-    Raises UsageError for what the format cannot do and for names that it cannot have, ExportError
-    for what cannot be done on this machine or falls below the floor, ParityError for a
-    full-precision file that computes something else.
+    Raises UsageError for a model in training mode, for what the format cannot do and for names that
+    it cannot have, ExportError for what cannot be done on this machine or falls below the floor,
+    ParityError for a full-precision file that computes something else.
     """
     row = _row(model, format, dtype, quantize)
+    if model.training:
+        raise UsageError("The model is in training mode; call model.eval() before exporting it.")
     kind = _kind(dtype, quantize, allow_loss)
     files = file_names(Path(path), (row.suffix, *row.beside), model.variant.name, format)
     program = _program(model, row, frames, size, dtype or "float32")
