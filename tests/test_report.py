@@ -112,6 +112,12 @@ def test_the_page_shows_verdict_cases_digests_settings_and_versions(entry: Entry
         assert fact in text
 
 
+def test_a_comparison_of_fewer_cases_says_so(entry: Entry) -> None:
+    partial = "Partial coverage: not all of the default cases."
+    assert partial in page([changed(entry, coverage="partial")])
+    assert partial not in page([changed(entry, coverage="full")])
+
+
 def test_a_failure_is_marked_and_located(entry: Entry) -> None:
     worst = Distances(0.5, 0.5, 1e-6)
     failed = changed(entry, passed=False, worst=worst, first_difference="block2_layer1")

@@ -12,14 +12,14 @@ from rich.text import Text
 if TYPE_CHECKING:
     from movinet_convert.parity.result import CaseResult, Distances, ParityReport
 
-PARTIAL = "\nPartial coverage: not all of the default cases."
+PARTIAL = "Partial coverage: not all of the default cases."
 
 
 def report_table(report: ParityReport) -> Group:
     """The logits and the furthest state of every case, and the verdict below."""
     table = Table(
         title=f"{report.variant}, differences relative to the spread of the reference"
-        f"{PARTIAL if report.coverage == 'partial' else ''}",
+        + (f"\n{PARTIAL}" if report.coverage == "partial" else ""),
         title_justify="left",
         box=box.SIMPLE_HEAD,  # all cases fit 80 columns
         pad_edge=False,

@@ -14,7 +14,7 @@ import movinet_convert
 from movinet_convert.export.tf_checkpoint import tf_variables
 from movinet_convert.files import file_sha256
 from movinet_convert.loader import load_file, locate
-from movinet_convert.manifest import ConvertedFrom, ConvertedVersion
+from movinet_convert.manifest import ConvertedFrom, ConvertedVersion, Coverage
 from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.result import Distances
 from movinet_convert.store import find_listed
@@ -62,6 +62,7 @@ class Entry(_Value):
     first_difference: str | None
     seed: int
     clips: int
+    coverage: Coverage = "partial"
     cases: tuple[CaseRow, ...]
     layers: dict[str, Distances]
     tf_fp32_logits: tuple[float, ...]
@@ -125,6 +126,7 @@ def entry_of(path: Path, model: MoViNet, report: ParityReport, profile: Profile)
         first_difference=report.first_difference,
         seed=report.seed,
         clips=report.clips,
+        coverage=report.coverage,
         cases=tuple(
             CaseRow(
                 name=case.name,

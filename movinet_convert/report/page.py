@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files import replacing
+from movinet_convert.parity.report import PARTIAL
 from movinet_convert.report.charts import SERIES, layer_chart, logit_chart
 from movinet_convert.variants import with_origins
 
@@ -149,6 +150,7 @@ def _verdict(entry: Entry) -> str:
         f"Furthest from the reference by {entry.worst.tf_fp32_pt_fp32:.1e}, {entry.tolerance:g} is "
         f"allowed; PyTorch float32 is {nearer} to float64 as TF float32. "
         f"{entry.clips} clip{'s' if entry.clips > 1 else ''} a case, seed {entry.seed}."
+        + (f" {PARTIAL}" if entry.coverage == "partial" else "")
     )
 
 
