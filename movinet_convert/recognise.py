@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from movinet_convert.sources import Source
 
 GATING_ADVICE = (
-    "nothing in a checkpoint tells which hard sigmoid its stream model was trained with. Pass "
+    "no variable of a checkpoint tells which hard sigmoid its stream model was trained with. Pass "
     "--gating keras for Google's releases of 2021, TF-Hub models and training with "
-    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later"
+    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later; or have it "
+    "read from the moving statistics with videos such as those of training, by --gating auto "
+    "--gating-clips DIR"
 )
 HEAD_ACTIVATION_ADVICE = (
     "nothing in a checkpoint tells the activation of its classifier's hidden layer. Pass "
