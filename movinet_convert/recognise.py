@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 GATING_ADVICE = (
     "no variable of a checkpoint tells which hard sigmoid its stream model was trained with. Pass "
     "--gating keras for Google's releases of 2021, TF-Hub models and training with "
-    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later; or have it "
-    "read from the moving statistics with videos such as those of training, by --gating auto "
+    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later; or have "
+    "it read from the moving statistics with videos such as those of training, by --gating auto "
     "--gating-clips DIR"
 )
 HEAD_ACTIVATION_ADVICE = (
