@@ -34,10 +34,11 @@ def movinet(
     TensorFlow. Otherwise random weights, for training; ``options`` go to ``create_model``.
     """
     from movinet_convert import convert, create_model, load_converted
-    from movinet_convert.fetch import fetch_release
-    from movinet_convert.sources import release
-    from movinet_convert.store import Store, store_folder
-    from movinet_convert.variants import KINETICS_600_CLASSES, get_variant
+    from movinet_convert.conversion.sources import release
+    from movinet_convert.download.fetch import fetch_release
+    from movinet_convert.model.settings import get_variant
+    from movinet_convert.variants import KINETICS_600_CLASSES
+    from movinet_convert.weights.store import Store, store_folder
 
     if not pretrained:
         classes = KINETICS_600_CLASSES if num_classes is None else num_classes

@@ -8,60 +8,47 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from movinet_convert.convert import convert as convert
-    from movinet_convert.loader import load_converted as load_converted
+    from movinet_convert.conversion.pipeline import convert as convert
+    from movinet_convert.conversion.verification import verify as verify
     from movinet_convert.model import MoViNet as MoViNet
     from movinet_convert.model import StreamState as StreamState
     from movinet_convert.model import create_model as create_model
-    from movinet_convert.save import save_weights as save_weights
-    from movinet_convert.training.freeze import freeze_backbone as freeze_backbone
-    from movinet_convert.training.freeze import unfreeze_backbone as unfreeze_backbone
+    from movinet_convert.model.freeze import freeze_backbone as freeze_backbone
+    from movinet_convert.model.freeze import unfreeze_backbone as unfreeze_backbone
     from movinet_convert.variants import list_variants as list_variants
-    from movinet_convert.verify import verify as verify
+    from movinet_convert.weights.load import load_converted as load_converted
+    from movinet_convert.weights.save import save_weights as save_weights
 
-__version__ = "0.1.0"
+from movinet_convert.files.version import __version__
 
-# What stands where; imported when first used, so that importing the package costs nothing.
+# The public names and their modules, imported on first use: importing the package stays cheap.
 _EXPORTS = {
-    "convert": "movinet_convert.convert",
-    "load_converted": "movinet_convert.loader",
+    "convert": "movinet_convert.conversion.pipeline",
+    "load_converted": "movinet_convert.weights.load",
     "MoViNet": "movinet_convert.model",
     "StreamState": "movinet_convert.model",
     "create_model": "movinet_convert.model",
-    "freeze_backbone": "movinet_convert.training.freeze",
-    "unfreeze_backbone": "movinet_convert.training.freeze",
+    "freeze_backbone": "movinet_convert.model.freeze",
+    "unfreeze_backbone": "movinet_convert.model.freeze",
     "list_variants": "movinet_convert.variants",
-    "save_weights": "movinet_convert.save",
-    "verify": "movinet_convert.verify",
+    "save_weights": "movinet_convert.weights.save",
+    "verify": "movinet_convert.conversion.verification",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 
-class _Package(ModuleType):
-    """Imports an export when it is first asked for.
-
-    Importing ``movinet_convert.convert`` would make Python bind the module over the function of
-    the same name; here the function stays.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _EXPORTS:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_EXPORTS[name]), name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _EXPORTS and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return sorted(__all__)
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The words for what went wrong.
+"""The exceptions of this package.
 
 Every error of this package is a ``MovinetError`` whose text is one sentence a person can act on:
 what, where, what was expected, what to do. The command exits with ``exit_code``.
@@ -6,10 +6,7 @@ what, where, what was expected, what to do. The command exits with ``exit_code``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from movinet_convert.parity.result import ParityReport
+from typing import Any
 
 
 class MovinetError(Exception):
@@ -37,9 +34,12 @@ class WeightsError(MovinetError):
 
 
 class ParityError(MovinetError):
-    """The network does not compute what the official model computes; ``report`` says how far."""
+    """The network does not compute what the official model computes.
 
-    def __init__(self, message: str, report: ParityReport | None = None) -> None:
+    ``report`` is the ``parity.result.ParityReport`` that says how far off it is.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
 

@@ -8,14 +8,8 @@ README; dropout, resize and T0's accuracies from ``configs/yaml`` in the same fo
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from movinet_convert.errors import UsageError
-
-if TYPE_CHECKING:
-    from movinet_convert.transforms import ClipTransform
+from typing import Literal
 
 Mode = Literal["base", "stream"]
 ConvType = Literal["3d", "2plus1d"]
@@ -136,21 +130,6 @@ class Origins:
     legacy: Origin
 
 
-def with_origins(settings: Settings, origins: Origins | None) -> dict[str, str]:
-    """What no checkpoint tells, each with its origin: ``{"gating": "keras (user)", ...}``."""
-    values = {
-        "gating": settings.gating,
-        "head_activation": settings.head_activation,
-        "legacy": "yes" if settings.legacy else "no",
-    }
-    return {
-        field.replace("_", " "): (
-            f"{value} ({getattr(origins, field) if origins else 'origin not recorded'})"
-        )
-        for field, value in values.items()
-    }
-
-
 @dataclass(frozen=True)
 class Accuracy:
     """Kinetics-600 single-clip accuracy in percent, as published by the authors."""
@@ -203,52 +182,15 @@ class Variant:
     def release_folder(self) -> str:
         return f"movinet_{self.arch}_{self.mode}"
 
-    def transforms(self) -> ClipTransform:
-        """Decoded frames -> a clip of the size the variant was evaluated on."""
-        from movinet_convert.transforms import ClipTransform  # needs torch
-
-        return ClipTransform(resize=self.input.resize, size=self.input.size)
-
     def settings(self, gating: Gating | None = None) -> Settings:
-        """The settings of the released models; ``gating`` replaces the stream models' default."""
+        """The settings of the released models; ``gating`` replaces the stream models' default.
+
+        Nothing is checked here: ``model.settings.released_settings`` does that.
+        """
         if not self.causal:
-            if gating not in (None, "sigmoid"):
-                raise UsageError(
-                    f"{self.name} is a base model and gates with a sigmoid; "
-                    f"gating {gating!r} is for stream variants: leave it out."
-                )
             return Settings(False, "3d", "3d", "swish", "sigmoid", False)
-        if gating not in (None, "keras", "model-garden"):
-            raise UsageError(
-                f"{self.name} is a stream model; its gating is 'keras' or 'model-garden', "
-                f"not {gating!r}."
-            )
         encodes = self.arch in POSITIONAL_ENCODING_ARCHS
         return Settings(True, "2plus1d", "2plus3d", "hard_swish", gating or "keras", encodes)
-
-    def check_settings(self, settings: Settings) -> None:
-        """Raise UsageError unless a network of this variant can have these settings.
-
-        The hidden layer's activation is free. A stream variant with 3D convolutions is a legacy
-        one, whose squeeze-excitation and encoding vary.
-        """
-        if self.causal and settings.legacy:
-            expected = dataclasses.replace(
-                settings, causal=True, activation="swish", gating="sigmoid"
-            )
-        else:
-            stream_gating = None if settings.gating == "sigmoid" else settings.gating
-            gating = stream_gating if self.causal else None
-            expected = dataclasses.replace(
-                self.settings(gating), head_activation=settings.head_activation
-            )
-        for field in dataclasses.fields(Settings):
-            found, wanted = getattr(settings, field.name), getattr(expected, field.name)
-            if found != wanted:
-                raise UsageError(
-                    f"{self.name} cannot have the setting {field.name}={found!r}; "
-                    f"{wanted!r} was expected."
-                )
 
 
 @dataclass(frozen=True)
@@ -398,15 +340,6 @@ ACCURACIES: dict[str, Accuracy] = {
 VARIANTS: dict[str, Variant] = {
     f"{arch}-{mode}": Variant(arch, mode) for arch in ARCHS for mode in ("base", "stream")
 }
-
-
-def get_variant(name: str) -> Variant:
-    """Return the variant called ``name``, such as ``a0-stream``; UsageError if there is none."""
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        known = ", ".join(VARIANTS)
-        raise UsageError(f"There is no MoViNet variant {name!r}; choose one of {known}.") from None
 
 
 def list_variants(*, released: bool = True) -> list[str]:

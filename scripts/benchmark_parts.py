@@ -44,7 +44,7 @@ def throughput(threads: int, rounds: int, clock: Any) -> list[dict[str, Any]]:
 
     from movinet_convert.model import create_model
     from movinet_convert.model.fuse import fuse
-    from movinet_convert.streaming import StreamBatch
+    from movinet_convert.model.stream_batch import StreamBatch
 
     fused = fuse(create_model("a0-stream").eval())
     size = fused.variant.input.size
@@ -72,11 +72,11 @@ def loading(rounds: int, clock: Any) -> list[dict[str, Any]]:
     """A2 stream: converting it, and load_converted against initialising and torch.load."""
     import torch
 
-    from movinet_convert.convert import convert
-    from movinet_convert.loader import load_converted
+    from movinet_convert.conversion.pipeline import convert
     from movinet_convert.model import create_model
+    from movinet_convert.model.settings import get_variant
     from movinet_convert.parity.archive import write_synthetic_archive
-    from movinet_convert.variants import get_variant
+    from movinet_convert.weights.load import load_converted
 
     name = "a2-stream"
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +112,7 @@ def as_pytorch(name: str) -> Any:
     import torch
 
     from movinet_convert.model import MoViNet
-    from movinet_convert.variants import get_variant
+    from movinet_convert.model.settings import get_variant
 
     model = MoViNet(get_variant(name))
     for parameter in model.parameters():

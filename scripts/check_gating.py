@@ -3,7 +3,7 @@
     python scripts/check_gating.py --folder runs/gating
 
 Trains twelve small stream models on videos of moving shapes, six of each gate, with
-scripts/finetune.py, and tells their gates with videos of another seed. Controls follow, whose
+examples/finetune, and tells their gates with videos of another seed. Controls follow, whose
 statistics cannot tell: random and synthetic weights, folded normalisations; and clips that are
 unlike those of training, with which no answer may be wrong. $MOVINET_CHECKPOINTS adds a trained
 checkpoint with folded normalisations.
@@ -28,24 +28,24 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
+from examples.finetune.shapes import write_shapes
 from movinet_convert import create_model, load_converted, mapping
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.convert import model_of_either_gating
-from movinet_convert.gating import gating_evidence
-from movinet_convert.gating.reading import ClipFormat, read_clips
+from movinet_convert.conversion.gating import gating_evidence
+from movinet_convert.conversion.pipeline import model_of_either_gating
+from movinet_convert.conversion.sources import given
 from movinet_convert.model.block import Block
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
+from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.synthetic import synthetic_variables
-from movinet_convert.sources import given
-from movinet_convert.training.shapes import write_shapes
-from movinet_convert.variants import get_variant
+from movinet_convert.video.gating_clips import ClipFormat, read_clips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
 
-    from movinet_convert.gating import GatingEvidence
+    from movinet_convert.conversion.gating import GatingEvidence
     from movinet_convert.model import MoViNet
     from movinet_convert.variants import Gating
 
@@ -118,7 +118,7 @@ def passed(answers: list[Answer], networks: int) -> bool:
 def train(folder: Path, deadline: float) -> dict[str, MoViNet]:
     """Networks by name; those that are there already are loaded."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    script = Path(__file__).with_name("finetune.py")
+    root = Path(__file__).resolve().parent.parent
     networks = {}
     for variant, seeds in SEEDS.items():
         for seed in seeds:
@@ -128,9 +128,18 @@ def train(folder: Path, deadline: float) -> dict[str, MoViNet]:
                 if not file.exists() and time.monotonic() < deadline:
                     print(f"training {name}", flush=True)
                     said = f"--model {variant} --gating {gating} --seed {seed} --workers 0"
-                    command = [sys.executable, str(script), *TRAINING.split(), *said.split()]
-                    command += ["--out", str(folder / name), "--device", "cpu", "--resume"]
-                    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+                    command = [sys.executable, "-m", "examples.finetune", *TRAINING.split()]
+                    command += [
+                        *said.split(),
+                        "--out",
+                        str(folder / name),
+                        "--device",
+                        "cpu",
+                        "--resume",
+                    ]
+                    subprocess.run(
+                        command, check=True, cwd=root, env=environment, stdout=subprocess.DEVNULL
+                    )
                 if file.exists():
                     networks[name] = load_converted(file)
     return networks

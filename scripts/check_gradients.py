@@ -16,11 +16,11 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from movinet_convert.parity.gradients import TOLERANCES, compare_gradients, training_reference
-from movinet_convert.variants import get_variant
+from movinet_convert.model.settings import get_variant
+from tests.parity.gradients import TOLERANCES, compare_gradients, training_reference
 
 if TYPE_CHECKING:
-    from movinet_convert.parity.gradients import GradientReport
+    from tests.parity.gradients import GradientReport
 
 ROW = "{:10} {:9} {:>4} {:>6}  {:>8} {:>8} {:>8}  {:>8}  {}"
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from movinet_convert.checkpoint.mapping import links, map_variables
 from movinet_convert.export import FORMATS, aot_inductor, export_model
-from movinet_convert.mapping import links, map_variables
 from movinet_convert.model import MoViNet, create_model
 from movinet_convert.model.fuse import fuse
 from movinet_convert.parity.reference import Reference

@@ -25,9 +25,9 @@ from movinet_convert.checkpoint.sstable import read_table
 from movinet_convert.checkpoint.table_writer import encode_table
 from movinet_convert.checkpoint.write import write_checkpoint
 from movinet_convert.errors import MovinetError
-from movinet_convert.manifest import catalogue, dump, parse
-from movinet_convert.variants import get_variant
-from movinet_convert.weightfile import Header, read_header, read_tensors, write_weights
+from movinet_convert.model.settings import get_variant
+from movinet_convert.weights.file import Header, read_header, read_tensors, write_weights
+from movinet_convert.weights.manifest import catalogue, dump, parse
 from scripts import structured
 
 ARCH = "t0"

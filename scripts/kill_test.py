@@ -35,15 +35,15 @@ import torch
 from movinet_convert import convert, create_model, load_converted
 from movinet_convert.errors import MovinetError
 from movinet_convert.export.tf_checkpoint import export_checkpoint
-from movinet_convert.manifest import MANIFEST_NAME
-from movinet_convert.store import Store
-from movinet_convert.variants import get_variant
+from movinet_convert.model.settings import get_variant
+from movinet_convert.weights.manifest import MANIFEST_NAME
+from movinet_convert.weights.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.process import BaseProcess
 
-    from movinet_convert.weightfile import Dtype
+    from movinet_convert.weights.file import Dtype
 
 Contents = frozenset[tuple[str, int]]
 

@@ -22,14 +22,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from movinet_convert import mapping
+from movinet_convert.checkpoint import mapping
 from movinet_convert.model.create import create_model, tensor_shapes
+from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.compare import Trio, compare_cases
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
-from movinet_convert.variants import get_variant
 from scripts.mutations import MISTAKES, Mistake
 
 if TYPE_CHECKING:

@@ -22,9 +22,10 @@ from typing import Any, get_args
 import click
 
 from movinet_convert.errors import ParityError
+from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.options import ParityOptions
-from movinet_convert.variants import get_variant, list_variants
-from movinet_convert.weightfile import Dtype
+from movinet_convert.variants import list_variants
+from movinet_convert.weights.file import Dtype
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Row:
 def convert_in(work: tuple[str, tuple[Dtype, ...], Path, ParityOptions]) -> list[Row]:
     """The rows of one variant."""
     from movinet_convert import convert
-    from movinet_convert.sources import synthetic
+    from movinet_convert.conversion.sources import synthetic
 
     name, dtypes, store, options = work
     rows = []

@@ -18,14 +18,17 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
 
-from movinet_convert import manifest as manifests  # noqa: E402
-from movinet_convert.commands.options import (  # noqa: E402
+from movinet_convert.cli.options import (  # noqa: E402
     parity_options,
     reported,
     to_parity,
     weights_dir_option,
 )
-from movinet_convert.regenerate import (  # noqa: E402
+from movinet_convert.model.settings import get_variant  # noqa: E402
+from movinet_convert.variants import list_variants  # noqa: E402
+from movinet_convert.weights import manifest as manifests  # noqa: E402
+from movinet_convert.weights.store import store_folder  # noqa: E402
+from scripts.regeneration import (  # noqa: E402
     Outcome,
     default_jobs,
     regenerate,
@@ -33,8 +36,6 @@ from movinet_convert.regenerate import (  # noqa: E402
     tasks,
     updated,
 )
-from movinet_convert.store import store_folder  # noqa: E402
-from movinet_convert.variants import get_variant, list_variants  # noqa: E402
 
 COLOURS = {"unchanged": "green", "made": "green", "differs": "red", "failed": "red"}
 
@@ -142,7 +143,7 @@ def _print_summary(outcomes: list[Outcome]) -> None:
 
 
 def _write_report(path: Path, store: Path, outcomes: list[Outcome]) -> None:
-    from movinet_convert.report import Entry, write_page
+    from movinet_convert.parity.report import Entry, write_page
 
     kept = [report_path(store, outcome.entry) for outcome in outcomes if outcome.entry]
     write_page(path, [Entry.model_validate_json(kept_at.read_bytes()) for kept_at in kept])

@@ -30,12 +30,13 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
 
-from movinet_convert import manifest as manifests  # noqa: E402
-from movinet_convert.files import file_sha256  # noqa: E402
-from movinet_convert.manifest import ReleaseSource  # noqa: E402
+from movinet_convert.files.atomic import file_sha256  # noqa: E402
+from movinet_convert.model.settings import get_variant  # noqa: E402
 from movinet_convert.parity.archive import write_synthetic_archive  # noqa: E402
-from movinet_convert.regenerate import default_jobs  # noqa: E402
-from movinet_convert.variants import get_variant, list_variants  # noqa: E402
+from movinet_convert.variants import list_variants  # noqa: E402
+from movinet_convert.weights import manifest as manifests  # noqa: E402
+from movinet_convert.weights.manifest import ReleaseSource  # noqa: E402
+from scripts.regeneration import default_jobs  # noqa: E402
 
 JOB = ROOT / "scripts" / "regenerate_weights.py"
 SMALL = ("--frames", "5", "--size", "36x36")  # 3D convolutions are slow in TensorFlow on a CPU

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from movinet_convert.variants import get_variant
+from movinet_convert.model.settings import get_variant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from colour_model import write_colours
 
 from movinet_convert import convert
-from movinet_convert.variants import KINETICS_600_CLASSES, get_variant, list_variants
-from tests.seeded import choices, variables, write_checkpoint
-from tests.test_regenerate import write_archive
+from movinet_convert.model.settings import get_variant
+from movinet_convert.variants import KINETICS_600_CLASSES, list_variants
+from tests.helpers.colour_model import write_colours
+from tests.helpers.seeded import choices, variables, write_checkpoint
+from tests.scripts.test_regenerate import write_archive
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

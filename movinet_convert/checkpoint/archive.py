@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from movinet_convert.checkpoint.blob import Blob, RandomAccessFile
 from movinet_convert.checkpoint.files import missing
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files import open_regular
+from movinet_convert.files.atomic import open_regular
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK = tarfile.BLOCKSIZE

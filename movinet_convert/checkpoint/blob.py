@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files import open_regular
+from movinet_convert.files.atomic import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

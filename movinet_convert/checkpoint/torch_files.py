@@ -17,7 +17,7 @@ import numpy as np
 from movinet_convert.checkpoint.blob import Blob
 from movinet_convert.checkpoint.pickle_scan import UnsafePickleError, scan
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files import open_regular
+from movinet_convert.files.atomic import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

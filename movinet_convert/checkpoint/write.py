@@ -15,8 +15,8 @@ from movinet_convert.checkpoint.naming import CLASSIFIER, containers
 from movinet_convert.checkpoint.object_graph import checkpoint_key, encode_object_graph
 from movinet_convert.checkpoint.write_bundle import data_name, index_name, write_bundle
 from movinet_convert.errors import UsageError
-from movinet_convert.files import move_together
-from movinet_convert.staging import staging_folder
+from movinet_convert.files.atomic import move_together
+from movinet_convert.files.staging import staging_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

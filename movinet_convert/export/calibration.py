@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from movinet_convert.errors import UsageError
-from movinet_convert.video import VIDEO_SUFFIXES, Sampling, read_clip
+from movinet_convert.video.frames import VIDEO_SUFFIXES, Sampling, read_clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError
 from movinet_convert.export.agreement import FLOORS
-from movinet_convert.labels import kinetics_600
 from movinet_convert.variants import KINETICS_600_CLASSES
+from movinet_convert.weights.labels import kinetics_600
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

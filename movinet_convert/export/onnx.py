@@ -11,7 +11,7 @@ import torch
 from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.step import trace
-from movinet_convert.files import open_regular
+from movinet_convert.files.atomic import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from movinet_convert.errors import ExportError, UsageError
-from movinet_convert.files import move_together
-from movinet_convert.staging import staging_folder
+from movinet_convert.files.atomic import move_together
+from movinet_convert.files.staging import staging_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from movinet_convert.errors import ExportError
-from movinet_convert.files import open_regular
+from movinet_convert.files.atomic import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

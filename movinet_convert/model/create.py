@@ -12,7 +12,8 @@ from torch import nn
 from movinet_convert.errors import WeightsError
 from movinet_convert.model.layers import BatchNorm, SpatialConv, SpatioTemporalConv, TemporalConv
 from movinet_convert.model.network import MoViNet
-from movinet_convert.variants import KINETICS_600_CLASSES, Origins, get_variant
+from movinet_convert.model.settings import get_variant, released_settings
+from movinet_convert.variants import KINETICS_600_CLASSES, Origins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +45,7 @@ def create_model(
     than one class.
     """
     variant = get_variant(name)
-    settings = variant.settings(gating)
+    settings = released_settings(variant, gating)
     if head_activation is not None:
         settings = replace(settings, head_activation=head_activation)
     model = MoViNet(variant, settings, num_classes)

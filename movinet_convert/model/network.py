@@ -16,6 +16,7 @@ from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
 from movinet_convert.model.memory import StreamMemory
 from movinet_convert.model.state import StreamState
 from movinet_convert.model.timeline import Timeline
+from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.variants import (
     KINETICS_600_CLASSES,
     STEM_KERNEL,
@@ -123,6 +124,10 @@ class MoViNet(nn.Module):
         for part in self.frozen:
             self.get_submodule(part).eval()
         return self
+
+    def transforms(self) -> ClipTransform:
+        """Decoded frames -> a clip of the size the variant was evaluated on."""
+        return ClipTransform.of(self.variant)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
-    from movinet_convert.manifest import Coverage
+    from movinet_convert.weights.manifest import Coverage
 
 # Largest difference that passes, relative to the spread of the reference tensor.
 #

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.errors import ParityError
-from movinet_convert.manifest import Coverage, ParityFigures
+from movinet_convert.weights.manifest import Coverage, ParityFigures
 
 if TYPE_CHECKING:
     from movinet_convert.variants import Settings

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from movinet_convert import mapping
-from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.checkpoint import mapping, open_checkpoint
 from movinet_convert.checkpoint.write_bundle import write_bundle
 from movinet_convert.errors import CheckpointError
 from movinet_convert.model.create import tensor_shapes
-from movinet_convert.variants import get_variant
+from movinet_convert.model.settings import get_variant
 from scripts import hostile
 from scripts.hostile import TableBuilder, entry, message, text
-from tests.seeded import SUFFIX, stored_name
+from tests.helpers.seeded import SUFFIX, stored_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from movinet_convert.checkpoint.identify import Identity, identify
 from movinet_convert.checkpoint.naming import containers
 from movinet_convert.checkpoint.sstable import read_table
 from movinet_convert.checkpoint.write import write_checkpoint
-from movinet_convert.convert import convert
+from movinet_convert.conversion.pipeline import convert
 from movinet_convert.variants import ARCHS
 from tests.checkpoint import official, writers
-from tests.seeded import choices
+from tests.helpers.seeded import choices
 
 VARIANTS = ("a0-base", "a0-stream", "a3-stream")
 LAYOUTS = {

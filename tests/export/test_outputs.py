@@ -10,7 +10,7 @@ import pytest
 from movinet_convert.checkpoint.write import write_checkpoint
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.export.outputs import file_names, folder_name, staged, staged_folder
-from tests.seeded import variables
+from tests.helpers.seeded import variables
 
 
 def fail_in(staging: AbstractContextManager[Path]) -> None:

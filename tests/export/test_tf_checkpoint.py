@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.convert import convert_checkpoint
+from movinet_convert.conversion.pipeline import convert_checkpoint
+from movinet_convert.conversion.recognition import recognise
+from movinet_convert.conversion.sources import given
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.export.tf_checkpoint import export_checkpoint, tf_variables
 from movinet_convert.model import create_model
+from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
-from movinet_convert.recognise import recognise
-from movinet_convert.sources import given
-from movinet_convert.variants import get_variant
-from tests.parity_tools import converted, forget
+from tests.helpers.parity_tools import converted, forget
 
 CLASSES = 7
 

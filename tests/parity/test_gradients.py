@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from movinet_convert.model.layers import ACTIVATIONS, ConvNorm
+from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.clips import random_clips
-from movinet_convert.parity.conditioning import (
+from tests.helpers.settled import settled_model
+from tests.parity.conditioning import (
     MARGIN,
     choose_labels,
     clear_kinks,
     smallest_shift,
 )
-from movinet_convert.parity.gradients import CANCELLED, compare_gradients, training_reference
-from movinet_convert.variants import get_variant
-from tests.settled import settled_model
+from tests.parity.gradients import CANCELLED, compare_gradients, training_reference
 
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
-    from movinet_convert.parity.gradients import GradientReport, Norms
     from movinet_convert.parity.reference import Reference
+    from tests.parity.gradients import GradientReport, Norms
 
 SMALL = {"clips": 3, "height": 48, "width": 48}
 

@@ -1,0 +1,1 @@
+"""The command ``movinet-convert``: each command parses, calls the library and prints."""

@@ -1,0 +1,167 @@
+"""``movinet-convert export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from movinet_convert.cli.options import (
+    Size,
+    doing,
+    json_option,
+    reported,
+    weights_dir_option,
+)
+from movinet_convert.cli.terminal import echo, echo_json
+from movinet_convert.errors import UsageError
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet
+
+RUNTIME_FORMATS = ["torch-export", "aot-inductor", "onnx", "openvino", "executorch"]
+TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
+
+
+@click.command("export")
+@click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([*RUNTIME_FORMATS, *TENSORFLOW_FORMATS]),
+    required=True,
+    help="What to write; the last three go back to TensorFlow.",
+)
+@click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
+@click.option("--size", type=Size(), help="Height and width; the variant's own unless given.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    help="Frames of one call; 1 for stream variants unless given.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    help="Of the weights; float32 unless given. Narrower ones are written if they agree enough.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["dynamic", "int8"]),
+    help="8-bit weights: of matrix products alone, or with 8-bit activations that are calibrated.",
+)
+@click.option(
+    "--calibration",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False),
+    help="Videos for --quantize int8, such as the network will see.",
+)
+@click.option(
+    "--allow-loss",
+    metavar="X",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Accept a smaller file whose logits are off by X standard deviations on average, instead "
+    "of what its kind has to reach.",
+)
+@weights_dir_option
+@json_option
+def export_command(
+    name: str, format_: str, out: str, weights_dir: str | None, as_json: bool, **options: Any
+) -> None:
+    """Write a converted network for another runtime, or back for TensorFlow.
+
+    Files for other runtimes are run there and compared before they are moved into place.
+
+    \b
+    Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
+    """
+    from movinet_convert.files.outputs import refuse_inputs
+    from movinet_convert.weights.load import find_file, load_converted
+
+    with reported(as_json):
+        refuse_inputs(Path(out), [find_file(name, weights_dir=weights_dir)])
+        model = load_converted(name, weights_dir=weights_dir)
+        with doing(f"Exporting {name} as {format_}"):
+            if format_ in RUNTIME_FORMATS:
+                result = _for_runtime(model, _labels(name, weights_dir), out, format_, options)
+            else:
+                result = _for_tensorflow(model, Path(out), format_, options)
+        if as_json:
+            echo_json(result)
+        else:
+            echo(*_sentences(result))
+
+
+def _labels(name: str, weights_dir: str | None) -> tuple[str, ...] | None:
+    from movinet_convert.weights.file import read_header
+    from movinet_convert.weights.load import find_file
+
+    return read_header(find_file(name, weights_dir=weights_dir)).labels
+
+
+def _for_runtime(
+    model: MoViNet,
+    labels: tuple[str, ...] | None,
+    out: str,
+    format_: str,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    from movinet_convert.export import export_model
+    from movinet_convert.export.calibration import calibration_clips
+
+    folder = options.pop("calibration")
+    if (options["quantize"] == "int8") != (folder is not None):
+        raise UsageError("--quantize int8 and --calibration DIR go together; give both or neither.")
+    clips = calibration_clips(folder, model.variant, options["size"]) if folder else ()
+    report = export_model(model, out, format_, calibration=clips, labels=labels, **options)
+    return report.as_json()
+
+
+def _for_tensorflow(
+    model: MoViNet, out: Path, format_: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    for option in ("dtype", "quantize", "calibration", "frames", "allow_loss"):
+        if options[option] is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."
+            )
+    if format_ == "tf-checkpoint":
+        from movinet_convert.export.tf_checkpoint import export_checkpoint
+
+        path = export_checkpoint(model, out)
+    else:
+        from movinet_convert.export.tf_model import export_saved_model, export_tflite
+
+        if format_ == "saved-model":
+            path = export_saved_model(model, out)
+        else:
+            height, width = options["size"] or (model.variant.input.size,) * 2
+            path = export_tflite(model, out, height=height, width=width)
+    return {"path": str(path), "format": format_}
+
+
+def _sentences(result: dict[str, Any]) -> list[str]:
+    if "deviation" not in result:
+        return [f"Wrote {result['path']} ({result['format']})"]
+    numbers = [result["format"], result["dtype"]]
+    if result["quantize"] is not None:
+        numbers.append(f"{result['quantize']} quantization")
+    wrote = (
+        f"Wrote {' and '.join(result['files'])} ({', '.join(numbers)}, "
+        f"{result['bytes'] / 1e6:.1f} MB)"
+    )
+    frames = f"in its own runtime over {result['frames_checked']} frames"
+    if result["dtype"] == "float32" and result["quantize"] is None:
+        return [
+            wrote,
+            f"Agreement, {frames}: logits differ from the eager network's by at most "
+            f"{result['deviation']:.1e} of their standard deviation; the top class is the same in "
+            f"{result['agreement']:.0%}",
+        ]
+    return [
+        wrote,
+        f"Loss, {frames} of {result['clips_checked']} clips: logits differ from the eager "
+        f"network's by {result['mean_error']:.1e} of their standard deviation on average and "
+        f"{result['deviation']:.1e} at most, correlation {result['correlation']:.5f}; the top "
+        f"class is the same in {result['agreement']:.1%}",
+    ]

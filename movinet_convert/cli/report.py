@@ -1,0 +1,66 @@
+"""``movinet-convert report``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from movinet_convert.cli.options import (
+    doing,
+    parity_options,
+    reported,
+    to_parity,
+    weights_dir_option,
+)
+from movinet_convert.cli.terminal import echo
+from movinet_convert.errors import UsageError
+
+
+@click.command("report")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page to write.",
+)
+@weights_dir_option
+@parity_options
+def report_command(
+    names: tuple[str, ...], out: Path, weights_dir: str | None, **options: Any
+) -> None:
+    """Compare converted weights with the official model, and write a page about it.
+
+    Without names: everything that the store holds.
+
+    \b
+    Example: movinet-convert report a0-base a0-stream --out report.html
+    """
+    from movinet_convert.files.outputs import refuse_inputs
+    from movinet_convert.parity.report import examine, write_page
+    from movinet_convert.weights.load import locate
+    from movinet_convert.weights.store import Store, store_folder
+
+    with reported(as_json=False):
+        if not names:
+            manifest = Store(store_folder(weights_dir)).manifest()
+            names = tuple(name for name in manifest.variants if manifest.versions(name))
+        if not names:
+            raise UsageError(
+                f"The store {store_folder(weights_dir)} holds no weights to report on; convert "
+                "some, or name files."
+            )
+        refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
+        entries = []
+        for name in names:
+            with doing(f"Comparing {name} with the official model"):
+                entries.append(examine(name, weights_dir=weights_dir, parity=to_parity(options)))
+        write_page(out, entries)
+        failed = [entry.variant for entry in entries if not entry.passed]
+    echo(f"Wrote {out}: {len(entries) - len(failed)} of {len(entries)} within tolerance")
+    if failed:
+        sys.exit(1)

@@ -1,0 +1,55 @@
+"""``movinet-convert verify``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from movinet_convert.cli.options import (
+    doing,
+    json_option,
+    parity_options,
+    reported,
+    to_parity,
+    weights_dir_option,
+)
+from movinet_convert.cli.terminal import echo_json
+
+
+@click.command("verify")
+@click.argument("name", metavar="NAME|FILE")
+@click.option(
+    "--checkpoint",
+    metavar="PATH",
+    help="Compare with this checkpoint, which the file must have been made from.",
+)
+@weights_dir_option
+@parity_options
+@json_option
+def verify_command(
+    name: str, checkpoint: str | None, weights_dir: str | None, as_json: bool, **options: Any
+) -> None:
+    """Compare converted weights with the official TensorFlow model.
+
+    The official model holds the file's own values or, with --checkpoint, those of the checkpoint.
+
+    \b
+    Example: movinet-convert verify a2-stream --clips 3
+    """
+    from movinet_convert.cli.render import print_report
+    from movinet_convert.conversion.verification import verify
+    from movinet_convert.parity import report_json
+
+    with reported(as_json):
+        with doing(f"Comparing {name} with the official model"):
+            report = verify(
+                name, checkpoint=checkpoint, weights_dir=weights_dir, parity=to_parity(options)
+            )
+        if as_json:
+            echo_json(report_json(report))
+        else:
+            print_report(report)
+        if not report.passed:
+            sys.exit(1)

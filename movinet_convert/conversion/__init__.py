@@ -1,0 +1,1 @@
+"""The pipeline from a checkpoint to a verified file in a store."""

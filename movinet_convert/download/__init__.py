@@ -1,0 +1,1 @@
+"""Getting the released checkpoints: addresses, HTTP, a cache that is checked."""

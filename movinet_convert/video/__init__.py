@@ -1,0 +1,1 @@
+"""Videos: decoding, predictions frame by frame, accuracy on a labelled folder."""

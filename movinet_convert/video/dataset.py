@@ -1,0 +1,168 @@
+"""Labelled videos: a folder of folders, or a CSV file, Kinetics' own among them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from movinet_convert.errors import UsageError
+from movinet_convert.files.text import read_text
+from movinet_convert.video.decoding import VIDEO_SUFFIXES, listed, video_files
+from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PATH_COLUMNS = ("path", "video", "file", "filename")
+KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
+MAX_TABLE_BYTES = 256 << 20  # Kinetics-700's training table has 36 MB
+MAX_FIELD = 4096  # characters; the longest path of Linux
+MAX_SHOWN = 200  # characters of a header in an error
+MAX_KINETICS_SECONDS = 10**6  # a clip's name has six digits
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """``name`` tells it from the others and stays the same on every machine."""
+
+    name: str
+    path: Path
+    label: int
+
+
+def read_dataset(
+    data: Path, names: Sequence[str], videos: Path | None = None
+) -> list[LabelledVideo]:
+    """The videos of a folder with one folder for each class, or of a CSV file, in a fixed order.
+
+    The folder of a class has its name. A CSV file (UTF-8, a header, commas) has a column ``label``,
+    or ``class_index``, and either ``path`` or Kinetics' ``youtube_id, time_start, time_end``; paths
+    start at ``videos``, the file's own folder if None. A label is a class name; a number that is
+    no class name is the index of a class, as in ``class_index``. ``names`` are the model's classes.
+    A video that is not there is listed all the same.
+
+    Raises UsageError, with the line, where there is nothing to read, a row is wrong or a label is
+    not one of the classes.
+    """
+    if data.is_dir():
+        found = list(_from_folder(data, names))
+    elif data.exists():
+        found = list(_from_csv(data, names, videos or data.parent))
+    else:
+        raise UsageError(f"There is no folder or CSV file {data}.")
+    if not found:
+        raise UsageError(
+            f"{data} holds no labelled videos; expected one folder for each class with videos "
+            f"({', '.join(sorted(VIDEO_SUFFIXES)[:4])}, …) in it, or a CSV file with rows."
+        )
+    return found
+
+
+def _from_folder(data: Path, names: Sequence[str]) -> Iterator[LabelledVideo]:
+    classes = ClassIndex(names)
+    for folder in sorted(path for path in listed(data) if path.is_dir()):
+        inside = video_files(folder)
+        if inside:
+            label = classes.of_name(folder.name)
+            for path in inside:
+                yield LabelledVideo(f"{folder.name}/{path.name}", path, label)
+
+
+def _from_csv(table: Path, names: Sequence[str], videos: Path) -> Iterator[LabelledVideo]:
+    rows = csv.reader(io.StringIO(read_text(table, MAX_TABLE_BYTES)), strict=True)
+    classes = ClassIndex(names)
+    columns: list[str] = []
+    first_lines: dict[str, int] = {}
+    try:
+        for row in filter(None, rows):
+            if not columns:
+                columns = _header(row)
+                continue
+            video = _video(dict(zip(columns, _fields(row, columns), strict=True)), classes, videos)
+            if video.name in first_lines:
+                raise UsageError(
+                    f"{video.name} is listed in line {first_lines[video.name]} already; leave one "
+                    "of them out, as each video counts once."
+                )
+            first_lines[video.name] = rows.line_num
+            yield video
+    except (UsageError, csv.Error) as error:
+        raise UsageError(f"{table}, line {rows.line_num}: {error}") from None
+
+
+def _header(columns: list[str]) -> list[str]:
+    """The columns as they are; UsageError where one is missing or there twice."""
+    if not (
+        ({"label", INDEX_COLUMN} & set(columns))
+        and (set(PATH_COLUMNS) & set(columns) or set(KINETICS_COLUMNS) <= set(columns))
+    ):
+        raise UsageError(
+            f"the columns are {', '.join(columns)[:MAX_SHOWN]}; expected label and path, or label, "
+            f"{', '.join(KINETICS_COLUMNS)}."
+        )
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"there are two columns {twice!r}; leave one of them out.")
+    return columns
+
+
+def _fields(row: list[str], columns: list[str]) -> list[str]:
+    if len(row) != len(columns):
+        raise UsageError(
+            f"there are {len(row)} fields for {len(columns)} columns; put a field with a comma in "
+            "it into double quotes."
+        )
+    longest = max(map(len, row))
+    if longest > MAX_FIELD:
+        raise UsageError(f"a field has {longest} characters, more than {MAX_FIELD}.")
+    return row
+
+
+def _video(row: Mapping[str, str], classes: ClassIndex, videos: Path) -> LabelledVideo:
+    if INDEX_COLUMN in row:
+        label = classes.of_index(row[INDEX_COLUMN])
+    else:
+        label = classes.of_label(row["label"])
+    column = next((name for name in PATH_COLUMNS if name in row), None)
+    name = _kinetics_name(row) if column is None else row[column]
+    if not name.strip():
+        raise UsageError(f"the field {column} is empty; name a video.")
+    return LabelledVideo(name, _where(videos, row.get("label", ""), name), label)
+
+
+def _kinetics_name(row: Mapping[str, str]) -> str:
+    """What the usual downloaders call a clip: the video's id and its seconds."""
+    identity = row["youtube_id"].strip()
+    start, end = (_seconds(column, row[column]) for column in KINETICS_COLUMNS[1:])
+    if not identity or start >= end:
+        raise UsageError(
+            f"expected a youtube_id, and time_start before time_end, got {identity!r}, {start} and "
+            f"{end}."
+        )
+    return f"{identity}_{start:06d}_{end:06d}.mp4"
+
+
+def _seconds(column: str, text: str) -> int:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not (0 <= seconds < MAX_KINETICS_SECONDS and seconds.is_integer()):
+        raise UsageError(f"{column} is {text!r}; expected whole seconds from 0.")
+    return int(seconds)
+
+
+def _where(videos: Path, label: str, name: str) -> Path:
+    """In the folder, or in the class's folder inside it; the first if it is nowhere."""
+    inside = [videos / folder / name for folder in ("", label, label.replace(" ", "_"))]
+    return next((path for path in inside if _is_file(path)), inside[0])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the disk
+        return False

@@ -1,0 +1,286 @@
+"""Decoding videos, pictures and cameras with FFmpeg (through PyAV), within fixed limits.
+
+A file says itself how large its pictures are and when they show, so a file of a few hundred bytes
+can ask for any amount of memory and time. What is beyond the limits below is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from movinet_convert.errors import MissingExtraError, UsageError, VideoError
+from movinet_convert.files.atomic import open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A picture: 8192 x 8192. The largest format in use, 8K, has half of it.
+MAX_PIXELS = 1 << 26
+# One frame on screen, in seconds: recordings of screens hold still, but not for longer.
+MAX_STILL = 600
+# A file, in seconds, and in pixels of all decoded frames: a day of it at 1080p and 60 frames a
+# second. A camera may run for as long as it likes.
+MAX_SECONDS = 24 * 3600
+MAX_DECODED_PIXELS = 1920 * 1080 * 60 * MAX_SECONDS
+# A file is damaged where it ends earlier than it says by more than both of these.
+MISSING_SECONDS = 1
+MISSING_SHARE = Fraction(1, 10)
+# An address on the network that sends nothing, in seconds.
+NETWORK_PATIENCE = 30.0
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+        ".3gp",
+    ]
+)
+PICTURE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+CAMERA = re.compile(r"camera(?::(\d+))?")
+DEVICE_FOLDER = "/dev/"
+LOCAL_SCHEME = "file:"
+# How each system names its capture devices to FFmpeg: (format, name of device N).
+CAPTURE = {
+    "linux": ("v4l2", "/dev/video{}"),
+    "darwin": ("avfoundation", "{}:none"),
+    "win32": ("vfwcap", "{}"),
+}
+FALLBACK_FPS = Fraction(25)
+# What names other files and addresses to open instead of holding pictures itself.
+REFERRING_FORMATS = frozenset(
+    ["concat", "dash", "hls", "imf", "lavfi", "rtsp", "sdp", "webm_dash_manifest"]
+)
+
+Timed = tuple[Fraction, Fraction, Any]  # when a frame appears and disappears, and the frame
+
+
+def import_av() -> Any:
+    """PyAV; MissingExtraError where it is not installed."""
+    try:
+        import av
+    except ImportError:
+        raise MissingExtraError("Reading and writing videos", "video") from None
+    return av
+
+
+def is_live(source: str | os.PathLike[str]) -> bool:
+    """Whether frames come as they happen: a camera, or an address on the network."""
+    text = str(source)
+    if CAMERA.fullmatch(text) or ("://" in text and not text.startswith(LOCAL_SCHEME)):
+        return True
+    return text.startswith(DEVICE_FOLDER) and Path(text).is_char_device()
+
+
+def video_files(folder: Path) -> list[Path]:
+    """The videos in a folder, by name; UsageError where it cannot be listed."""
+    return sorted(p for p in listed(folder) if p.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, ``frame2`` before ``frame10``."""
+    found = (p for p in listed(folder) if p.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(found, key=_natural_order)
+
+
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder; UsageError where it cannot be listed."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be listed ({error.strerror}).") from None
+
+
+def duration(source: str | os.PathLike[str]) -> float | None:
+    """Seconds of a video as it says, or None where only watching it would tell."""
+    if is_live(source) or Path(source).is_dir():
+        return None
+    with _opened(str(source), "a video") as (container, _):
+        length = container.duration
+        return None if length is None else float(length / import_av().time_base)
+
+
+def frame_rate(source: str | os.PathLike[str]) -> Fraction:
+    """Frames a second of a video file."""
+    with _opened(str(source), "a video") as (_, stream):
+        return _average_rate(stream)
+
+
+def decoded(source: str, threads: int) -> Iterator[Timed]:
+    """Every frame of a video with the times, in seconds, between which it shows.
+
+    The first shows at 0. ``threads`` are FFmpeg's, 0 for as many as it likes. Where a live source
+    was silent for longer than a frame may stand, or its clock was set, time goes on without a gap.
+
+    Raises VideoError where the source cannot be read, breaks off, ends before its time or is
+    beyond the limits of this module.
+    """
+    av, live = import_av(), is_live(source)
+    with _opened(source, "a video") as (container, stream):
+        if threads:
+            stream.codec_context.thread_count = threads
+        length = 1 / _average_rate(stream)
+        offset: Fraction | None = None
+        count, pixels, before, end = 0, 0, Fraction(0), Fraction(0)
+        try:
+            for frame in container.decode(stream):
+                stamp = None if frame.pts is None else Fraction(frame.pts * frame.time_base)
+                if offset is None:
+                    offset = stamp or Fraction(0)
+                start = end if stamp is None else stamp - offset
+                if live and stamp is not None and abs(start - end) > MAX_STILL:
+                    offset, start = stamp - end, end
+                pixels += frame.width * frame.height
+                if not live:
+                    _check_limits(source, start, before, pixels)
+                yield start, start + length, frame
+                count, before, end = count + 1, start, start + length
+        except av.FFmpegError as error:
+            if not count:
+                raise
+            raise VideoError(
+                f"{source} broke off after {count} frames, at {float(end):.1f} s "
+                f"({_reason(error)}); the file is damaged, or the connection was lost."
+            ) from None
+        if not live and count:
+            _check_still(source, before, length)
+            _check_complete(source, count, end, _stated_seconds(container, stream))
+
+
+def pictures(folder: Path, step: Fraction) -> Iterator[Timed]:
+    """The pictures of a folder, one every ``step`` seconds; VideoError as ``decoded`` raises."""
+    for i, path in enumerate(picture_files(folder)):
+        with _opened(str(path), "a picture") as (container, stream):
+            frame = next(container.decode(stream))
+        yield i * step, (i + 1) * step, frame
+
+
+@contextmanager
+def ffmpeg(what: str) -> Iterator[None]:
+    """FFmpeg's errors as one sentence that begins with ``what``."""
+    av = import_av()
+    try:
+        yield
+    except (av.FFmpegError, StopIteration) as error:
+        raise VideoError(f"{what} ({_reason(error)}); check the path and the file.") from None
+
+
+@contextmanager
+def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
+    """The container and the video track of a source, its pictures limited to MAX_PIXELS."""
+    av = import_av()
+    what = f"{source} cannot be read as {kind}"
+    if not is_live(source):
+        try:
+            open_regular(source, VideoError).close()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise VideoError(f"{what} ({reason}); check the path and the file.") from None
+    file, arguments = _capture(source)
+    # Told twice: FFmpeg decodes pictures to find their size while it opens a file, and again after.
+    limit = {"max_pixels": str(MAX_PIXELS)}
+    options = limit if is_live(source) else {**limit, "format_whitelist": _formats()}
+    # The title of a video may be in any encoding.
+    arguments = {"options": options, "metadata_errors": "replace", **arguments}
+    with ffmpeg(what), av.open(file, **arguments) as container:
+        if not container.streams.video:
+            raise VideoError(f"{source} has no video track; give a file with pictures.")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{source} is in a format that FFmpeg cannot decode here.")
+        least = 0 if is_live(source) else 1  # a stream may tell its size only with a picture
+        if not least <= stream.width * stream.height <= MAX_PIXELS:
+            size = f"{stream.width} x {stream.height} pixels" if stream.width else "no known size"
+            raise VideoError(
+                f"{source} has {size}; pictures can have up to {MAX_PIXELS} pixels, such as "
+                "8192 x 8192: scale it down first."
+            )
+        stream.codec_context.options = limit
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _capture(source: str) -> tuple[str, dict[str, Any]]:
+    """What FFmpeg opens for a source, and how: cameras go by the system's name and format."""
+    system, device = CAPTURE.get(sys.platform, CAPTURE["linux"])
+    camera = CAMERA.fullmatch(source)
+    if camera:
+        return device.format(camera.group(1) or 0), {"format": system}
+    if not is_live(source):
+        return source, {}
+    if source.startswith(DEVICE_FOLDER):
+        return source, {"format": system}
+    return source, {"timeout": NETWORK_PATIENCE}
+
+
+@cache
+def _formats() -> str:
+    """The formats that a file on disk may have, as FFmpeg lists them."""
+    return ",".join(sorted(import_av().formats_available - REFERRING_FORMATS))
+
+
+def _average_rate(stream: Any) -> Fraction:
+    rate = Fraction(stream.average_rate or 0)
+    return rate if rate > 0 else FALLBACK_FPS
+
+
+def _stated_seconds(container: Any, stream: Any) -> Fraction | None:
+    """How long the video track is by the file's own word, None where it does not say."""
+    if stream.duration is not None:
+        return Fraction(stream.duration * stream.time_base)
+    if container.duration is not None and len(container.streams) == 1:
+        return Fraction(container.duration, import_av().time_base)
+    return None  # the duration of a container is that of its longest track, the sound perhaps
+
+
+def _check_limits(source: str, start: Fraction, before: Fraction, pixels: int) -> None:
+    _check_still(source, before, start - before)
+    if start > MAX_SECONDS or pixels > MAX_DECODED_PIXELS:
+        raise VideoError(
+            f"{source} is longer than the {MAX_SECONDS // 3600} hours of 1080p that are allowed; "
+            "cut it into parts."
+        )
+
+
+def _check_still(source: str, start: Fraction, seconds: Fraction) -> None:
+    if seconds > MAX_STILL:
+        raise VideoError(
+            f"{source} shows one frame for {float(seconds):.0f} s from {float(start):.1f} s on, "
+            f"longer than the {MAX_STILL} s that are allowed; its time stamps are damaged."
+        )
+
+
+def _check_complete(source: str, count: int, end: Fraction, stated: Fraction | None) -> None:
+    if stated is not None and stated - end > max(Fraction(MISSING_SECONDS), stated * MISSING_SHARE):
+        raise VideoError(
+            f"{source} ends after {count} frames, at {float(end):.1f} s of {float(stated):.1f} s; "
+            "the file is damaged or was cut off."
+        )
+
+
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    return [(int(d or 0), text) for d, text in re.findall(r"(\d+)|(\D+)", path.name)]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, import_av().error.ExitError):
+        return f"no answer for {NETWORK_PATIENCE:.0f} s"
+    return str(getattr(error, "strerror", None) or "no picture in it")

@@ -1,0 +1,170 @@
+"""What an evaluation keeps on disk, so that it can be resumed: a folder with one line a video."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from movinet_convert.errors import EvaluationError, UsageError
+from movinet_convert.files.atomic import open_regular, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from movinet_convert.video.dataset import LabelledVideo
+
+SETUP_NAME = "setup.json"
+RESULTS_PATTERN = "results-*.jsonl"
+# 2: a tie counts against the right class.
+RESULTS_VERSION = 2
+MAX_SETUP_BYTES = 1 << 16
+MAX_LINE_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one video: the rank of the right class, 0 the best, or what was wrong."""
+
+    video: str
+    label: int
+    rank: int | None = None
+    predicted: int | None = None
+    error: str | None = None
+
+
+def results_name(process: int) -> str:
+    """The file of results that a process writes."""
+    return f"results-{process}.jsonl"
+
+
+def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int) -> None:
+    """Mark the folder as this evaluation's; UsageError if it is another's."""
+    digest = hashlib.sha256(json.dumps([[v.name, v.label] for v in listed]).encode()).hexdigest()
+    setup = {
+        "weights_sha256": weights,
+        "videos_sha256": digest,
+        "frames": frames,
+        "results_version": RESULTS_VERSION,
+    }
+    marker = out / SETUP_NAME
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not marker.exists():
+            with replacing(marker) as temporary:
+                temporary.write_text(json.dumps(setup, indent=2) + "\n", "utf-8")
+        with open_regular(marker, UsageError) as file:
+            found = json.loads(file.read(MAX_SETUP_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{marker} cannot be used ({error}); name another folder.") from None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f"{marker} holds no JSON object and is not of an evaluation; name another folder."
+        )
+    for key, value in setup.items():
+        if found.get(key) != value:
+            raise UsageError(
+                f"{out} holds the results of another evaluation ({key} is {found.get(key)!r:.80}, "
+                f"here {value!r}); name another folder, or delete it to start over."
+            )
+
+
+@contextmanager
+def writer(path: Path) -> Iterator[Callable[[Outcome], None]]:
+    """Appends outcomes, one line each, handed to the system when the call returns.
+
+    Half a line that a killed run left at the end is cut off first. Raises EvaluationError where
+    the disk is full or the file cannot be written; what was there stays.
+    """
+    with _explained(path):
+        _cut_half_line(path)
+        file = path.open("ab", buffering=0)
+
+    def write(outcome: Outcome) -> None:
+        rest = json.dumps(asdict(outcome)).encode() + b"\n"
+        with _explained(path):
+            while rest:  # a disk that fills up takes a part first, and refuses the rest
+                rest = rest[file.write(rest) :]
+
+    with file:
+        yield write
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} cannot be written ({error.strerror}); the results so far are kept, and the "
+            "same command resumes once it can."
+        ) from None
+
+
+def read_outcomes(
+    out: Path, listed: Sequence[LabelledVideo], num_classes: int
+) -> dict[str, Outcome]:
+    """The results so far of the listed videos, whichever process wrote them.
+
+    Of several of one video, one that could be read counts before one that could not. Raises
+    UsageError for a file that holds anything but results of these videos.
+    """
+    labels = {video.name: video.label for video in listed}
+    outcomes: dict[str, Outcome] = {}
+    for path in sorted(out.glob(RESULTS_PATTERN)):
+        for number, line in _lines(path):
+            outcome = _parsed(line, labels, num_classes)
+            if outcome is None:
+                raise UsageError(
+                    f"{path}, line {number}, is no result of this evaluation; delete the file, and "
+                    "its videos are evaluated again."
+                )
+            if outcome.error is None or outcome.video not in outcomes:
+                outcomes[outcome.video] = outcome
+    return outcomes
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file, counted from 1."""
+    try:
+        with open_regular(path, UsageError) as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES):
+                number += 1
+                if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
+                    yield number, line
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
+
+
+def _parsed(line: bytes, labels: Mapping[str, int], num_classes: int) -> Outcome | None:
+    """A result, if that is what the line is, of one of the videos, and possible."""
+    try:
+        fields: Any = json.loads(line)
+        outcome = Outcome(**fields)
+        label = labels[outcome.video]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    places = (outcome.rank, outcome.predicted)
+    if outcome.error is None:
+        fits = all(type(place) is int and 0 <= place < num_classes for place in places)
+    else:
+        fits = isinstance(outcome.error, str) and places == (None, None)
+    return outcome if fits and type(outcome.label) is int and outcome.label == label else None
+
+
+def _cut_half_line(path: Path) -> None:
+    """Shorten a file in place to its last whole line: that takes no room on a full disk."""
+    if not path.exists():
+        return
+    with open_regular(path, UsageError) as file:
+        size = whole = 0
+        for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
+            size += len(line)
+            whole = size if line.endswith(b"\n") else whole
+    if whole < size:
+        with path.open("rb+") as file:
+            file.truncate(whole)

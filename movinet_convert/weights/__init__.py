@@ -1,0 +1,1 @@
+"""Converted weights: the safetensors file, the manifest, the store, loading and saving."""

@@ -1,0 +1,65 @@
+"""Saving a network that was trained here, in the format of converted weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from movinet_convert.errors import UsageError
+from movinet_convert.files.atomic import replacing
+from movinet_convert.model import MoViNet
+from movinet_convert.model.create import tensor_shapes
+from movinet_convert.weights.file import Header, write_weights
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+SUFFIX = ".safetensors"
+
+
+def save_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    labels: Sequence[str] | None = None,
+) -> Path:
+    """Write a network so that ``load_converted(path)`` gives it back; returns the path.
+
+    The file says which variant, settings and classes it holds, and their names if ``labels`` are
+    given. A network that ``torch.compile`` or ``DistributedDataParallel`` wraps is saved without
+    the wrapper. The file appears complete or not at all.
+
+    Raises UsageError for a fused network, for a name that does not end in ``.safetensors`` and for
+    labels that are not one a class.
+    """
+    network = unwrap(model)
+    target = Path(path)
+    if target.suffix != SUFFIX:
+        raise UsageError(f"{target} must end in {SUFFIX}, by which load_converted knows a file.")
+    if labels is not None and len(labels) != network.num_classes:
+        raise UsageError(f"{len(labels)} labels were given for {network.num_classes} classes.")
+    tensors = network.state_dict()
+    expected = tensor_shapes(network.variant, network.settings, network.num_classes)
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
+        raise UsageError(
+            "Only a network as it was trained can be saved, not a fused or changed one; "
+            "load it without fuse=True."
+        )
+    header = Header.of_model(network, labels=tuple(labels) if labels is not None else None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as unfinished:
+        write_weights(unfinished, {name: t.detach().cpu() for name, t in tensors.items()}, header)
+    return target
+
+
+def unwrap(model: nn.Module) -> MoViNet:
+    """The network inside ``torch.compile`` and ``DistributedDataParallel``; UsageError if none."""
+    inner: object = model
+    while isinstance(inner, nn.Module):
+        if isinstance(inner, MoViNet):
+            return inner
+        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+    raise UsageError(f"A {type(model).__name__} is not a MoViNet, nor does it wrap one.")

@@ -1,0 +1,1 @@
+"""The tests mirror the package: one folder a layer."""

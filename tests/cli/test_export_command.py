@@ -1,0 +1,100 @@
+"""``export``: the same file as the library writes, and the way back to TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from movinet_convert import convert
+from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.cli import app as cli
+from movinet_convert.cli.export import RUNTIME_FORMATS
+from movinet_convert.export import FORMATS
+from tests.helpers.seeded import variables, write_checkpoint
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", "t0-stream")
+    convert(
+        None,
+        checkpoint,
+        gating="keras",
+        head_activation="swish",
+        out=tmp_path / "store",
+        parity=None,
+    )
+    return tmp_path / "store"
+
+
+def test_the_command_offers_every_format_there_is() -> None:
+    assert list(FORMATS) == RUNTIME_FORMATS
+
+
+def test_a_checkpoint_goes_back_to_tensorflow_bit_for_bit(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--out", tmp_path / "back"]
+    result = CliRunner().invoke(
+        cli.main, [str(a) for a in [*arguments, "--weights-dir", store, "--json"]]
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["format"] == "tf-checkpoint"
+    back = open_checkpoint(tmp_path / "back").variables
+    expected = variables("t0-stream")
+    assert set(back) == set(expected)
+    assert all(np.array_equal(back[name], expected[name]) for name in expected)
+
+
+def test_an_option_that_a_format_does_not_have_is_refused(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--dtype", "float16"]
+    arguments += ["--out", str(tmp_path / "back"), "--weights-dir", str(store)]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "--dtype is not for --format tf-checkpoint" in result.stderr
+    assert not (tmp_path / "back").exists()
+
+
+def test_int8_and_its_videos_go_together(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
+    arguments += ["--weights-dir", str(store)]
+    for half in (["--quantize", "int8"], ["--calibration", str(tmp_path)]):
+        result = CliRunner().invoke(cli.main, [*arguments, *half])
+        assert result.exit_code == 2
+        assert "go together" in result.stderr
+
+
+def test_a_folder_without_videos_is_said_to_be_one(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
+    arguments += ["--weights-dir", str(store), "--quantize", "int8"]
+    result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])
+    assert result.exit_code == 2
+    assert f"{store} holds no videos" in result.stderr
+
+
+def test_narrow_weights_tell_what_they_lose(store: Path, tmp_path: Path) -> None:
+    arguments = ["export", "t0-stream", "--format", "torch-export", "--dtype", "bfloat16"]
+    arguments += ["--size", "34x48", "--out", str(tmp_path / "step"), "--weights-dir", str(store)]
+    told = CliRunner().invoke(cli.main, arguments)
+    assert told.exit_code == 0, told.output
+    assert "Loss, in its own runtime over 100 frames of 5 clips" in told.stdout
+    result = json.loads(CliRunner().invoke(cli.main, [*arguments, "--json"]).stdout)
+    assert (result["dtype"], result["frames_checked"]) == ("bfloat16", 100)
+    assert f"{result['mean_error']:.1e}" in told.stdout
+    refused = CliRunner().invoke(cli.main, [*arguments, "--allow-loss", "1e-9"])
+    assert refused.exit_code == 1
+    assert "where a mean error of 1e-09 was allowed" in refused.stderr
+
+
+def test_the_file_that_is_exported_is_not_overwritten(store: Path, tmp_path: Path) -> None:
+    source = store / "movinet-t0-stream-v1.safetensors"
+    link = tmp_path / "step.onnx"
+    link.hardlink_to(source)
+    before = source.read_bytes()
+    arguments = ["export", str(source), "--format", "onnx", "--out", str(link)]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 2
+    assert "which is to be read, and would be overwritten" in result.stderr
+    assert link.read_bytes() == before

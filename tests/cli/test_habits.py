@@ -1,0 +1,45 @@
+"""What people expect of any command: completion, help with examples, ``python -m``, types."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+from click.testing import CliRunner
+
+from movinet_convert.cli.app import main
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_can_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MOVINET_CONVERT_COMPLETE", f"{shell}_source")
+    result = CliRunner().invoke(main, prog_name="movinet-convert")
+    assert "_MOVINET_CONVERT_COMPLETE" in result.output
+
+
+def test_completion_knows_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_MOVINET_CONVERT_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "movinet-convert pre")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    result = CliRunner().invoke(main, prog_name="movinet-convert")
+    assert result.output.strip() == "plain,predict"
+
+
+@pytest.mark.parametrize("command", [None, *sorted(main.commands)])
+def test_every_help_page_shows_an_example(command: str | None) -> None:
+    arguments = [command, "--help"] if command else ["--help"]
+    result = CliRunner().invoke(main, arguments, prog_name="movinet-convert")
+    assert "Example" in result.output
+    assert "  movinet-convert " in result.output or ": movinet-convert " in result.output
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "movinet_convert", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (resources.files("movinet_convert") / "py.typed").is_file()

@@ -1,0 +1,69 @@
+"""What ``inspect`` says of files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from movinet_convert import create_model
+from movinet_convert.cli.app import main
+from movinet_convert.weights.file import Header, write_weights
+from tests.helpers.seeded import variables, write_checkpoint
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("name", "variants", "gating"),
+    [
+        ("a0-stream", ["a0-stream"], None),
+        ("a0-base", ["a0-base", "a0-stream (legacy, 3D)"], "sigmoid"),
+    ],
+)
+def test_a_checkpoint_says_what_it_may_be(
+    tmp_path: Path, name: str, variants: list[str], gating: str | None
+) -> None:
+    found = json.loads(run(write_checkpoint(tmp_path, name), "--json").stdout)
+    arrays = variables(name)
+    assert found["variants"] == variants
+    assert found["gating"] == gating
+    assert found["num_classes"] == 7
+    assert found["variables"] == len(arrays)
+    assert found["values"] == sum(array.size for array in arrays.values())
+    assert list(found["ignored"]) == ["save_counter/.ATTRIBUTES/VARIABLE_VALUE"]
+
+
+def test_variables_lists_every_weight_with_its_shape(tmp_path: Path) -> None:
+    result = run(write_checkpoint(tmp_path, "a0-base"), "--variables")
+    for name, array in variables("a0-base").items():
+        shape = " x ".join(map(str, array.shape)) or "scalar"
+        assert f"  {name}  {shape}\n" in result.stdout
+
+
+def test_a_stream_checkpoint_asks_for_its_gating(tmp_path: Path) -> None:
+    assert "choose it with --gating" in run(write_checkpoint(tmp_path, "a0-stream")).stdout
+
+
+def test_a_converted_file_says_gating_and_labels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("a0-stream", num_classes=2, gating="model-garden")
+    path = tmp_path / "mine.safetensors"
+    write_weights(path, model.state_dict(), Header.of_model(model, labels=("cat", "dog")))
+    result = run(path)
+    for words in ("movinet-convert", "a0-stream", "model-garden (user)", "verified", "cat, dog"):
+        assert words in result.stdout
+
+
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("nothing here")
+    result = run(path)
+    assert result.exit_code == 1
+    assert str(path) in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,145 @@
+"""What no checkpoint tells is said, or known of a release, and recorded with where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from movinet_convert import convert, load_converted
+from movinet_convert.cli.app import main
+from movinet_convert.conversion.sources import Source
+from movinet_convert.conversion.verification import verify
+from movinet_convert.errors import CheckpointError, MovinetWarning, UsageError, WeightsError
+from movinet_convert.variants import RELEASES, Origins, Release
+from movinet_convert.weights.file import read_header
+from tests.helpers.seeded import choices, variables, write_checkpoint
+
+NAME = "t0-stream"
+
+
+def release_of(path: Path) -> Source:
+    """What a server sent from the address of a release that nobody has pinned."""
+    return Source(path, "movinet_t0_stream.tar.gz", "release")
+
+
+def converted(source: Any, out: Path, name: str = NAME, **said: Any) -> Origins | None:
+    stored = convert(name, source, out=out, parity=None, **said).stored
+    header = read_header(stored.path)
+    assert header.origins == stored.entry.origins
+    assert load_converted(stored.path).origins == header.origins
+    return header.origins
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), NAME)
+
+
+@pytest.fixture(scope="module")
+def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kinetics")
+    return write_checkpoint(folder, NAME, variables(NAME, num_classes=600))
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ({"gating": "keras"}, "needs a head activation: .*--head-activation hard_swish"),
+        ({"head_activation": "swish"}, "needs a gating: .*--gating model-garden"),
+        ({}, "needs a gating and a head activation: .*--gating .*--head-activation"),
+    ],
+)
+def test_a_stream_checkpoint_that_is_no_release_needs_both_choices(
+    said: dict[str, str], advice: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=advice):
+        convert(NAME, checkpoint, out=tmp_path / "store", parity=None, **said)
+    assert not (tmp_path / "store").exists()
+
+
+def test_what_a_user_says_is_recorded_as_said(checkpoint: Path, tmp_path: Path) -> None:
+    assert converted(checkpoint, tmp_path, **choices(NAME)) == Origins("user", "user", "checkpoint")
+
+
+def test_a_base_checkpoint_has_what_all_base_models_have(tmp_path: Path) -> None:
+    base = write_checkpoint(tmp_path / "base", "t0-base")
+    origins = converted(base, tmp_path / "store", "t0-base")
+    assert origins == Origins("default", "default", "user")
+    stored = convert(None, base, out=tmp_path / "unsaid", parity=None).stored
+    assert stored.entry.origins == Origins("default", "default", "default")
+
+
+def test_a_release_that_nobody_has_pinned_says_so(kinetics: Path, tmp_path: Path) -> None:
+    origins = converted(release_of(kinetics), tmp_path)
+    assert origins == Origins("unpinned", "unpinned", "checkpoint")
+
+
+def test_weights_of_other_classes_are_no_release(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="7 classes where the release has 600"):
+        convert(NAME, release_of(checkpoint), out=tmp_path, parity=None)
+
+
+def test_random_weights_say_so_when_they_are_loaded(kinetics: Path, tmp_path: Path) -> None:
+    source = Source(kinetics, "synthetic, seed 0", "synthetic")
+    stored = convert(NAME, source, out=tmp_path, parity=None).stored
+    assert stored.entry.source.kind == "synthetic"
+    with pytest.warns(MovinetWarning, match="random synthetic weights"):
+        load_converted(NAME, weights_dir=tmp_path)
+
+
+def test_converting_an_older_checkpoint_again_makes_it_current(
+    checkpoint: Path, kinetics: Path, tmp_path: Path
+) -> None:
+    for path in (checkpoint, kinetics):
+        convert(NAME, path, **choices(NAME), out=tmp_path, parity=None)
+    assert load_converted(NAME, weights_dir=tmp_path).num_classes == 600
+    again = convert(NAME, checkpoint, **choices(NAME), out=tmp_path, parity=None)
+    assert not again.stored.created
+    assert load_converted(NAME, weights_dir=tmp_path).num_classes == 7
+
+
+def test_a_value_that_the_type_cannot_hold_names_its_tensor(tmp_path: Path) -> None:
+    large = variables(NAME)
+    name = "head/_project/_batch_norm/moving_variance"
+    large[name] = np.full_like(large[name], 1e5)
+    path = write_checkpoint(tmp_path / "large", NAME, large)
+    store = tmp_path / "store"
+    with pytest.raises(CheckpointError, match=r"head\.norm\.running_var .* 100000, which float16"):
+        convert(NAME, path, **choices(NAME), out=store, dtype="float16", parity=None)
+    assert not store.exists()
+    convert(NAME, path, **choices(NAME), out=store, dtype="bfloat16", parity=None)
+
+
+def test_a_file_is_compared_with_the_checkpoint_it_was_made_from(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    convert(NAME, checkpoint, **choices(NAME), out=tmp_path / "store", parity=None)
+    other = variables(NAME)
+    name = "head/_project/_batch_norm/beta"
+    other[name] = other[name] + np.float32(0.25)
+    path = write_checkpoint(tmp_path / "other", NAME, other)
+    with pytest.raises(WeightsError, match=r"not made from .*head\.norm\.bias differs .* 0\.25"):
+        verify(NAME, checkpoint=path, weights_dir=tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "given", "release"])
+def test_published_accuracy_stands_beside_nothing_but_pinned_releases(
+    kind: Any, kinetics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row_of(store: Path) -> str:
+        monkeypatch.setenv("COLUMNS", "300")
+        result = CliRunner().invoke(main, ["list", "--weights-dir", str(store)])
+        return next(line for line in result.stdout.splitlines() if NAME in line)
+
+    convert(NAME, Source(kinetics, "x", kind), **choices(NAME), out=tmp_path / "other", parity=None)
+    assert "67.17" not in row_of(tmp_path / "other")
+    pinned = Source(kinetics, "x", kind, archive_sha256="5" * 64)
+    monkeypatch.setitem(RELEASES, NAME, Release(1, "5" * 64))
+    convert(NAME, pinned, out=tmp_path / "pinned", parity=None)
+    row = row_of(tmp_path / "pinned")
+    assert "67.17" in row
+    assert "v1: release, 600 classes, float32, gating keras (release)" in row

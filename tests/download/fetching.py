@@ -1,0 +1,38 @@
+"""What the tests fetch, and how: impatiently."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from movinet_convert.download.fetch import FetchedRelease, Patience, fetch_release
+from movinet_convert.model.settings import get_variant
+from movinet_convert.variants import Release
+from tests.helpers import fetch_server as servers
+
+VARIANT = get_variant("a0-base")  # nobody has published the digest of its release
+ARCHIVE = VARIANT.archive_name
+IMPATIENT = Patience(
+    connect_seconds=10, read_seconds=10, attempts=3, first_pause_seconds=0.01, lock_seconds=30
+)
+IN_NO_TIME = replace(IMPATIENT, read_seconds=0.3)
+# Transfers do not care what they carry; a digest that the caller pins makes it the release.
+BODY = servers.noise_tar()
+DIGEST = hashlib.sha256(BODY).hexdigest()
+PINNED = Release(len(BODY), DIGEST)
+
+
+def fetch(root: object, **options: Any) -> FetchedRelease:
+    settings = {"variant": VARIANT, "patience": IMPATIENT, "known": PINNED, **options}
+    return fetch_release(source_root=str(root), **settings)
+
+
+def fetch_unpinned(root: object, **options: Any) -> FetchedRelease:
+    return fetch(root, known=None, **options)
+
+
+def assert_nothing_unfinished(cache: Path) -> None:
+    left = {path.name for path in cache.iterdir() if not path.name.endswith(".lock")}
+    assert left <= {ARCHIVE, "recorded_digests.json"}

@@ -1,0 +1,186 @@
+"""Where a release may come from: addresses, redirects, proxies, folders; and what stays secret."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.download.fetch import fetch_release
+from movinet_convert.errors import DownloadError, UsageError
+from movinet_convert.model.settings import get_variant
+from tests.download.fetching import (
+    ARCHIVE,
+    BODY,
+    DIGEST,
+    IMPATIENT,
+    PINNED,
+    VARIANT,
+    fetch,
+    fetch_unpinned,
+)
+from tests.helpers import fetch_server as servers
+
+
+def test_a_redirect_is_followed() -> None:
+    with (
+        servers.serve(BODY, servers.whole) as target,
+        servers.serve(b"", servers.redirect(f"{target.root}/elsewhere.tar")) as server,
+    ):
+        assert fetch(server.root).sha256 == DIGEST
+    assert target.paths == ["/models/elsewhere.tar"]
+
+
+def test_a_circle_of_redirects_is_given_up() -> None:
+    with (
+        servers.serve(b"", servers.redirect("/models/movinet_a0_base.tar.gz")) as server,
+        pytest.raises(DownloadError, match="redirects"),
+    ):
+        fetch(server.root)
+
+
+@pytest.mark.parametrize("target", ["ftp://host/a?sig=secret", "file:///etc/passwd", "gopher:x"])
+def test_a_redirect_to_what_is_no_web_address_is_not_followed(target: str) -> None:
+    with (
+        servers.serve(b"", servers.redirect(target)) as server,
+        pytest.raises(DownloadError, match="no address on the web; it is not followed") as caught,
+    ):
+        fetch(server.root)
+    assert "secret" not in str(caught.value)
+    assert len(server.paths) == 1
+
+
+def test_the_body_of_a_redirect_is_not_read() -> None:
+    with (
+        servers.serve(BODY, servers.whole) as target,
+        servers.serve(b"", servers.redirect_with_endless_body(f"{target.root}/x")) as server,
+    ):
+        assert fetch(server.root).sha256 == DIGEST
+
+
+def test_a_password_is_not_sent_on_to_another_server() -> None:
+    with (
+        servers.serve(BODY, servers.whole) as target,
+        servers.serve(b"", servers.redirect(target.root)) as server,
+    ):
+        fetch(server.root.replace("//", "//user:secret@"))
+    assert "Authorization" in server.requests[0]
+    assert "Authorization" not in target.requests[0]
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with (
+        servers.serve(BODY, servers.whole) as target,
+        servers.serve(b"", servers.redirect(target.root), certificate=certificate) as server,
+        pytest.raises(DownloadError, match=r"from https to http.*is not followed"),
+    ):
+        fetch(server.root)
+    assert target.paths == []
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path) -> None:
+    with (
+        servers.serve(BODY, servers.whole, certificate=certificate) as server,
+        pytest.raises(DownloadError, match="certificate verify failed"),
+    ):
+        fetch(server.root)
+    assert server.paths == []
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.serve(BODY, servers.whole) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.root.removesuffix("/models"))
+        assert fetch("http://models.invalid/movinet").sha256 == DIGEST
+    assert proxy.paths == ["http://models.invalid/movinet/movinet_a0_base.tar.gz"]
+
+
+def test_the_query_of_a_source_root_is_sent_and_stays_secret() -> None:
+    with (
+        servers.serve(BODY, servers.status(403)) as server,
+        pytest.raises(DownloadError) as caught,
+    ):
+        fetch(f"{server.root}?token=secret")
+    assert server.paths == ["/models/movinet_a0_base.tar.gz?token=secret"]
+    assert "secret" not in str(caught.value)
+
+
+def test_the_password_of_a_source_root_stays_secret(cache: Path) -> None:
+    with servers.serve(servers.release_tar(), servers.whole) as server:
+        fetched = fetch_unpinned(server.root.replace("//", "//user:secret@"))
+    assert "Authorization" in server.requests[0]
+    assert "secret" not in fetched.source
+    assert "secret" not in (cache / "recorded_digests.json").read_text()
+
+
+def test_a_folder_serves_as_a_mirror(tmp_path: Path) -> None:
+    mirror = tmp_path / "Spiegel der Gewichte ü"
+    mirror.mkdir()
+    (mirror / ARCHIVE).write_bytes(BODY)
+    fetched = fetch(mirror)
+    assert fetched.sha256 == DIGEST
+    assert fetched.path.parent == tmp_path / "cache"
+
+
+def test_a_file_url_serves_as_a_mirror(tmp_path: Path) -> None:
+    mirror = tmp_path / "a mirror"
+    mirror.mkdir()
+    (mirror / ARCHIVE).write_bytes(BODY)
+    assert fetch(mirror.as_uri()).sha256 == DIGEST
+
+
+def test_a_pipe_in_place_of_the_archive_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ARCHIVE)
+    with pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz is a named pipe"):
+        fetch(tmp_path)
+
+
+def test_a_folder_without_the_archive_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"No such file.*published names"):
+        fetch(tmp_path)
+
+
+def test_the_environment_names_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    with servers.serve(BODY, servers.whole) as server:
+        monkeypatch.setenv("MOVINET_SOURCE_ROOT", server.root)
+        assert fetch_release(VARIANT, known=PINNED, patience=IMPATIENT).sha256 == DIGEST
+
+
+@pytest.mark.parametrize("root", ["ftp://host/x", "http://", "http://[bad/x", "file://far/x"])
+def test_a_source_root_that_is_neither_url_nor_folder_is_a_usage_error(root: str) -> None:
+    with pytest.raises(UsageError, match="source root"):
+        fetch(root)
+
+
+def test_an_architecture_without_a_release_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="t0-base was never released"):
+        fetch("http://127.0.0.1:1", variant=get_variant("t0-base"))
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "No such name"), 1),
+        (socket.gaierror(socket.EAI_AGAIN, "No such name"), 2),
+        (OSError(errno.ENETUNREACH, "No such name"), 2),
+    ],
+)
+def test_without_a_network_or_a_name_in_it_there_is_no_long_wait(
+    error: OSError, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def unresolved(host: str, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    with pytest.raises(DownloadError, match=r"\(No such name.*check the network"):
+        fetch("http://models.invalid", patience=replace(IMPATIENT, attempts=5))
+    assert asked == ["models.invalid"] * tries

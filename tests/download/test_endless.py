@@ -1,0 +1,64 @@
+"""Answers that never end are ended, wherever in the answer the server takes its time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.errors import DownloadError
+from tests.download.fetching import BODY, IMPATIENT, assert_nothing_unfinished, fetch
+from tests.helpers import fetch_server as servers
+
+QUICK = replace(
+    IMPATIENT,
+    connect_seconds=0.1,
+    read_seconds=0.1,
+    attempts=2,
+    rate_seconds=0.1,
+    minimum_rate=1e6,
+)
+
+
+@pytest.mark.parametrize("answer", ["slow_body", "slow_chunk", "empty_body"])
+def test_a_body_that_comes_too_slowly_is_given_up(answer: str, cache: Path) -> None:
+    with (
+        servers.serve(BODY, getattr(servers, answer)) as server,
+        pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 tries"),
+    ):
+        fetch(server.root, patience=QUICK)
+    assert_nothing_unfinished(cache)
+
+
+def test_a_head_that_comes_too_slowly_is_given_up() -> None:
+    with (
+        servers.serve(BODY, servers.slow_head) as server,
+        pytest.raises(DownloadError, match="the server went silent, after 2 tries"),
+    ):
+        fetch(server.root, patience=QUICK)
+
+
+def test_a_transfer_has_a_time_by_which_it_ends() -> None:
+    patience = replace(IMPATIENT, grace_seconds=0.1, minimum_rate=1e9)
+    with (
+        servers.serve(BODY, servers.slow_body) as server,
+        pytest.raises(DownloadError, match=r"it took more than 0 s"),
+    ):
+        fetch(server.root, patience=patience)
+
+
+def test_what_a_server_says_makes_no_long_message() -> None:
+    answer = servers.endless(b"HTTP/1.1 404 " + b"no" * 30_000 + b"\r\n\r\n", b"")
+    with servers.serve(BODY, answer) as server, pytest.raises(DownloadError) as caught:
+        fetch(server.root)
+    assert "answered 404 nono" in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_gzip_file_of_nothing_but_empty_members_is_given_up() -> None:
+    with (
+        servers.serve(BODY, servers.empty_gzip_members) as server,
+        pytest.raises(DownloadError, match="more than 10,000 members"),
+    ):
+        fetch(server.root, known=None)

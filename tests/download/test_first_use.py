@@ -1,0 +1,153 @@
+"""Releases whose digest nobody has published: what is taken on trust, and what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.errors import DownloadError
+from movinet_convert.model.settings import get_variant
+from tests.download.fetching import (
+    ARCHIVE,
+    BODY,
+    VARIANT,
+    assert_nothing_unfinished,
+    fetch_unpinned,
+)
+from tests.helpers import fetch_server as servers
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def release() -> bytes:
+    return servers.release_tar(VARIANT.name)
+
+
+def mirror(folder: Path, body: bytes, archive: str = ARCHIVE) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / archive).write_bytes(body)
+    return folder
+
+
+def test_the_first_use_is_recorded_with_its_source(release: bytes, cache: Path) -> None:
+    with servers.serve(release, servers.whole) as server:
+        fetched = fetch_unpinned(server.root)
+    assert fetched.first_use
+    assert not fetched.pinned
+    record = json.loads((cache / "recorded_digests.json").read_text())[ARCHIVE]
+    assert record["sha256"] == hashlib.sha256(release).hexdigest()
+    assert record["bytes"] == len(release)
+    assert record["source"] == f"{server.root}/{ARCHIVE}"
+
+
+def test_a_digest_that_was_recorded_here_does_not_pin_the_release(
+    release: bytes, tmp_path: Path
+) -> None:
+    fetch_unpinned(mirror(tmp_path / "mirror", release))
+    again = fetch_unpinned(NOWHERE, offline=True)
+    assert not again.first_use
+    assert not again.pinned
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "why"),
+    [
+        ("a0-base", 7, "it has 7 classes where every release has 600"),
+        ("a0-stream", 600, "lacks variable .* of a0-base"),
+        ("a1-base", 600, "of another network|does not have|lacks variable"),
+    ],
+)
+def test_another_network_under_a_releases_name_is_refused(
+    name: str, classes: int, why: str, cache: Path, tmp_path: Path
+) -> None:
+    folder = mirror(tmp_path / "mirror", servers.release_tar(name, classes))
+    with pytest.raises(DownloadError, match=rf"is no release of a0-base; .*({why})"):
+        fetch_unpinned(folder)
+    assert_nothing_unfinished(cache)
+    assert not (cache / ARCHIVE).exists()
+    assert not (cache / "recorded_digests.json").exists()
+
+
+def test_what_is_no_checkpoint_is_refused_under_a_releases_name(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="is no release of a0-base"):
+        fetch_unpinned(mirror(tmp_path / "mirror", BODY))
+
+
+def test_names_from_a_hostile_archive_make_no_long_message(tmp_path: Path) -> None:
+    body = servers.tar_of({f"../{'x' * 100_000}": b""})
+    with pytest.raises(DownloadError, match="is refused because of its member") as caught:
+        fetch_unpinned(mirror(tmp_path / "mirror", body))
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_damaged_release_is_not_recorded_at_its_first_use(
+    release: bytes, cache: Path, tmp_path: Path
+) -> None:
+    damaged = servers.with_a_flipped_bit(release)
+    with pytest.raises(DownloadError, match="the checksum of variable .* does not match"):
+        fetch_unpinned(mirror(tmp_path / "mirror", damaged))
+    assert not (cache / "recorded_digests.json").exists()
+
+
+def test_a_file_that_was_put_into_the_cache_by_hand_is_recorded_if_it_is_the_network(
+    release: bytes, cache: Path
+) -> None:
+    mirror(cache, release)
+    assert fetch_unpinned(NOWHERE, offline=True).first_use
+    assert not fetch_unpinned(NOWHERE, offline=True).first_use
+
+
+def test_another_network_that_was_put_into_the_cache_by_hand_is_refused(cache: Path) -> None:
+    mirror(cache, servers.release_tar(VARIANT.name, 7))
+    with pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz is no release of a0-base"):
+        fetch_unpinned(NOWHERE, offline=True)
+
+
+def test_a_record_that_trusts_another_network_does_not_make_it_the_release(cache: Path) -> None:
+    body = servers.release_tar(VARIANT.name, 7)
+    mirror(cache, body)
+    digest = hashlib.sha256(body).hexdigest()
+    entry = {"sha256": digest, "bytes": len(body), "source": "me", "date": "2026-01-01"}
+    (cache / "recorded_digests.json").write_text(json.dumps({ARCHIVE: entry}))
+    with pytest.raises(DownloadError, match="it has 7 classes where every release has 600"):
+        fetch_unpinned(NOWHERE, offline=True)
+
+
+def test_another_digest_than_the_recorded_one_is_an_error_that_says_what_to_do(
+    release: bytes, tmp_path: Path
+) -> None:
+    other = servers.release_tar(VARIANT.name, seed=1)
+    fetch_unpinned(mirror(tmp_path / "mirror", release)).path.unlink()
+    with pytest.raises(DownloadError) as caught:
+        fetch_unpinned(mirror(tmp_path / "mirror", other))
+    message = str(caught.value)
+    assert hashlib.sha256(release).hexdigest() in message
+    assert hashlib.sha256(other).hexdigest() in message
+    assert "recorded_digests.json" in message
+
+
+def _fetch_in_a_process(root: Path, name: str) -> None:
+    fetch_unpinned(root, variant=get_variant(name))
+
+
+def test_first_uses_at_the_same_time_are_all_recorded(
+    release: bytes, cache: Path, tmp_path: Path
+) -> None:
+    names = ("a0-base", "a0-stream")
+    context = multiprocessing.get_context("fork")
+    for name in names:
+        folder = mirror(
+            tmp_path / "mirror", servers.release_tar(name), get_variant(name).archive_name
+        )
+    runs = [context.Process(target=_fetch_in_a_process, args=(folder, name)) for name in names]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(60)
+    recorded = json.loads((cache / "recorded_digests.json").read_text())
+    assert set(recorded) == {get_variant(name).archive_name for name in names}

@@ -1,0 +1,97 @@
+"""Going on with a transfer that was cut, from servers that refuse or answer with something else."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.download.request import CHUNK_BYTES
+from movinet_convert.errors import DownloadError
+from movinet_convert.variants import Release
+from tests.download.fetching import ARCHIVE, BODY, DIGEST, IMPATIENT, fetch
+from tests.helpers import fetch_server as servers
+
+DATE = "Wed, 01 Jul 2026 10:00:00 GMT"
+HALF = len(BODY) // 2
+
+
+@pytest.mark.parametrize("code", [304, 400, 403, 404, 416, 429, 500, 501])
+def test_a_range_that_the_server_refuses_is_followed_by_a_request_for_all(code: int) -> None:
+    script = (servers.cut_with_ranges, servers.refusing_ranges(code))
+    with servers.serve(BODY, *script) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert ["Range" in request for request in server.requests] == [False, True, False]
+
+
+@pytest.mark.parametrize("code", [403, 503])
+def test_what_an_earlier_run_left_does_not_stand_in_the_way_of_a_later_one(code: int) -> None:
+    once = replace(IMPATIENT, attempts=1)
+    with servers.serve(BODY, servers.cut_with_ranges, servers.refusing_ranges(code)) as server:
+        with pytest.raises(DownloadError):
+            fetch(server.root, patience=once)
+        assert fetch(server.root, patience=once).sha256 == DIGEST
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ETag": '"another"'},
+        {"ETag": None},
+        {"ETag": f"W/{servers.entity_tag(BODY)}"},
+        {"ETag": None, "Last_Modified": DATE},
+        {"Content_Range": None},
+        {"Content_Range": f"bytes 0-{len(BODY) - 1}/{len(BODY)}"},
+        {"Content_Range": f"bytes {CHUNK_BYTES}-{len(BODY)}/{len(BODY) + 1}"},
+        {"Content_Range": f"bytes {CHUNK_BYTES}-{len(BODY) - 2}/{len(BODY)}"},
+        {"Content_Range": f"bytes {CHUNK_BYTES}-{len(BODY) - 1}/*"},
+        {"Content_Encoding": "gzip"},
+    ],
+    ids=str,
+)
+def test_the_rest_of_what_may_be_another_file_is_not_taken(changes: dict[str, str | None]) -> None:
+    rest = servers.rest_of_another_file(**changes)
+    with servers.serve(BODY, servers.cut_with_ranges, rest, servers.with_ranges) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert server.requests[1]["Range"] == f"bytes={CHUNK_BYTES}-"
+    assert "Range" not in server.requests[2]
+
+
+def test_a_file_without_entity_tag_is_told_by_its_date() -> None:
+    cut = servers.cut_at(HALF, **{"Last-Modified": DATE})
+    other_day = servers.rest_of_another_file(ETag=None, Last_Modified=DATE.replace("01", "02"))
+    with servers.serve(BODY, cut, other_day, servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert server.requests[1]["If-Range"] == DATE
+    assert "Range" not in server.requests[2]
+
+
+def test_cuts_of_changing_length_are_given_up() -> None:
+    body = servers.noise_tar(data_bytes=4 << 20)
+    long, short = servers.cut_at(3 << 20, ETag='"a"'), servers.cut_at(1 << 20, ETag='"b"')
+    with (
+        servers.serve(body, *[long, short] * 10) as server,
+        pytest.raises(DownloadError, match="after 3 tries"),
+    ):
+        fetch(server.root, known=Release(len(body), hashlib.sha256(body).hexdigest()))
+    assert len(server.paths) == 3
+
+
+def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Path) -> None:
+    body = servers.noise_tar(data_bytes=8 << 20)
+    pinned = Release(len(body), hashlib.sha256(body).hexdigest())
+    with servers.serve(body, servers.in_parts_of(5 << 18)) as server:
+        with pytest.raises(DownloadError, match="cut off again and again, in 4 requests"):
+            fetch(server.root, known=pinned, patience=replace(IMPATIENT, requests=4))
+        assert (cache / f"{ARCHIVE}.partial").stat().st_size == 5 << 20
+        assert fetch(server.root, known=pinned).sha256 == pinned.sha256
+
+
+def test_whoever_waits_is_told_why() -> None:
+    said: list[str] = []
+    with servers.serve(BODY, servers.status(503), servers.whole) as server:
+        fetch(server.root, notice=said.append)
+    (sentence,) = said
+    assert f"{ARCHIVE}: the server answered 503 Service Unavailable; trying again" in sentence

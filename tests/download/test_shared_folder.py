@@ -1,0 +1,97 @@
+"""A cache folder into which others may write: no link or pipe in it is written through."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.errors import DownloadError
+from tests.download.fetching import (
+    ARCHIVE,
+    BODY,
+    DIGEST,
+    IMPATIENT,
+    assert_nothing_unfinished,
+    fetch,
+    fetch_unpinned,
+)
+from tests.helpers import fetch_server as servers
+
+Trap = Callable[[Path, Path], None]
+
+
+def symbolic_link(path: Path, victim: Path) -> None:
+    path.symlink_to(victim)
+
+
+def hard_link(path: Path, victim: Path) -> None:
+    path.hardlink_to(victim)
+
+
+def pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    path = tmp_path / "diary.txt"
+    path.write_text("precious")
+    return path
+
+
+@pytest.mark.parametrize("trap", [symbolic_link, hard_link, pipe])
+@pytest.mark.parametrize("suffix", ["", ".partial", ".partial.json", ".unpacked"])
+def test_what_lies_under_a_name_that_is_needed_is_not_written_through(
+    suffix: str, trap: Trap, cache: Path, victim: Path
+) -> None:
+    cache.mkdir()
+    trap(cache / f"{ARCHIVE}{suffix}", victim)
+    with servers.serve(BODY, servers.gzip_file) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert victim.read_text() == "precious"
+    assert_nothing_unfinished(cache)
+
+
+@pytest.mark.parametrize("trap", [symbolic_link, hard_link])
+def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_gone_on_with(
+    trap: Trap, cache: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "theirs"
+    with servers.serve(BODY, servers.cut_with_ranges) as server:
+        with pytest.raises(DownloadError):
+            fetch(server.root, patience=replace(IMPATIENT, attempts=1))
+        partial = cache / f"{ARCHIVE}.partial"
+        content = partial.read_bytes()
+        partial.rename(victim)
+        trap(partial, victim)
+        server.script[:] = [servers.with_ranges]
+        assert fetch(server.root).sha256 == DIGEST
+    assert victim.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["recorded_digests.json", "recorded_digests.json.unfinished"])
+def test_the_record_is_replaced_and_not_written_through_a_link(
+    name: str, cache: Path, tmp_path: Path
+) -> None:
+    cache.mkdir()
+    victim = tmp_path / "theirs.json"
+    victim.write_text("{}")
+    (cache / name).symlink_to(victim)
+    (tmp_path / ARCHIVE).write_bytes(servers.release_tar())
+    assert fetch_unpinned(tmp_path).first_use
+    assert victim.read_text() == "{}"
+    assert not fetch_unpinned(tmp_path).first_use
+
+
+@pytest.mark.parametrize("name", [ARCHIVE, "recorded_digests.json"])
+def test_a_lock_that_is_a_link_is_refused(name: str, cache: Path, victim: Path) -> None:
+    cache.mkdir()
+    (cache / f"{name}.lock").symlink_to(victim)
+    (cache.parent / ARCHIVE).write_bytes(servers.release_tar())
+    with pytest.raises(DownloadError, match="symbolic links"):
+        fetch_unpinned(cache.parent)
+    assert victim.read_text() == "precious"

@@ -1,0 +1,199 @@
+"""Transfers from servers that misbehave, and the limits that end every one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from movinet_convert.download.request import CHUNK_BYTES
+from movinet_convert.errors import DownloadError
+from movinet_convert.variants import Release
+from tests.download.fetching import (
+    ARCHIVE,
+    BODY,
+    DIGEST,
+    IN_NO_TIME,
+    assert_nothing_unfinished,
+    fetch,
+)
+from tests.helpers import fetch_server as servers
+
+
+def test_a_plain_tar_under_a_tar_gz_name_is_kept_as_it_is(cache: Path) -> None:
+    with servers.serve(BODY, servers.whole) as server:
+        fetched = fetch(server.root)
+    assert server.paths == ["/models/movinet_a0_base.tar.gz"]
+    assert fetched.path == cache / "movinet_a0_base.tar.gz"
+    assert fetched.path.read_bytes() == BODY
+    assert (fetched.sha256, fetched.bytes) == (DIGEST, len(BODY))
+    assert fetched.downloaded
+    assert_nothing_unfinished(cache)
+
+
+@pytest.mark.parametrize("answer", [servers.gzip_encoding, servers.gzip_file, servers.gzip_members])
+def test_a_compressed_archive_is_unpacked_and_has_the_digest_of_the_tar(
+    answer: servers.Answer,
+) -> None:
+    with servers.serve(BODY, answer) as server:
+        fetched = fetch(server.root)
+    assert fetched.path.read_bytes() == BODY
+    assert fetched.sha256 == DIGEST
+
+
+def test_a_server_error_is_tried_again() -> None:
+    with servers.serve(BODY, servers.status(500), servers.status(503), servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert len(server.paths) == 3
+
+
+def test_a_server_that_keeps_failing_is_given_up_after_the_attempts_allowed(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.status(500)) as server,
+        pytest.raises(DownloadError, match=r"answered 500 Internal Server Error, after 3 tries"),
+    ):
+        fetch(server.root)
+    assert len(server.paths) == 3
+    assert not (cache / ARCHIVE).exists()
+
+
+def test_a_missing_file_is_not_tried_again(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.status(404)) as server,
+        pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz .*answered 404 Not Found"),
+    ):
+        fetch(server.root)
+    assert len(server.paths) == 1
+    assert_nothing_unfinished(cache)
+
+
+def test_a_cut_transfer_goes_on_where_it_stopped() -> None:
+    with servers.serve(BODY, servers.cut_with_ranges, servers.with_ranges) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert "Range" not in server.requests[0]
+    whole_chunks = len(BODY) // 2 // CHUNK_BYTES * CHUNK_BYTES
+    assert server.requests[1]["Range"] == f"bytes={whole_chunks}-"
+
+
+def test_a_cut_transfer_starts_again_where_the_server_knows_no_ranges() -> None:
+    with servers.serve(BODY, servers.cut_without_ranges, servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert "Range" not in server.requests[1]
+
+
+def test_a_cut_transfer_starts_again_where_the_file_changed_in_between() -> None:
+    other = servers.noise_tar(b"other weights")
+    pinned = Release(len(other), hashlib.sha256(other).hexdigest())
+
+    def changed(handler: servers.Handler, _: bytes) -> None:
+        servers.with_ranges(handler, other)
+
+    with servers.serve(BODY, servers.cut_with_ranges, changed) as server:
+        assert fetch(server.root, known=pinned).path.read_bytes() == other
+
+
+def test_a_cut_transfer_starts_again_where_the_server_encodes() -> None:
+    with servers.serve(BODY, servers.cut_gzip_encoding, servers.gzip_encoding) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert "Range" not in server.requests[1]
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up() -> None:
+    with servers.serve(BODY, servers.cut_with_ranges) as server:
+        with pytest.raises(DownloadError):
+            fetch(server.root)
+        server.script[:] = [servers.with_ranges]
+        assert fetch(server.root).sha256 == DIGEST
+    assert "Range" in server.requests[-1]
+
+
+def test_bytes_kept_from_an_earlier_run_that_went_bad_are_fetched_again(cache: Path) -> None:
+    with servers.serve(BODY, servers.cut_with_ranges) as server:
+        with pytest.raises(DownloadError):
+            fetch(server.root)
+        partial = cache / f"{ARCHIVE}.partial"
+        partial.write_bytes(bytes(partial.stat().st_size))
+        server.script[:] = [servers.with_ranges]
+        assert fetch(server.root).sha256 == DIGEST
+    assert "Range" in server.requests[-2]
+    assert "Range" not in server.requests[-1]
+
+
+def test_an_end_that_nothing_on_the_wire_tells_is_not_trusted(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.cut_without_length) as server,
+        pytest.raises(DownloadError, match=r"movinet_a0_base"),
+    ):
+        fetch(server.root)
+    assert_nothing_unfinished(cache)
+    assert not (cache / "recorded_digests.json").exists()
+
+
+def test_a_login_page_in_place_of_the_file_is_not_trusted(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.error_page) as server,
+        pytest.raises(DownloadError, match=r"is not a tar archive.*no proxy answers"),
+    ):
+        fetch(server.root)
+    assert_nothing_unfinished(cache)
+
+
+def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.flipped) as server,
+        pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}} where .* has {DIGEST}"),
+    ):
+        fetch(server.root)
+    assert_nothing_unfinished(cache)
+    assert not (cache / ARCHIVE).exists()
+
+
+def test_a_stalled_transfer_is_tried_again() -> None:
+    release = threading.Event()
+    with servers.serve(BODY, servers.stalled(release), servers.whole) as server:
+        assert fetch(server.root, patience=IN_NO_TIME).sha256 == DIGEST
+        release.set()
+
+
+def test_a_server_that_stays_silent_is_given_up() -> None:
+    release = threading.Event()
+    with servers.serve(BODY, servers.stalled(release)) as server:
+        with pytest.raises(DownloadError, match="the server went silent, after 3 tries"):
+            fetch(server.root, patience=IN_NO_TIME)
+        release.set()
+
+
+def test_a_server_that_is_not_there_is_reported_in_one_sentence() -> None:
+    with servers.serve(BODY, servers.whole) as server:
+        root = server.root
+    with pytest.raises(DownloadError, match=r"\(.*Connection refused.*after 3 tries\)") as caught:
+        fetch(root)
+    assert "\n" not in str(caught.value)
+    assert "object at 0x" not in str(caught.value)
+
+
+def test_more_bytes_than_were_published_are_refused(cache: Path) -> None:
+    with (
+        servers.serve(BODY + bytes(512), servers.whole) as server,
+        pytest.raises(DownloadError, match=f"larger than the {len(BODY):,} bytes"),
+    ):
+        fetch(server.root)
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused(cache: Path) -> None:
+    with (
+        servers.serve(BODY, servers.gzip_bomb) as server,
+        pytest.raises(DownloadError, match=f"larger than the {len(BODY):,} bytes"),
+    ):
+        fetch(server.root)
+    assert_nothing_unfinished(cache)
+
+
+def test_progress_rises_to_the_announced_size() -> None:
+    seen: list[tuple[int, int | None]] = []
+    with servers.serve(BODY, servers.cut_with_ranges, servers.with_ranges) as server:
+        fetch(server.root, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (len(BODY), len(BODY))

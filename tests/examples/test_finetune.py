@@ -1,0 +1,344 @@
+"""Fine-tuning on folders of videos: data, steps, kills, several processes, the whole script."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from examples.finetune.data import ClipFormat, Clips, Order, Shares, Split, read_split
+from examples.finetune.generators import random_state, restore
+from examples.finetune.journal import CHECKPOINT_NAME, METRICS_NAME
+from examples.finetune.learner import Learner, Recipe, learn
+from examples.finetune.readable import Readable
+from examples.finetune.run import BEST_NAME, Plan, Run
+from examples.finetune.shapes import SHAPES, write_shapes
+from movinet_convert import create_model, load_converted
+from movinet_convert.errors import UsageError, VideoError, WeightsError
+from movinet_convert.video.processes import Group
+from movinet_convert.weights.file import read_header
+
+if TYPE_CHECKING:
+    from examples.finetune.journal import EpochMetrics
+    from movinet_convert.model import MoViNet
+
+pytest.importorskip("av")
+
+ROOT = Path(__file__).parents[2]
+CLIP = ClipFormat(frames=4, size=32, fps=10.0)
+SMALL = ["--model", "t0-stream", "--random", "--frames", "4", "--size", "32", "--piece", "2"]
+SMALL += ["--batch", "4", "--epochs", "2", "--workers", "0", "--save-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), videos=4)
+
+
+@pytest.fixture(scope="module")
+def split(videos: Path) -> Split:
+    return read_split(videos, held_out=0.25)
+
+
+def lively(name: str, classes: int = len(SHAPES)) -> MoViNet:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=classes)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("scale"):
+                parameter.fill_(0.5)
+    return model
+
+
+class Silence:
+    """Hears of every step; ``until`` steps later the power goes."""
+
+    def __init__(self, until: int | None = None) -> None:
+        self.steps = 0
+        self._until = until
+
+    def step(self, epoch: int, batch: int, batches: int, loss: float) -> None:
+        self.steps += 1
+        if self.steps == self._until:
+            raise KeyboardInterrupt
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        pass
+
+
+def plan(**changes: object) -> Plan:
+    options = {"batch": 4, "epochs": 2, "learning_rate": 1e-3, "workers": 0, "save_every": 2}
+    return Plan(clip=CLIP, recipe=Recipe(piece=2), **{**options, **changes})  # type: ignore[arg-type]
+
+
+def run(split: Split, folder: Path, **changes: object) -> Run:
+    return Run(lively("t0-stream"), split, plan(**changes), folder, Group())
+
+
+def test_the_shapes_are_videos_in_folders(videos: Path, split: Split) -> None:
+    assert split.classes == tuple(sorted(SHAPES))
+    assert len(list(videos.glob("*/*.mp4"))) == 4 * len(SHAPES)
+    clip, label = Clips(split.held_out, CLIP, seed=None)[0, 0]
+    assert clip.shape == (3, 4, 32, 32)
+    assert clip.dtype == torch.float32
+    assert 0 <= clip.min() < clip.max() <= 1
+    assert split.classes[label] == split.held_out[0].path.parent.name
+
+
+def test_a_video_is_on_one_side_and_stays_there(videos: Path, split: Split) -> None:
+    training = {video.name for video in split.training}
+    held_out = {video.name for video in split.held_out}
+    assert not training & held_out
+    assert len(training) == 12
+    assert len(held_out) == 4
+    assert read_split(videos, held_out=0.25) == split
+
+
+def test_folders_of_their_own_decide_the_sides(videos: Path, tmp_path: Path) -> None:
+    for side in ("train", "val"):
+        (tmp_path / side).symlink_to(videos)
+    found = read_split(tmp_path)
+    assert len(found.training) == len(found.held_out) == 16
+
+
+@pytest.mark.parametrize("missing", ["classes", "validation"])
+def test_a_folder_without_what_is_needed_is_refused(missing: str, tmp_path: Path) -> None:
+    if missing == "validation":
+        (tmp_path / "train" / "a").mkdir(parents=True)
+    with pytest.raises(UsageError, match="class folders" if missing == "classes" else "none of"):
+        read_split(tmp_path)
+
+
+def test_a_clip_depends_on_seed_epoch_and_video_alone(split: Split) -> None:
+    clips = Clips(split.training, CLIP, seed=1)
+    first, again, later = clips[0, 3][0], clips[0, 3][0], clips[1, 3][0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+
+
+def test_a_video_that_is_too_short_begins_anew(split: Split) -> None:
+    long = ClipFormat(frames=11, size=32, fps=10.0)  # the videos have 8 frames
+    clip, _ = Clips(split.training, long, seed=None)[0, 0]
+    assert torch.equal(clip[:, 8:], clip[:, :3])
+
+
+def test_every_process_takes_its_share_of_an_epoch() -> None:
+    orders = [Order(23, 3, Group(rank, 2), seed=0) for rank in range(2)]
+    seen = [index for order in orders for batch in order for _, index in batch]
+    assert len(seen) == len(set(seen)) == 18
+    judged = [i for rank in range(2) for b in Shares(23, 3, Group(rank, 2)) for _, i in b]
+    assert sorted(judged) == list(range(23))
+
+
+def test_an_order_goes_on_where_it_was_left() -> None:
+    order = Order(23, 3, Group(), seed=0)
+    whole = list(order)
+    order.start = 4
+    assert list(order) == whole[4:]
+    order.epoch = 1
+    assert list(order) != whole[4:]
+
+
+def test_gradients_through_time_are_those_of_the_whole_clip() -> None:
+    clip = torch.rand(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1])
+    whole = lively("t0-stream").eval()
+    parts = copy.deepcopy(whole)
+    per_frame, _ = whole.stream(clip, per_frame=True)
+    loss = sum(F.cross_entropy(per_frame[:, i], labels) / 2 for i in (1, 3))
+    loss.backward()  # type: ignore[union-attr]
+    recipe = Recipe(piece=2, through_time=True)
+    assert learn(Learner(parts, recipe), recipe, clip, labels).item() == pytest.approx(loss.item())  # type: ignore[union-attr]
+    for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_detached_piece_learns_of_itself_alone() -> None:
+    clip = torch.rand(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1])
+    ours = lively("t0-stream").eval()
+    theirs = copy.deepcopy(ours)
+    recipe = Recipe(piece=2)
+    learn(Learner(ours, recipe), recipe, clip, labels)
+    logits, state = theirs.stream(clip[:, :, :2])
+    (F.cross_entropy(logits, labels) / 2).backward()
+    logits, _ = theirs.stream(clip[:, :, 2:], state.detach())
+    (F.cross_entropy(logits, labels) / 2).backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_a_base_model_does_not_learn_from_pieces() -> None:
+    with pytest.raises(UsageError, match="t0-stream"):
+        Learner(create_model("t0-base"), Recipe(piece=2))
+
+
+@pytest.mark.parametrize("power_fails_after", [3, 5])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
+    power_fails_after: int, split: Split, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    expected = run(split, whole).train(Silence(), resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(split, stopped).train(Silence(power_fails_after), resume=False)
+    found = run(split, stopped).train(Silence(), resume=True)
+    columns = ("epoch", "step", "training_loss", "held_out_loss", "held_out_accuracy")
+    assert [[getattr(row, c) for c in columns] for row in found] == [
+        [getattr(row, c) for c in columns] for row in expected
+    ]
+    parts = [torch.load(folder / CHECKPOINT_NAME)["parts"]["model"] for folder in (whole, stopped)]
+    assert all(torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
+
+
+def test_a_run_leaves_metrics_and_the_best_weights(split: Split, tmp_path: Path) -> None:
+    history = run(split, tmp_path).train(Silence(), resume=False)
+    with (tmp_path / METRICS_NAME).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert float(rows[1]["held_out_loss"]) == history[1].held_out_loss
+    assert load_converted(tmp_path / BEST_NAME).num_classes == len(SHAPES)
+    assert read_header(tmp_path / BEST_NAME).labels == split.classes
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_is_neither_overwritten_nor_mixed_with_another(split: Split, tmp_path: Path) -> None:
+    run(split, tmp_path, epochs=1).train(Silence(), resume=False)
+    with pytest.raises(UsageError, match="--resume"):
+        run(split, tmp_path, epochs=1).train(Silence(), resume=False)
+    with pytest.raises(UsageError, match="learning_rate"):
+        run(split, tmp_path, epochs=1, learning_rate=5.0).train(Silence(), resume=True)
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"half a file")
+    with pytest.raises(WeightsError, match="start over in another folder"):
+        run(split, tmp_path, epochs=1).train(Silence(), resume=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1], {"settings": 3}, {"settings": {}, "parts": {}}, {"parts": {"model": torch.zeros(3)}}],
+)
+def test_another_programs_checkpoint_is_not_resumed(
+    content: object, split: Split, tmp_path: Path
+) -> None:
+    ours = run(split, tmp_path)
+    settings = ours._journal._settings
+    if isinstance(content, dict) and content.get("settings") != 3:
+        content = {**content, "settings": settings}
+    torch.save(content, tmp_path / CHECKPOINT_NAME)
+    with pytest.raises(WeightsError, match="no checkpoint of this version"):
+        ours.train(Silence(), resume=True)
+
+
+def test_a_checkpoint_of_the_other_gate_is_not_resumed(split: Split, tmp_path: Path) -> None:
+    run(split, tmp_path, epochs=1).train(Silence(), resume=False)
+    model = create_model("t0-stream", num_classes=len(SHAPES), gating="model-garden")
+    with pytest.raises(WeightsError, match="gating"):
+        Run(model, split, plan(epochs=1), tmp_path, Group()).train(Silence(), resume=True)
+
+
+def test_the_generators_of_all_gpus_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [torch.tensor([1, 2], dtype=torch.uint8), torch.tensor([3], dtype=torch.uint8)]
+    put_back: dict[int, torch.Tensor] = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: gpus)
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: put_back.update({device: state})
+    )
+    torch.manual_seed(3)
+    state = random_state()
+    drawn = torch.rand(4)
+    restore(state)
+    assert torch.equal(torch.rand(4), drawn)
+    assert put_back == dict(enumerate(gpus))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    restore(state)  # where there are none any more
+
+
+@pytest.fixture
+def damaged(videos: Path, tmp_path: Path) -> Split:
+    """One damaged video among those of training, and one among the others."""
+    shutil.copytree(videos, tmp_path / "videos")
+    split = read_split(tmp_path / "videos", held_out=0.25)
+    for side in (split.training, split.held_out):
+        side[0].path.write_bytes(b"no video")
+    return split
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_video_is_left_out_and_named(
+    workers: int, damaged: Split, tmp_path: Path
+) -> None:
+    running = run(damaged, tmp_path / "run", workers=workers, epochs=1)
+    history = running.train(Silence(), resume=False)
+    bad = [damaged.training[0], damaged.held_out[0]]
+    assert sorted(running.unreadable) == sorted(video.name for video in bad)
+    assert all(str(video.path) in running.unreadable[video.name] for video in bad)
+    assert (history[0].held_out_accuracy * 3) % 1 == pytest.approx(0)  # of the three others
+    resumed = run(damaged, tmp_path / "run", workers=workers, epochs=1)
+    resumed.train(Silence(), resume=True)
+    assert resumed.unreadable == running.unreadable
+
+
+def test_another_video_takes_the_place_of_a_damaged_one(damaged: Split) -> None:
+    samples = Readable(Clips(damaged.training, CLIP, seed=5), seed=5)
+    first, again = samples[0, 0], samples[0, 0]
+    assert first.clip is not None
+    assert again.clip is not None
+    assert torch.equal(first.clip, again.clip)
+    assert list(first.unreadable) == [damaged.training[0].name]
+    held_out = Readable(Clips(damaged.held_out, CLIP, seed=None), seed=None)
+    assert held_out[0, 0].clip is None
+
+
+def test_a_run_without_a_readable_video_says_so(damaged: Split, tmp_path: Path) -> None:
+    for video in damaged.training:
+        video.path.write_bytes(b"no video")
+    with pytest.raises(VideoError, match="None of 12 videos could be read"):
+        run(damaged, tmp_path / "run").train(Silence(), resume=False)
+
+
+def script(*arguments: str | Path) -> list[str]:
+    return ["-m", "examples.finetune", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_the_script_survives_a_kill(videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, *script(videos, "--out", tmp_path, *SMALL)]
+    process = subprocess.Popen(command, env=environment(), cwd=tmp_path)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / CHECKPOINT_NAME).exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = [*command, "--resume", "--export", "tf-checkpoint"]
+    done = subprocess.run(again, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "held out" in done.stdout
+    assert load_converted(tmp_path / "model.safetensors").num_classes == len(SHAPES)
+    assert (tmp_path / "movinet_t0_stream" / "ckpt-1.index").exists()
+
+
+def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2"]
+    command = [*torchrun, *script(videos, "--out", tmp_path, *SMALL, "--epochs", "1")]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch ") == 1  # one of them speaks
+    assert load_converted(tmp_path / "model.safetensors").num_classes == len(SHAPES)

@@ -1,0 +1,363 @@
+"""Every format's file, run in its own runtime, computes what the eager model does."""
+
+import functools
+import importlib.util
+import json
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from movinet_convert.errors import ExportError, UsageError
+from movinet_convert.export import (
+    FORMATS,
+    ExportReport,
+    aot_inductor,
+    executorch,
+    export_model,
+    onnx,
+    openvino,
+    torch_export,
+)
+from movinet_convert.export.agreement import FLOORS
+from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
+from movinet_convert.export.step import Program, step_program
+from movinet_convert.model import MoViNet
+from movinet_convert.model.fuse import fuse
+from movinet_convert.variants import ARCHS
+from tests.helpers.settled import settled_model
+
+Build = Callable[[MoViNet, int, tuple[int, int]], Program]
+SIZE = (34, 48)  # neither square nor odd nor a multiple of 32
+MODULES = {
+    "torch-export": torch_export,
+    "aot-inductor": aot_inductor,
+    "onnx": onnx,
+    "openvino": openvino,
+    "executorch": executorch,
+}
+NEEDS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino",),
+    "executorch": ("executorch",),
+}
+
+
+def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.eval\(\)"):
+        export_model(settled_model("t0-stream").train(), tmp_path / "m", "torch-export", size=SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def require_runtime(format: str) -> None:
+    for package in NEEDS.get(format, ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{format} needs {package}, of the extra [export]")
+    if format == "aot-inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("aot-inductor needs a C++ compiler")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_t0() -> Iterator[None]:
+    """T0 cut to five blocks, of every kind there is: compiling the others would be but slow.
+
+    One is as wide as in large variants, where exporters fold constants no longer by themselves.
+    """
+    stages = [replace(stage, layers=stage.layers[:2]) for stage in ARCHS["t0"].stages[:3]]
+    (_, kernel), second = stages[2].layers
+    stages[2] = replace(stages[2], layers=((200, kernel), second))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ARCHS, "t0", replace(ARCHS["t0"], stages=tuple(stages)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def stream_model(short_t0: None) -> MoViNet:
+    return settled_model("t0-stream")
+
+
+@pytest.fixture(scope="module")
+def base_model(short_t0: None) -> MoViNet:
+    return settled_model("t0-base")
+
+
+@pytest.fixture(scope="module")
+def step_file(
+    stream_model: MoViNet, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ExportReport]:
+    """The frame step in a format, in float32; written once."""
+
+    @functools.cache
+    def written(format: str) -> ExportReport:
+        require_runtime(format)
+        path = tmp_path_factory.mktemp(format) / "step"
+        return export_model(stream_model, path, format, size=SIZE, labels=list("abcdefghij"))
+
+    return written
+
+
+@pytest.mark.parametrize("format", MODULES)
+def test_a_frame_step_agrees_over_twenty_frames(
+    format: str, step_file: Callable[[str], ExportReport]
+) -> None:
+    report = step_file(format)
+    assert report.frames_checked == 20
+    assert report.deviation < 1e-4
+    assert report.agreement == 1.0
+    assert report.bytes == sum(file.stat().st_size for file in report.path.parent.iterdir())
+    told = json.loads(MODULES[format].read_metadata(report.path))
+    assert (told["variant"], told["num_classes"]) == ("t0-stream", 10)
+    assert told["labels"] == list("abcdefghij")
+    assert told["inputs"][0] == {"name": "frames", "shape": [1, 3, 1, *SIZE], "dtype": "float32"}
+    states = [entry["name"] for entry in told["inputs"][1:]]
+    assert told["outputs"] == ["logits", *(f"{name}.next" for name in states)]
+
+
+@torch.no_grad()
+def test_a_compiled_package_takes_its_states_back_as_it_gave_them(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport]
+) -> None:
+    """The runtime reads memory in a fixed order and would not notice another one."""
+    report = step_file("aot-inductor")
+    package = torch._inductor.aoti_load_package(str(report.path))
+    told = json.loads(aot_inductor.read_metadata(report.path))
+    states = [torch.zeros(entry["shape"]) for entry in told["inputs"][2:]]
+    states = [torch.zeros(1, dtype=torch.long), *states]
+    state = None
+    for _ in range(4):
+        frame = torch.rand(1, 3, 1, *SIZE)
+        logits, *states = package(frame, *states)
+        assert all(tensor.is_contiguous() for tensor in states)
+        expected, state = stream_model.stream(frame, state)
+        assert (logits - expected).abs().max() < 1e-4 * expected.std()
+
+
+def test_a_missing_compiler_is_said_in_a_sentence(stream_model: MoViNet, tmp_path: Path) -> None:
+    from torch._inductor import config
+
+    without = config.patch({"cpp.cxx": ("no-such-compiler",)})
+    with without, pytest.raises(ExportError, match=r"install g\+\+"):
+        export_model(stream_model, tmp_path / "step", "aot-inductor", size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["torch-export", "aot-inductor", "onnx", "openvino"])
+def test_a_base_model_takes_clips_of_any_number_of_frames(
+    format: str, base_model: MoViNet, tmp_path: Path
+) -> None:
+    require_runtime(format)
+    report = export_model(base_model, tmp_path / "clip", format, frames=6, size=SIZE)
+    run = MODULES[format].open_file(report.path, trusted=format == "aot-inductor")
+    for frames in (4, 9):
+        clip = torch.rand(1, 3, frames, *SIZE)
+        with torch.no_grad():
+            expected = base_model(clip)
+        assert (run([clip])[0] - expected).abs().max() < 1e-4 * expected.std()
+
+
+def test_a_step_of_several_frames_equals_single_frames(stream_model: MoViNet) -> None:
+    fused = fuse(stream_model)
+    clip = torch.rand(1, 3, 3, *SIZE)
+    with torch.no_grad():
+        expected, _ = fused.stream(clip)
+        for build in (step_program, flat_program, openvino_program, xnnpack_program):
+            program = build(fused, 3, SIZE)
+            logits, *_ = program.module(clip, *program.example[1:])
+            assert (logits - expected).abs().max() < 1e-4 * expected.std()
+
+
+@pytest.mark.parametrize("build", [flat_program, openvino_program, xnnpack_program])
+def test_the_flat_step_follows_positional_encoding_and_odd_sizes(build: Build) -> None:
+    fused = fuse(settled_model("a3-stream"))
+    size = (33, 46)
+    program = build(fused, 1, size)
+    states, state = program.example[1:], None
+    with torch.no_grad():
+        for _ in range(3):
+            frame = torch.rand(1, 3, 1, *size)
+            logits, *states = program.module(frame, *states)
+            expected, state = fused.stream(frame, state)
+            assert (logits - expected).abs().max() < 1e-4 * expected.std()
+    assert state is not None
+    for (name, tensor), flat in zip(state.tensors(), states, strict=True):
+        if build is openvino_program and tensor.dim() == 5:  # channels last by its shape
+            tensor = tensor.permute(0, 2, 3, 4, 1)
+        assert torch.allclose(tensor.flatten(), flat.flatten(), rtol=1e-3, atol=1e-3), name
+
+
+def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
+    stream_model: MoViNet, tmp_path: Path
+) -> None:
+    require_runtime("openvino")
+    report = export_model(stream_model, tmp_path / "step", "openvino", size=SIZE)
+    run = openvino.open_file(report.path)
+    frames = torch.rand(3, 1, 3, 1, *SIZE)
+    zeros = openvino_program(fuse(stream_model), 1, SIZE).example[1:]
+    _, *state = run([frames[0], *zeros])
+    one, *_ = run([frames[1], *state])
+    other, *_ = run([frames[2], *state])
+    again, *_ = run([frames[1], *state])
+    assert torch.equal(again, one)
+    assert not torch.equal(other, one)
+    own = [tensor.clone() for tensor in state]
+    assert torch.equal(run([frames[1], *own])[0], one)
+
+
+def test_executorch_takes_states_from_anywhere_and_begins_anew(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport]
+) -> None:
+    """It runs in place on its own; kept copies and zeros must count as much."""
+    run = executorch.open_file(step_file("executorch").path)
+    frames = torch.rand(3, 1, 3, 1, *SIZE)
+    zeros = xnnpack_program(fuse(stream_model), 1, SIZE).example[1:]
+    first, *state = run([frames[0], *zeros])
+    kept = [tensor.clone() for tensor in state]
+    second, *state = run([frames[1], *state])
+    third, *state = run([frames[2], *state])
+    assert torch.equal(run([frames[1], *kept])[0], second)
+    again, *state = run([frames[0], *zeros])
+    assert torch.equal(again, first)
+    assert not torch.equal(third, first)
+    _, *state = run([frames[1], *state])
+    assert torch.equal(run([frames[2], *state])[0], third)
+
+
+def test_executorch_hands_the_step_to_xnnpack_in_one_piece(
+    step_file: Callable[[str], ExportReport],
+) -> None:
+    assert step_file("executorch").details["delegates"] == 1
+
+
+def test_dynamic_quantization_narrows_the_file_and_reports_its_loss(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    full = step_file("onnx")
+    report = export_model(stream_model, tmp_path / "step", "onnx", size=SIZE, quantize="dynamic")
+    assert report.quantize == "dynamic"
+    assert report.bytes < 0.7 * full.bytes
+    assert full.mean_error < report.mean_error <= FLOORS["dynamic"].mean_error
+
+
+def test_int8_that_loses_too_much_is_written_only_where_that_is_allowed(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    full = step_file("onnx")
+    clips = [torch.rand(1, 3, 6, *SIZE) for _ in range(4)]
+    write = functools.partial(
+        export_model,
+        stream_model,
+        tmp_path / "step",
+        "onnx",
+        size=SIZE,
+        quantize="int8",
+        calibration=clips,
+    )
+    with pytest.raises(ExportError, match=r"where int8 has to reach 98%, 0.99 and .*more clips"):
+        write()
+    assert not list(tmp_path.iterdir())
+    report = write(allow_loss=2.0)
+    assert report.bytes < 0.7 * full.bytes
+    assert report.clips_checked == 1  # the one that was not calibrated with
+    told = json.loads(onnx.read_metadata(report.path))["measured"]
+    assert (told["kind"], told["allow_loss"]) == ("int8", 2.0)
+    assert told["mean_error"] == report.mean_error <= 2.0
+    with pytest.raises(ExportError, match="was allowed; nothing was written"):
+        write(allow_loss=0.9 * report.mean_error)
+    assert onnx.open_file(report.path)
+
+
+def test_a_step_of_several_frames_is_checked_over_twenty(
+    stream_model: MoViNet, tmp_path: Path
+) -> None:
+    report = export_model(stream_model, tmp_path, "torch-export", size=SIZE, frames=3)
+    assert report.path == tmp_path / "t0-stream.pt2"
+    assert report.frames_checked == 21
+    assert report.deviation < 1e-4
+
+
+@pytest.mark.parametrize("format", ["openvino", "torch-export"])
+def test_half_weights_report_their_loss(
+    format: str, stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    full = step_file(format)
+    half = export_model(stream_model, tmp_path / "half", format, size=SIZE, dtype="float16")
+    assert half.bytes < 0.85 * full.bytes
+    assert full.mean_error < half.mean_error <= FLOORS["float16"].mean_error
+    told = json.loads(MODULES[format].read_metadata(half.path))
+    assert told["measured"]["mean_error"] == half.mean_error
+    assert told["variant"] == "t0-stream"
+    MODULES[format].open_file(half.path)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "message"),
+    [
+        ("flatpack", {}, "no export format"),
+        ("executorch", {"dtype": "float16"}, "not as float16"),
+        ("torch-export", {"quantize": "int8"}, "cannot quantize"),
+        ("onnx", {"quantize": "int8"}, "calibration clips"),
+        ("onnx", {"allow_loss": 0.1}, "for quantized and half-precision"),
+        ("onnx", {"quantize": "dynamic", "allow_loss": float("nan")}, "a positive number"),
+        ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),
+    ],
+)
+def test_what_a_format_cannot_do_is_said(
+    stream_model: MoViNet, tmp_path: Path, format: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export_model(stream_model, tmp_path / "x", format, size=SIZE, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_executorch_explains_that_it_has_no_base_models(
+    base_model: MoViNet, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="export t0-stream"):
+        export_model(base_model, tmp_path / "x", "executorch", size=SIZE)
+
+
+def test_every_format_is_in_the_table() -> None:
+    assert MODULES.keys() <= FORMATS.keys()
+
+
+def test_a_disk_that_is_full_is_said_to_be(stream_model: MoViNet, tmp_path: Path) -> None:
+    (tmp_path / "step.pt2").write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ExportError, match=r"could not be written into .* MB are free there"):
+            export_model(stream_model, tmp_path / "step", "torch-export", size=SIZE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step.pt2"]
+    assert (tmp_path / "step.pt2").read_text() == "before"
+
+
+def test_what_a_killed_export_leaves_goes_with_the_next(
+    stream_model: MoViNet, tmp_path: Path
+) -> None:
+    left = tmp_path / ".movinet-export-01234567"
+    left.mkdir()
+    (left / "network.pt2").write_text("half")
+    (tmp_path / ".movinet-export-mine").mkdir()
+    export_model(stream_model, tmp_path / "v1.2", "torch-export", size=SIZE)
+    assert {path.name for path in tmp_path.iterdir()} == {"v1.2.pt2", ".movinet-export-mine"}
+
+
+def test_onnx_reads_no_other_file(step_file: Callable[[str], ExportReport], tmp_path: Path) -> None:
+    import onnx as library
+
+    proto = library.load(str(step_file("onnx").path))
+    tensor = next(t for t in proto.graph.initializer if len(t.raw_data) > 1000)
+    (tmp_path / "secret").write_bytes(tensor.raw_data)
+    library.external_data_helper.set_external_data(tensor, "secret")
+    tensor.ClearField("raw_data")
+    library.save(proto, str(tmp_path / "step.onnx"))
+    with pytest.raises(ExportError, match="keeps tensors in other files"):
+        onnx.open_file(tmp_path / "step.onnx")

@@ -1,0 +1,70 @@
+"""Networks with synthetic weights, for tests of the comparison."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from movinet_convert.checkpoint import mapping, open_checkpoint
+from movinet_convert.conversion.pipeline import convert_checkpoint
+from movinet_convert.conversion.recognition import recognise
+from movinet_convert.conversion.sources import given
+from movinet_convert.model.create import create_model, tensor_shapes
+from movinet_convert.model.settings import get_variant
+from movinet_convert.parity.synthetic import synthetic_variables
+from tests.helpers.seeded import choices
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from movinet_convert.model import MoViNet
+    from movinet_convert.parity.reference import Reference
+    from movinet_convert.variants import Gating
+
+
+def variable_shapes(name: str, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Shape of every TensorFlow variable of a variant, by canonical path."""
+    return {link.tf: link.tf_shape for link in _links(name, num_classes)}
+
+
+def synthetic_model(
+    name: str, *, num_classes: int = 600, seed: int = 0, gating: Gating | None = None
+) -> tuple[MoViNet, dict[str, NDArray[np.float32]]]:
+    """A network with converted synthetic weights, and the variables they come from."""
+    variant = get_variant(name)
+    variables = synthetic_variables(variant, variable_shapes(name, num_classes), seed=seed)
+    model = create_model(name, num_classes=num_classes, gating=gating).eval()
+    tensors = mapping.map_variables(variables, _links(name, num_classes), name)
+    model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
+    return model, variables
+
+
+def converted(name: str, prefix: Path) -> MoViNet:
+    """The network of a checkpoint, as the main job makes it."""
+    checkpoint = open_checkpoint(prefix)
+    found = recognise(checkpoint, given(prefix), name=name, **choices(name))
+    return convert_checkpoint(checkpoint, found).to_model()
+
+
+def forget(reference: Reference) -> None:
+    """Overwrite every weight, so that only a restore can bring it back."""
+    reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
+
+
+def stored_tensors(prefix: Path) -> dict[str, Any]:
+    """Every tensor of a checkpoint, read by TensorFlow."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(prefix))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def _links(name: str, num_classes: int) -> Any:
+    variant = get_variant(name)
+    settings = variant.settings()
+    shapes = tensor_shapes(variant, settings, num_classes)
+    return mapping.links(variant, settings.conv_type, shapes)

@@ -1,0 +1,67 @@
+"""What frames go through before the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from movinet_convert.errors import UsageError
+from movinet_convert.model.settings import get_variant
+from movinet_convert.model.transforms import ClipTransform
+from movinet_convert.variants import VARIANTS
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_has_a_transform_to_its_own_size(name: str) -> None:
+    variant = get_variant(name)
+    frames = torch.randint(0, 256, (2, 3, 120, 160), dtype=torch.uint8)
+    size = variant.input.size
+    assert ClipTransform.of(variant)(frames).shape == (3, 2, size, size)
+
+
+@pytest.mark.parametrize("shape", [(90, 123), (200, 80), (64, 64), (48, 99)])
+def test_it_scales_and_cuts_as_the_official_evaluation_does(shape: tuple[int, int]) -> None:
+    from movinet_convert.parity.tf import import_tensorflow
+
+    tf = import_tensorflow("This test").tf
+    from official.vision.ops import preprocess_ops_3d
+
+    frames = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8)
+    scaled = preprocess_ops_3d.resize_smallest(tf.constant(frames, tf.float32) / 255, 64)
+    cut = preprocess_ops_3d.crop_image(scaled, 56, 56, False).numpy()
+    ours = ClipTransform(64, 56)(torch.from_numpy(frames).permute(0, 3, 1, 2))
+    torch.testing.assert_close(ours, torch.from_numpy(cut).permute(3, 0, 1, 2), atol=2e-5, rtol=0)
+
+
+def test_bytes_and_floats_give_the_same_clip() -> None:
+    frames = torch.randint(0, 256, (3, 3, 70, 80), dtype=torch.uint8)
+    transform = ClipTransform(64, 48)
+    torch.testing.assert_close(transform(frames), transform(frames.float() / 255))
+
+
+def test_a_batch_is_its_clips_side_by_side() -> None:
+    frames = torch.rand(2, 4, 3, 70, 80)
+    transform = ClipTransform(64, 48)
+    batch = transform(frames)
+    assert batch.shape == (2, 3, 4, 48, 48)
+    assert torch.equal(batch[1], transform(frames[1]))
+
+
+@pytest.mark.parametrize("shape", [(3, 70, 80), (4, 70, 80, 3), (0, 3, 70, 80)])
+def test_another_order_of_axes_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"\(T, 3, H, W\)"):
+        ClipTransform(64, 48)(torch.rand(shape))
+
+
+def test_integers_that_are_no_bytes_are_refused() -> None:
+    with pytest.raises(UsageError, match="uint8"):
+        ClipTransform(64, 48)(torch.zeros(1, 3, 70, 80, dtype=torch.int64))
+
+
+def test_the_table_of_variants_needs_no_torch() -> None:
+    code = "import sys, movinet_convert.variants; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

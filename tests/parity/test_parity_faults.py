@@ -1,0 +1,251 @@
+"""A network that computes something else does not pass, and the report says where it begins."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from movinet_convert.errors import ParityError
+from movinet_convert.model.settings import get_variant
+from movinet_convert.parity import ParityReport, verify_model
+from movinet_convert.parity.reference import Reference
+from scripts.mutations import MISTAKES
+from tests.helpers.parity_tools import synthetic_model
+
+if TYPE_CHECKING:
+    from movinet_convert.model import MoViNet, StreamState
+
+NAME = "a0-stream"
+BIAS = "classifier_head/_classifier/_conv/_conv/bias"
+
+
+class RememberingReference(Reference):
+    """Runs each clip once: most tests here compare with the same weights on the same clips."""
+
+    def __init__(self, variables: dict[str, Any]) -> None:
+        super().__init__(get_variant(NAME))
+        self._answers: dict[Any, Any] = {}
+        self._loaded: dict[str, Any] = {}
+        self.load(variables)
+
+    def load(self, variables: Any) -> None:
+        if variables is not self._loaded:
+            super().load(variables)
+            self._loaded = variables
+            self._answers.clear()
+
+    def stream(self, frames: Any, state: Any = None) -> Any:
+        key = (frames.shape, frames.tobytes(), id(state))
+        if key not in self._answers:
+            self._answers[key] = super().stream(frames, state)
+        return self._answers[key]
+
+    def endpoints(self, clip: Any) -> Any:
+        key = (clip.shape, clip.tobytes())
+        if key not in self._answers:
+            self._answers[key] = super().endpoints(clip)
+        return self._answers[key]
+
+
+class Stand:
+    """An a0-stream, its variables and its reference, built once."""
+
+    def __init__(self) -> None:
+        self._model, self.variables = synthetic_model(NAME)
+        self._reference = RememberingReference(self.variables)
+
+    def model(self) -> MoViNet:
+        """A copy to spoil."""
+        return copy.deepcopy(self._model)
+
+    def verify(
+        self, model: MoViNet, variables: dict[str, Any] | None = None, **options: Any
+    ) -> ParityReport:
+        options = {"frames": 5, "size": (32, 32), **options}
+        variables = self.variables if variables is None else variables
+        return verify_model(model, variables, reference=self._reference, **options)
+
+
+@pytest.fixture(scope="module")
+def stand() -> Stand:
+    return Stand()
+
+
+def test_the_same_weights_pass(stand: Stand) -> None:
+    report = stand.verify(stand.model(), clips=2)
+    assert report.passed
+    assert report.first_difference is None
+    report.raise_for_failure()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "layer"),
+    [
+        ("stem.norm.running_mean", "stem"),
+        ("blocks.block0_layer0.expansion.conv.weight", "block0_layer0"),
+        ("blocks.block2_layer1.feature.temporal_conv.weight", "block2_layer1"),
+        ("blocks.block3_layer0.attention.expand.bias", "block3_layer0"),
+        ("blocks.block4_layer3.scale", "block4_layer3"),
+        ("head.conv.weight", "head"),
+        ("classifier.hidden.bias", "classifier_head"),
+        ("classifier.output.weight", "classifier_head"),
+    ],
+)
+@torch.no_grad()
+def test_one_wrong_number_fails_and_its_layer_is_named(
+    stand: Stand, tensor: str, layer: str
+) -> None:
+    model = stand.model()
+    model.state_dict()[tensor].view(-1)[0] += 1.0
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.first_difference == layer
+    with pytest.raises(ParityError, match=rf"{NAME} .* differ at {layer}"):
+        report.raise_for_failure()
+
+
+@torch.no_grad()
+def test_a_weight_that_is_not_a_number_fails_and_is_said(stand: Stand) -> None:
+    model = stand.model()
+    model.head.norm.bias[0] = float("nan")
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.first_difference == "head"
+    with pytest.raises(ParityError, match="logits of this network are not all finite"):
+        report.raise_for_failure()
+
+
+@torch.no_grad()
+def test_two_networks_that_are_both_infinite_are_not_equal(stand: Stand) -> None:
+    model = stand.model()
+    model.classifier.output.bias[3] = float("inf")
+    variables = {**stand.variables, BIAS: model.classifier.output.bias.numpy()}
+    report = stand.verify(model, variables, frames=3)
+    assert not report.passed
+    with pytest.raises(ParityError, match="logits of the official model are not all finite"):
+        report.raise_for_failure()
+
+
+class Masked:
+    """The same network after somebody masked classes by their biases, and its variables."""
+
+    def __init__(self, stand: Stand, classes: slice, value: float) -> None:
+        bias = stand.variables[BIAS].copy()
+        bias[classes] = value
+        self._bias = torch.from_numpy(bias)
+        self.variables = {**stand.variables, BIAS: bias}
+
+    @torch.no_grad()
+    def masking(self, model: MoViNet) -> MoViNet:
+        model.classifier.output.bias.copy_(self._bias)
+        return model
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(slice(0, 1), 1e6), (slice(0, 590), -1e4), (slice(10, None), -1e9)],
+    ids=["one at 1e6", "most at -1e4", "most at -1e9"],
+)
+def masked(request: pytest.FixtureRequest, stand: Stand) -> Masked:
+    return Masked(stand, *request.param)
+
+
+def test_masked_classes_pass(stand: Stand, masked: Masked) -> None:
+    report = stand.verify(masked.masking(stand.model()), masked.variables, frames=3)
+    assert report.passed
+    assert report.worst.tf_fp32_pt_fp32 < 1e-5
+
+
+def test_masked_classes_do_not_hide_the_wrong_gate(stand: Stand, masked: Masked) -> None:
+    model, _ = synthetic_model(NAME, gating="model-garden")
+    report = stand.verify(masked.masking(model), masked.variables, frames=3)
+    assert all("logits" in case.beyond(report.tolerance) for case in report.cases)
+
+
+def test_masked_classes_do_not_hide_the_wrong_epsilon(stand: Stand, masked: Masked) -> None:
+    model = stand.model()
+    for module in model.modules():
+        if hasattr(module, "running_var"):
+            module.eps = 1e-5
+    report = stand.verify(masked.masking(model), masked.variables, frames=3)
+    assert all("logits" in case.beyond(report.tolerance) for case in report.cases)
+
+
+def test_logits_that_biases_have_drowned_are_not_certified(stand: Stand) -> None:
+    drowned = Masked(stand, slice(None), 1e6)
+    report = stand.verify(drowned.masking(stand.model()), drowned.variables, frames=3)
+    assert not report.passed
+    with pytest.raises(ParityError, match="the biases hide the rest"):
+        report.raise_for_failure()
+
+
+def test_the_other_gating_is_noticed_at_the_first_block(stand: Stand) -> None:
+    model, _ = synthetic_model(NAME, gating="model-garden")
+    report = stand.verify(model)
+    assert not report.passed
+    assert report.first_difference == "block0_layer0"
+    assert report.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
+
+
+def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stand.model()
+    whole = type(model).stream
+
+    def forgetful(
+        self: MoViNet, frames: torch.Tensor, state: StreamState | None = None
+    ) -> tuple[torch.Tensor, StreamState]:
+        if state is not None:
+            buffers = dict(state.buffers)
+            buffers["block3_layer1"] = torch.zeros_like(buffers["block3_layer1"])
+            state = dataclasses.replace(state, buffers=buffers)
+        return whole(self, frames, state)
+
+    monkeypatch.setattr(type(model), "stream", forgetful)
+    report = stand.verify(model)
+    failed = [case.name for case in report.cases if case.beyond(report.tolerance)]
+    assert failed == ["frame by frame", "uneven chunks", "batch"]
+    assert report.first_difference is not None
+    assert report.first_difference.startswith("block3_layer1")
+
+
+def test_frames_size_seed_and_tolerance_are_the_callers(stand: Stand) -> None:
+    report = stand.verify(stand.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
+    assert (report.seed, report.tolerance) == (7, 1e-12)
+    assert report.cases[0].size == (40, 34)
+    assert report.cases[1].chunks == (1, 1, 1)
+    assert report.cases[2].chunks == (1, 2)
+    assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("mistake", "case"),
+    [
+        ("symmetric padding", "one clip"),
+        ("pooling that counts the padding", "one clip"),
+        ("count one too many", "one clip"),
+        ("buffer one frame late", "one clip"),
+        ("buffer in the other order of time", "frame by frame"),
+        ("state of the batch's first video for all", "batch"),
+    ],
+)
+def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
+    stand: Stand, mistake: str, case: str
+) -> None:
+    model = stand.model()
+    (made,) = (m for m in MISTAKES if m.name == mistake and NAME in m.variants)
+    with torch.no_grad():
+        made.make(model)
+    report = stand.verify(model, frames=3)
+    assert next(c.name for c in report.cases if c.beyond(report.tolerance)) == case
+
+
+def test_scripts_mutants_makes_a_hundred_networks_of_four_variants() -> None:
+    assert len({mistake.name for mistake in MISTAKES}) >= 60
+    assert len({name for mistake in MISTAKES for name in mistake.variants}) >= 4
+    assert sum(len(mistake.variants) for mistake in MISTAKES) >= 100

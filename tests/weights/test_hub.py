@@ -1,0 +1,207 @@
+"""Loading and keeping networks as the Hugging Face Hub and torch.hub do, without a network."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from movinet_convert import convert, create_model, load_converted
+from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
+from movinet_convert.model import MoViNet
+from movinet_convert.model.fuse import fuse
+from movinet_convert.variants import KINETICS_600_CLASSES
+from movinet_convert.weights.hub import FILE_NAME, HubMoViNet
+from tests.helpers.seeded import variables, write_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = ("run", "walk", "sit")
+
+
+@pytest.fixture(scope="module")
+def model() -> MoViNet:
+    torch.manual_seed(0)
+    return create_model("a0-stream", num_classes=len(LABELS), gating="model-garden").eval()
+
+
+def same(a: MoViNet, b: MoViNet) -> bool:
+    clip = torch.rand(1, 3, 3, 32, 32)
+    with torch.no_grad():
+        # A mapped file lies elsewhere in memory, and other kernels round otherwise.
+        return torch.allclose(a(clip), b(clip), atol=1e-5)
+
+
+def test_what_is_saved_comes_back_with_settings_and_labels(model: MoViNet, tmp_path: Path) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    back = HubMoViNet.from_pretrained(tmp_path)
+    assert same(model, back)
+    assert (back.variant, back.settings, back.labels) == (model.variant, model.settings, LABELS)
+    assert not back.training
+
+
+def test_the_file_of_a_repository_loads_without_the_hub(model: MoViNet, tmp_path: Path) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    assert same(model, load_converted(tmp_path / FILE_NAME))
+
+
+def test_what_comes_from_the_hub_streams_and_trains(model: MoViNet, tmp_path: Path) -> None:
+    HubMoViNet.of(model).save_pretrained(tmp_path)
+    back = HubMoViNet.from_pretrained(str(tmp_path)).train()
+    logits, state = back.stream(torch.rand(2, 3, 2, 32, 32))
+    logits.sum().backward()
+    assert state.frame_count.tolist() == [2, 2]
+    assert back.stem.conv.weight.grad is not None
+
+
+def test_a_repository_is_downloaded_by_its_name(
+    model: MoViNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    HubMoViNet.of(model).save_pretrained(tmp_path)
+    asked: list[tuple[str, str, str | None]] = []
+
+    def download(repo_id: str, filename: str, *, revision: str | None, **_: object) -> str:
+        asked.append((repo_id, filename, revision))
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("movinet_convert.weights.hub.hf_hub_download", download)
+    assert same(model, HubMoViNet.from_pretrained("someone/movinet", revision="v2"))
+    assert ("someone/movinet", FILE_NAME, "v2") in asked
+
+
+def test_other_classes_type_and_device_are_as_asked(model: MoViNet, tmp_path: Path) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    back = HubMoViNet.from_pretrained(tmp_path, num_classes=5, dtype=torch.float64, device="cpu")
+    assert (back.num_classes, back.labels, back.dtype) == (5, None, torch.float64)
+    assert back(torch.rand(1, 3, 2, 32, 32)).shape == (1, 5)
+    with pytest.raises(TypeError, match="stochastic_depth"):
+        HubMoViNet.from_pretrained(tmp_path, stochastic_depth=0.1)
+    with pytest.raises(UsageError, match="from 1 on"):
+        HubMoViNet.from_pretrained(tmp_path, num_classes=0)
+
+
+@pytest.mark.parametrize("config", ["[1, 2]", "{", '{"num_classes": 9, "dropout": "a lot"}'])
+def test_the_weights_describe_themselves_whatever_stands_beside_them(
+    config: str, model: MoViNet, tmp_path: Path
+) -> None:
+    HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    assert same(model, HubMoViNet.from_pretrained(tmp_path))
+
+
+def test_what_the_hub_does_not_give_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def offline(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("Cannot find the file.\nA long explanation.")
+
+    monkeypatch.setattr("movinet_convert.weights.hub.hf_hub_download", offline)
+    with pytest.raises(WeightsError, match="someone/movinet cannot be had.*Cannot find the file"):
+        HubMoViNet.from_pretrained("someone/movinet")
+
+
+def test_a_fused_network_does_not_go_to_the_hub(model: MoViNet) -> None:
+    with pytest.raises(UsageError, match="fused network"):
+        HubMoViNet.of(fuse(model))
+
+
+def test_pushing_uploads_what_saving_writes(
+    model: MoViNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    uploaded: list[set[str]] = []
+
+    class Repo:
+        repo_id = "someone/movinet"
+
+    def upload(self: object, *, folder_path: Path, **_: object) -> str:
+        uploaded.append({path.name for path in Path(folder_path).iterdir()})
+        return "address"
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: Repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    HubMoViNet.of(model).push_to_hub("someone/movinet", token="none")
+    assert uploaded
+    assert FILE_NAME in uploaded[0]
+
+
+def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
+        HubMoViNet.from_pretrained(tmp_path)
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules, "movinet_convert.weights.hub")
+    with pytest.raises(MissingExtraError, match=r"movinet-convert\[hub\]"):
+        import movinet_convert.weights.hub  # noqa: F401
+
+
+def test_torch_hub_gives_a_network_to_train() -> None:
+    model = torch.hub.load(
+        str(ROOT), "movinet", "a0-base", pretrained=False, num_classes=5, source="local"
+    )
+    assert model.num_classes == 5
+    assert model.training
+    with pytest.raises(UsageError, match="from 1 on"):
+        torch.hub.load(
+            str(ROOT), "movinet", "a0-base", pretrained=False, num_classes=0, source="local"
+        )
+    chosen = torch.hub.load(
+        str(ROOT), "movinet", "t0-stream", pretrained=False, gating="model-garden", source="local"
+    )
+    assert chosen.settings.gating == "model-garden"
+
+
+def test_torch_hub_asks_for_every_package_that_is_needed() -> None:
+    metadata = (ROOT / "pyproject.toml").read_text("utf-8")
+    section = metadata.split("\ndependencies = [")[1].split("]")[0]
+    needed = {line.split('"')[1].split(">")[0] for line in section.splitlines() if '"' in line}
+    of_import = importlib.metadata.packages_distributions()
+    asked = {
+        distribution.lower()
+        for name in torch.hub._load_attr_from_module(_hubconf(), "dependencies")
+        for distribution in of_import[name]
+    }
+    assert asked == needed
+
+
+def _hubconf() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hubconf", ROOT / "hubconf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_torch_hub_converts_the_release_at_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.scripts.test_regenerate import write_archive
+
+    (tmp_path / "mirror").mkdir()
+    write_archive(tmp_path / "mirror", "a0-base")
+    monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("MOVINET_SOURCE_ROOT", str(tmp_path / "mirror"))
+
+    def load() -> MoViNet:
+        folder = str(tmp_path / "store")
+        return torch.hub.load(str(ROOT), "movinet", "a0-base", source="local", weights_dir=folder)
+
+    with pytest.warns(UserWarning, match="without comparing.*verify a0-base"):
+        load()
+    with warnings.catch_warnings():  # the second time from the store
+        warnings.simplefilter("error")
+        model = load()
+    assert model.num_classes == KINETICS_600_CLASSES
+    arrays = variables("a0-base", KINETICS_600_CLASSES)
+    checkpoint = write_checkpoint(tmp_path / "c", "a0-base", arrays)
+    convert("a0-base", checkpoint, out=tmp_path / "o", parity=None)
+    assert same(model, load_converted("a0-base", weights_dir=tmp_path / "o"))
