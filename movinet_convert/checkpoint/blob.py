@@ -5,16 +5,14 @@ from __future__ import annotations
 import threading
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from movinet_convert.errors import CheckpointError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from movinet_convert.checkpoint import protowire as wire
+from movinet_convert.checkpoint.blob import Blob, Bytes
 from movinet_convert.checkpoint.checksum import crc32c, mask
-from movinet_convert.checkpoint.names import MAX_RANK, plausible
+from movinet_convert.checkpoint.names import MAX_RANK, Array, plausible
 from movinet_convert.checkpoint.sstable import read_table
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from movinet_convert.checkpoint.blob import Blob, Bytes
-    from movinet_convert.checkpoint.names import Array
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING, _BFLOAT16 = 7, 14

@@ -6,12 +6,9 @@ stays meaningful (LevelDB ``doc/table_format.md``; ``tensorflow/core/lib/hash/cr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import google_crc32c
 
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint.blob import Bytes
+from movinet_convert.checkpoint.blob import Bytes
 
 _MASK_DELTA = 0xA282EAD8
 

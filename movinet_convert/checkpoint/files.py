@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import Protocol
 
 from movinet_convert.checkpoint.blob import Blob
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class FileTree(Protocol):

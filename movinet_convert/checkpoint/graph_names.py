@@ -6,13 +6,10 @@ Field numbers are those of ``tensorflow/core/protobuf/trackable_object_graph.pro
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 from movinet_convert.checkpoint import protowire as wire
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
 
 # The graph of an A2 on TF-Hub, 0.5 MB, has some 30,000 fields outside of its children.
 _MAX_FIELDS = 1_000_000

@@ -6,19 +6,15 @@ stored. None of it occurs in a file of weights, and all of it is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from movinet_convert.checkpoint.names import plausible
+from movinet_convert.checkpoint.blob import Blob
+from movinet_convert.checkpoint.names import Array, plausible
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from movinet_convert.checkpoint.blob import Blob
-    from movinet_convert.checkpoint.names import Array
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 # A whole model of an A5 with its optimizer has some 15,000 groups and arrays, and 2 MB of names.

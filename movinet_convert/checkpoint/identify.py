@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from movinet_convert.checkpoint import Checkpoint
 from movinet_convert.checkpoint.naming import CLASSIFIER
 from movinet_convert.errors import CheckpointError
-from movinet_convert.variants import ARCHS
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint import Checkpoint
-    from movinet_convert.variants import ConvType, SeType
+from movinet_convert.variants import ARCHS, ConvType, SeType
 
 
 @dataclass(frozen=True)

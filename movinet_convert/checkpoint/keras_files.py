@@ -7,10 +7,9 @@ layers that own them, in order of creation.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint import ignored, keras_names
-from movinet_convert.checkpoint.names import Names, Weight, collect
+from movinet_convert.checkpoint.names import Names, TensorSource, Weight, collect
 from movinet_convert.checkpoint.naming import (
     STEM,
     arch_of_block_count,
@@ -18,9 +17,6 @@ from movinet_convert.checkpoint.naming import (
     containers,
 )
 from movinet_convert.checkpoint.object_paths import unknown_variable
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint.names import TensorSource
 
 _LAYER = re.compile(r"stem|head|classifier_head|movinet_block(?:_(?P<n>\d{1,4}))?")
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")

@@ -7,23 +7,19 @@ its kind. A new layout is a new function in one of these tuples.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from movinet_convert.checkpoint.bundle import BundleReader
+from movinet_convert.checkpoint.hdf5 import Hdf5Source
 from movinet_convert.checkpoint.keras_files import names_by_owner, names_by_scope
+from movinet_convert.checkpoint.names import Names, TensorSource
 from movinet_convert.checkpoint.object_paths import names_by_object_path
 from movinet_convert.checkpoint.saved_models import names_of_saved_model
+from movinet_convert.checkpoint.torch_files import TorchSource
 from movinet_convert.checkpoint.torch_port import names_of_torch_port
 from movinet_convert.checkpoint.two_plus_one import to_2plus1d
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from movinet_convert.checkpoint.bundle import BundleReader
-    from movinet_convert.checkpoint.hdf5 import Hdf5Source
-    from movinet_convert.checkpoint.names import Names, TensorSource
-    from movinet_convert.checkpoint.torch_files import TorchSource
 
 BUNDLE: tuple[Callable[[BundleReader], Names | None], ...] = (
     names_by_object_path,

@@ -12,19 +12,14 @@ name in ``MoViNet.state_dict()``. Forwards the table converts a checkpoint; back
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.variants import Variant
+from movinet_convert.variants import Variant
 
 VECTOR, KERNEL, DEPTHWISE = "vector", "kernel", "depthwise"
 

@@ -7,13 +7,10 @@ variable need to be in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint import wire_writer as wire
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 ATTRIBUTE = "VARIABLE_VALUE"
 

@@ -9,18 +9,14 @@ and its classifier under ``model/``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint import ignored
+from movinet_convert.checkpoint.bundle import BundleReader
 from movinet_convert.checkpoint.names import Names, Weight, collect
 from movinet_convert.checkpoint.naming import CLASSIFIER, arch_of_block_count, containers
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from movinet_convert.checkpoint.bundle import BundleReader
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LAYER = re.compile(r"(?P<parent>(?:.*/)?)layer_with_weights-(?P<k>\d{1,4})/(?P<rest>_\w.*)")

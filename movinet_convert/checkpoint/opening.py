@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from movinet_convert.checkpoint.blob import Blob
 from movinet_convert.checkpoint.bundle import BundleReader
@@ -10,12 +10,8 @@ from movinet_convert.checkpoint.files import is_there
 from movinet_convert.checkpoint.hdf5 import Hdf5Source, has_hdf5_magic
 from movinet_convert.checkpoint.layouts import names_in_bundle, names_in_hdf5, names_in_torch
 from movinet_convert.checkpoint.locate import locate_bundle
+from movinet_convert.checkpoint.names import Names, TensorSource
 from movinet_convert.checkpoint.torch_files import TorchSource, has_torch_magic
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from movinet_convert.checkpoint.names import Names, TensorSource
 
 
 def open_tensors(path: Path) -> tuple[TensorSource, Names]:

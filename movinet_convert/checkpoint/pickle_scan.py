@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import pickletools
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 _EMPTY_DICT_CLASS = "collections OrderedDict"
 _ALLOWED = re.compile(

@@ -5,10 +5,7 @@ Malformed bytes raise ``WireError``; the caller knows which file and entry they 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 Buffer = bytes | memoryview  # a view where a message is too large to be copied level by level
 

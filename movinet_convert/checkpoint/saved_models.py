@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from movinet_convert.checkpoint import ignored, keras_names
-from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
+from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY, BundleReader
 from movinet_convert.checkpoint.graph_names import full_names
+from movinet_convert.checkpoint.keras_names import KerasName
 from movinet_convert.checkpoint.names import Names, Weight, collect
 from movinet_convert.checkpoint.naming import arch_of_containers, containers
 from movinet_convert.checkpoint.object_paths import paths, unknown_variable
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint.bundle import BundleReader
-    from movinet_convert.checkpoint.keras_names import KerasName
 
 _LISTED = re.compile(r"(?P<list>.*)/(?P<n>\d{1,6})")
 

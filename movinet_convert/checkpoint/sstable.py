@@ -8,14 +8,11 @@ prefix-compressed entries, each block followed by a type byte and a masked crc32
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
+from movinet_convert.checkpoint.blob import Blob
 from movinet_convert.checkpoint.checksum import masked_crc32c
 from movinet_convert.checkpoint.protowire import WireError, read_varint
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint.blob import Blob
 
 FOOTER_BYTES = 48
 MAGIC = 0xDB4775248B80FB57

@@ -6,16 +6,11 @@ compression, blocks of 256 KiB, a restart every 16 entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from movinet_convert.checkpoint.checksum import masked_crc32c
-from movinet_convert.checkpoint.sstable import FOOTER_BYTES, MAGIC
+from movinet_convert.checkpoint.sstable import FOOTER_BYTES, MAGIC, Entry
 from movinet_convert.checkpoint.wire_writer import varint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from movinet_convert.checkpoint.sstable import Entry
 
 _BLOCK_BYTES = 256 << 10
 _RESTART_INTERVAL = 16

@@ -10,22 +10,17 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+from torch import Tensor
 
 from movinet_convert.checkpoint.blob import Blob
+from movinet_convert.checkpoint.names import Array
 from movinet_convert.checkpoint.pickle_scan import UnsafePickleError, scan
 from movinet_convert.errors import CheckpointError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from torch import Tensor
-
-    from movinet_convert.checkpoint.names import Array
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGICS = (b"\x80\x02", b"\x80\x03", b"\x80\x04")  # the format of torch before 1.6

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from movinet_convert.checkpoint.names import Array, Change, Names, Weight, collect, unchanged
+from movinet_convert.checkpoint.names import (
+    Array,
+    Change,
+    Names,
+    TensorSource,
+    Weight,
+    collect,
+    unchanged,
+)
 from movinet_convert.checkpoint.naming import arch_of_containers
 from movinet_convert.checkpoint.object_paths import unknown_variable
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint.names import TensorSource
 
 _NORM = {
     "weight": "gamma",

@@ -7,16 +7,13 @@ from 3D networks is the temporal convolution, and from ``2plus1d`` that it wraps
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from movinet_convert.checkpoint.names import Array, Change, Names, TensorSource, Weight
 from movinet_convert.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel|bias)")
 _FEATURE = "/_feature/"

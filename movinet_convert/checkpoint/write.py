@@ -6,23 +6,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
+from movinet_convert.checkpoint.names import Array
 from movinet_convert.checkpoint.naming import CLASSIFIER, containers
 from movinet_convert.checkpoint.object_graph import checkpoint_key, encode_object_graph
 from movinet_convert.checkpoint.write_bundle import data_name, index_name, write_bundle
 from movinet_convert.errors import UsageError
 from movinet_convert.files.atomic import move_together
 from movinet_convert.files.staging import staging_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from movinet_convert.checkpoint.names import Array
 
 PREFIX = "ckpt-1"
 STATE_FILE = "checkpoint"

@@ -6,19 +6,15 @@ The reverse of ``bundle``; the same files as ``tf.train.Checkpoint`` writes, by
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from movinet_convert.checkpoint import wire_writer as wire
 from movinet_convert.checkpoint.checksum import crc32c, mask, masked_crc32c
+from movinet_convert.checkpoint.names import Array
 from movinet_convert.checkpoint.table_writer import encode_table
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from movinet_convert.checkpoint.names import Array
 
 # tensorflow/core/framework/types.proto
 _STRING = 7

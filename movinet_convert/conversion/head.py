@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from movinet_convert.checkpoint.mapping import Link
+from movinet_convert.checkpoint.mapping import Link
 
 CLASSIFIER = "classifier_head/"
 OUTPUT_DEVIATION = 0.01  # of the last layer, as in the official ClassifierHead

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.identify import identify
 from movinet_convert.conversion.pipeline import model_of_either_gating
 from movinet_convert.conversion.sources import given
 from movinet_convert.errors import UsageError
+from movinet_convert.model import MoViNet
 from movinet_convert.variants import Origins, Settings, Variant
 from movinet_convert.weights.file import read_header, read_tensors
 from movinet_convert.weights.load import locate, read_network
-
-if TYPE_CHECKING:
-    import os
-
-    from movinet_convert.model import MoViNet
 
 CONVERTED = "movinet-convert"
 SUFFIX = ".safetensors"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from movinet_convert.checkpoint import Checkpoint, mapping, open_checkpoint
 from movinet_convert.conversion.gating import GatingEvidence, gating_evidence
@@ -20,6 +25,7 @@ from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
+from movinet_convert.parity import ParityReport
 from movinet_convert.parity.options import TOLERANCES, ParityOptions
 from movinet_convert.variants import Activation, Gating, Origins, Settings, Variant
 from movinet_convert.weights.file import (
@@ -33,16 +39,6 @@ from movinet_convert.weights.load import Located, read_network
 from movinet_convert.weights.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.weights.store import Store, file_name, store_folder
 from movinet_convert.weights.tf_variables import tf_variables
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from movinet_convert.parity import ParityReport
 
 DEFAULT_PARITY = ParityOptions()
 

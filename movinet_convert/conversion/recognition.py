@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from movinet_convert.checkpoint import Checkpoint
 from movinet_convert.checkpoint.identify import Identity, identify
+from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.model.settings import get_variant, released_settings
 from movinet_convert.variants import (
@@ -24,10 +25,6 @@ from movinet_convert.variants import (
     Settings,
     Variant,
 )
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint import Checkpoint
-    from movinet_convert.conversion.sources import Source
 
 GATING_ADVICE = (
     "no variable of a checkpoint tells which hard sigmoid its stream model was trained with. Pass "

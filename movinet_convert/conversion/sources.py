@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from movinet_convert.download.fetch import FetchedRelease
 from movinet_convert.files.atomic import file_sha256
 from movinet_convert.variants import RELEASES, Variant
 from movinet_convert.weights.file import SourceKind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from movinet_convert.download.fetch import FetchedRelease
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.conversion.pipeline import convert_checkpoint
 from movinet_convert.conversion.recognition import recognise
 from movinet_convert.conversion.sources import given
 from movinet_convert.errors import WeightsError
+from movinet_convert.model import MoViNet
+from movinet_convert.parity import ParityReport
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.weights.load import load_file, locate
 from movinet_convert.weights.tf_variables import tf_variables
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.parity import ParityReport
 
 DEFAULT_PARITY = ParityOptions()
 

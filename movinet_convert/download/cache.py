@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import filelock
 import platformdirs
@@ -26,9 +26,6 @@ from movinet_convert.download.request import shortened
 from movinet_convert.errors import DownloadError
 from movinet_convert.files.atomic import file_sha256, open_regular, replacing
 from movinet_convert.variants import Release, Variant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 RECORD_NAME = "recorded_digests.json"

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from movinet_convert.checkpoint import Checkpoint
 from movinet_convert.checkpoint.archive import open_archive
 from movinet_convert.download.request import shortened
 from movinet_convert.errors import CheckpointError, DownloadError
 from movinet_convert.variants import KINETICS_600_CLASSES, Variant
-
-if TYPE_CHECKING:
-    from movinet_convert.checkpoint import Checkpoint
 
 FAULT_CHARACTERS = 1000
 END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from movinet_convert.download.cache import (
@@ -26,12 +27,7 @@ from movinet_convert.download.partial import Progress, Sink, create, too_large
 from movinet_convert.download.request import CHUNK_BYTES, shown
 from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.files.atomic import open_regular
-from movinet_convert.variants import RELEASES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from movinet_convert.variants import Release, Variant
+from movinet_convert.variants import RELEASES, Release, Variant
 
 __all__ = ["FetchedRelease", "Notice", "Patience", "Progress", "cache_folder", "fetch_release"]
 

@@ -12,15 +12,12 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import BinaryIO, Protocol
 
 import pydantic
 
 from movinet_convert.errors import DownloadError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from typing import BinaryIO
 
 MAX_NOTE_BYTES = 1 << 16  # twice what urllib3 takes as one header, with room to spare
 

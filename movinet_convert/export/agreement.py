@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from movinet_convert.errors import ExportError, ParityError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.export.step import Program
-    from movinet_convert.model import MoViNet
+from movinet_convert.export.step import Program
+from movinet_convert.model import MoViNet
 
 FRAMES_CHECKED = 20  # of each clip of a stream, or a few more where a call takes several
 EXACT_CLIPS = {True: 1, False: 2}  # of noise, by whether the model is a stream

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import ExportError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.runtime import Job, Run
 from movinet_convert.export.step import trace
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from movinet_convert.export.runtime import Job, Run
 
 # Freezing packs the weights while compiling, not at every call; it is for inference alone. The
 # matrix products of one frame are so small that calling a library for each costs more than they do.

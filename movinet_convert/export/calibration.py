@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import UsageError
+from movinet_convert.export.step import Program
+from movinet_convert.variants import Variant
 from movinet_convert.video.frames import VIDEO_SUFFIXES, Sampling, read_clip
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.export.step import Program
-    from movinet_convert.variants import Variant
 
 STEPS = 64  # calls of the program, over all clips; every one is held in memory
 

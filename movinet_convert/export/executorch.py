@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.runtime import Job, Run
 from movinet_convert.export.step import trace
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from movinet_convert.export.runtime import Job, Run
 
 
 def write(job: Job, path: Path) -> dict[str, Any]:

@@ -8,22 +8,17 @@ What convolves in time, and how a buffer lies in memory, is chosen for the runti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movinet_convert.export.step import Program
+from movinet_convert.model import MoViNet
 from movinet_convert.model.layers import ACTIVATIONS
-from movinet_convert.model.packed import Spatial
+from movinet_convert.model.packed import Pointwise, Spatial, Temporal
 from movinet_convert.model.padding import same_padding
 from movinet_convert.model.pieces import FusedBlock
 from movinet_convert.model.timeline import Timeline
-
-if TYPE_CHECKING:
-    from movinet_convert.model import MoViNet
-    from movinet_convert.model.packed import Pointwise, Temporal
 
 
 class FlatConv(nn.Module):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import UsageError
 from movinet_convert.export import aot_inductor, executorch, onnx, openvino, torch_export
@@ -24,17 +25,10 @@ from movinet_convert.export.metadata import metadata, with_measured
 from movinet_convert.export.outputs import explained, file_names, staged
 from movinet_convert.export.report import ExportReport
 from movinet_convert.export.runtime import Format, Job, quiet
-from movinet_convert.export.step import clip_program, plain_order_program, step_program
+from movinet_convert.export.step import Program, clip_program, plain_order_program, step_program
+from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
 from movinet_convert.model.pieces import FusedStem
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.export.step import Program
-    from movinet_convert.model import MoViNet
 
 FORMATS: dict[str, Format] = {
     "torch-export": Format(

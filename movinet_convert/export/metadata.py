@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError
-from movinet_convert.export.agreement import FLOORS
+from movinet_convert.export.agreement import FLOORS, Agreement
+from movinet_convert.export.step import Program
+from movinet_convert.model import MoViNet
 from movinet_convert.variants import KINETICS_600_CLASSES
 from movinet_convert.weights.labels import kinetics_600
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from movinet_convert.export.agreement import Agreement
-    from movinet_convert.export.step import Program
-    from movinet_convert.model import MoViNet
 
 KEY = "movinet"
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.runtime import Job, Run
 from movinet_convert.export.step import trace
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.export.runtime import Job, Run
 
 LINEAR_WEIGHTS = tuple(f"{layer}.weight" for layer in ("reduce", "expand", "hidden", "output"))
 LARGEST_FOLDED = 2**24  # elements; no weight is as large

@@ -5,23 +5,19 @@ OpenVINO keeps a network in two files, NAME.xml and its weights NAME.bin.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.runtime import Job, Run
 from movinet_convert.export.step import trace
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from torch import Tensor
-
-    from movinet_convert.export.runtime import Job, Run
 
 
 def _import() -> Any:

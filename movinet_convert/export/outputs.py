@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.files.atomic import move_together
 from movinet_convert.files.staging import staging_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 PURPOSE = "export"
 # Of files that are written or read here: a name that ends in one says what it is to be.

@@ -11,15 +11,13 @@ from __future__ import annotations
 import io
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from movinet_convert.errors import ExportError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GRAPH = "models/model.json"
 TENSORS = {

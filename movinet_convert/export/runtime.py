@@ -7,15 +7,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from movinet_convert.export.step import Program
-    from movinet_convert.model import MoViNet
+from movinet_convert.export.step import Program
+from movinet_convert.model import MoViNet
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 

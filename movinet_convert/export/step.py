@@ -8,15 +8,12 @@ in the order and by the names of ``StreamState.tensors``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from movinet_convert.model import MoViNet
 from movinet_convert.model.state import StreamState
-
-if TYPE_CHECKING:
-    from movinet_convert.model import MoViNet
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from movinet_convert.checkpoint.write import write_checkpoint
 from movinet_convert.export.outputs import explained, folder_name
+from movinet_convert.model import MoViNet
 from movinet_convert.weights.tf_variables import tf_variables
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from movinet_convert.model import MoViNet
 
 
 def export_checkpoint(model: MoViNet, folder: Path) -> Path:

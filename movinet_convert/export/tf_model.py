@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from movinet_convert.errors import UsageError
 from movinet_convert.export.outputs import file_names, folder_name, staged, staged_folder
 from movinet_convert.export.tf_checkpoint import export_checkpoint
+from movinet_convert.model import MoViNet
 from movinet_convert.parity.tf import TensorFlow, import_tensorflow
-
-if TYPE_CHECKING:
-    from movinet_convert.model import MoViNet
 
 CHANNELS = 3
 

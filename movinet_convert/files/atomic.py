@@ -6,16 +6,12 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
 from movinet_convert.errors import MovinetError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import BinaryIO
-
 
 HASH_CHUNK = 1 << 20
 

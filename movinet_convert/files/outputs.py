@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.atomic import replacing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 
 def check_output(path: Path, suffixes: Sequence[str], inputs: Iterable[str | Path]) -> None:

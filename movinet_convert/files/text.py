@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHER_MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",

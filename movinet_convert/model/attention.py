@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
 from movinet_convert.model.layers import ACTIVATIONS, GATES, Linear
-from movinet_convert.variants import squeeze_width
-
-if TYPE_CHECKING:
-    from movinet_convert.model.timeline import Timeline
-    from movinet_convert.variants import Settings
+from movinet_convert.model.timeline import Timeline
+from movinet_convert.variants import Settings, squeeze_width
 
 
 def running_sums(frames: Tensor, before: Tensor | None) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +15,8 @@ from movinet_convert.model.layers import (
     TemporalConv,
 )
 from movinet_convert.model.padding import average_pool_same
-
-if TYPE_CHECKING:
-    from movinet_convert.model.timeline import Timeline
-    from movinet_convert.variants import BlockSpec, Settings
+from movinet_convert.model.timeline import Timeline
+from movinet_convert.variants import BlockSpec, Settings
 
 
 class Feature(nn.Module):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from movinet_convert.errors import WeightsError
 from movinet_convert.model.layers import BatchNorm, SpatialConv, SpatioTemporalConv, TemporalConv
 from movinet_convert.model.network import MoViNet
 from movinet_convert.model.settings import get_variant, released_settings
-from movinet_convert.variants import KINETICS_600_CLASSES, Origins
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-
-    from movinet_convert.variants import Activation, Gating, Settings, Variant
+from movinet_convert.variants import (
+    KINETICS_600_CLASSES,
+    Activation,
+    Gating,
+    Origins,
+    Settings,
+    Variant,
+)
 
 # Standard deviation of a unit normal cut at two deviations, by which Keras' HeNormal is widened.
 TRUNCATED_NORMAL_DEVIATION = 0.87962566103423978

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from movinet_convert.errors import UsageError
-
-if TYPE_CHECKING:
-    from movinet_convert.model import MoViNet
+from movinet_convert.model import MoViNet
 
 BACKBONE = frozenset({"stem", "blocks", "head"})
 

@@ -7,7 +7,7 @@ and long clips go through it in pieces that stay in the processor's cache.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,7 @@ from movinet_convert.model.layers import BatchNorm, ConvNorm, Linear, SpatioTemp
 from movinet_convert.model.network import MoViNet
 from movinet_convert.model.packed import Pointwise, Spatial, Temporal
 from movinet_convert.model.pieces import FusedBlock, FusedStem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from movinet_convert.variants import Settings
+from movinet_convert.variants import Settings
 
 
 def _clip_to_one(x: Tensor) -> Tensor:

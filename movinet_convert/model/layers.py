@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +11,7 @@ from torch import Tensor, nn
 
 from movinet_convert.model.padding import padded_weight, same_padding
 from movinet_convert.model.timeline import Timeline, to_frames
-from movinet_convert.variants import BATCH_NORM_EPSILON
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from movinet_convert.variants import Kernel
+from movinet_convert.variants import BATCH_NORM_EPSILON, Kernel
 
 BATCH_NORM_MOMENTUM = 0.01  # of the new value; Keras counts the old one and calls it 0.99
 

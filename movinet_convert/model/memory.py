@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from movinet_convert.errors import StateError
 from movinet_convert.model.state import StreamState
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from movinet_convert.variants import Settings, Variant
+from movinet_convert.variants import Settings, Variant
 
 STEM_STRIDE = 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,9 @@ from movinet_convert.variants import (
     STEM_KERNEL,
     STOCHASTIC_DEPTH_RATE,
     Origins,
+    Settings,
+    Variant,
 )
-
-if TYPE_CHECKING:
-    from movinet_convert.variants import Settings, Variant
 
 CHANNELS = 3
 DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="default")

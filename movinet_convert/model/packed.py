@@ -8,16 +8,14 @@ autograd, compilation and export, they are the plain convolutions they stand for
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movinet_convert.model.padding import padded_weight, same_padding
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 # oneDNN's hard swish costs nothing beside the convolution; its swish costs more than ATen's.
 INSIDE = {"hard_swish": "hardswish"}

@@ -6,14 +6,10 @@ unlike PyTorch's symmetric padding it therefore depends on the input size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch.nn.functional as F
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
+from torch import Tensor
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -8,19 +8,14 @@ frames must have been seen before the first can be gated, so there the pieces wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
+from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.layers import join_buffer, past_frames
-from movinet_convert.model.packed import runs_packed
+from movinet_convert.model.packed import Pointwise, Spatial, Temporal, runs_packed
 from movinet_convert.model.padding import average_pool_same, same_padding
 from movinet_convert.model.timeline import Timeline, to_frames
-
-if TYPE_CHECKING:
-    from movinet_convert.model.attention import SqueezeExcitation
-    from movinet_convert.model.packed import Pointwise, Spatial, Temporal
 
 PIECE_BYTES = 4 * 2**20  # of expanded frames: in the cache with room to spare, and few calls
 

@@ -11,18 +11,15 @@ differently for other batch sizes; against a video run alone the logits agree to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from movinet_convert.errors import StateError, UsageError
+from movinet_convert.model import MoViNet
 from movinet_convert.model.state import StreamState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from movinet_convert.model import MoViNet
 
 Key = TypeVar("Key")
 

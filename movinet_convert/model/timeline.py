@@ -7,12 +7,9 @@ of a video side by side; the timeline says how to tell them apart again.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 LONGEST_WAVELENGTH = 10_000.0  # of the sinusoids, as in "Attention Is All You Need", section 3.5
 

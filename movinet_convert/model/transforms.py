@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from movinet_convert.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from movinet_convert.variants import Variant
+from movinet_convert.variants import Variant
 
 CHANNELS = 3
 MAX_VALUE = 255.0

@@ -5,13 +5,11 @@ The only room that imports TensorFlow, and only once a comparison begins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from movinet_convert.parity.compare import verify_model
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.result import CaseResult, Distances, ParityReport, report_json
-
-if TYPE_CHECKING:
-    from movinet_convert.parity.compare import verify_model
 
 __all__ = [
     "CaseResult",

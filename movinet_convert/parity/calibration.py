@@ -8,18 +8,13 @@ between machines; for statistics that is near enough. Images are (N, H, W, C), i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from movinet_convert.variants import BATCH_NORM_EPSILON
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from movinet_convert.variants import BlockSpec, Variant
+from movinet_convert.variants import BATCH_NORM_EPSILON, BlockSpec, Variant
 
 Array = NDArray[np.float64]
 Variables = dict[str, NDArray[np.float32]]

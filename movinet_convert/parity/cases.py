@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from movinet_convert.parity.options import ParityOptions
-
-if TYPE_CHECKING:
-    from movinet_convert.variants import Settings, Variant
+from movinet_convert.variants import Settings, Variant
 
 # Small, since Conv3D is slow in TensorFlow on a CPU, yet more frames than the longest temporal
 # kernel has and more than one pixel in the last stage.

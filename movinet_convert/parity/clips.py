@@ -7,13 +7,10 @@ travelling spot of their own, under some noise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Array = NDArray[np.float32]
 

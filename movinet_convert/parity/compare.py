@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from movinet_convert.model import MoViNet
 from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.options import ParityOptions
@@ -16,13 +19,6 @@ from movinet_convert.parity.reference import Reference, official_model
 from movinet_convert.parity.result import LOGITS, CaseResult, Distances, ParityReport
 from movinet_convert.parity.spread import element_scales, logit_spread, state_spread
 from movinet_convert.parity.trace import find_first_difference
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
 
 Tensors = dict[str, "NDArray[Any]"]
 

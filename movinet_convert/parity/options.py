@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError
-
-if TYPE_CHECKING:
-    from movinet_convert.weights.manifest import Coverage
+from movinet_convert.weights.manifest import Coverage
 
 # Largest difference that passes, relative to the spread of the reference tensor.
 #

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from movinet_convert.model import MoViNet
 from movinet_convert.parity.cases import DEFAULT_FRAMES, DEFAULT_SIZE
 from movinet_convert.parity.clips import random_clips
 from movinet_convert.parity.compare import Trio
+from movinet_convert.parity.options import ParityOptions
+from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.result import Distances
 from movinet_convert.parity.spread import spread
 from movinet_convert.parity.trace import activations
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.parity.options import ParityOptions
-    from movinet_convert.parity.reference import Reference
 
 
 @dataclass(frozen=True)

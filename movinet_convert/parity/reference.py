@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,6 @@ from numpy.typing import NDArray
 from movinet_convert.errors import CheckpointError, StateError
 from movinet_convert.parity.tf import import_tensorflow, without_collection
 from movinet_convert.variants import KINETICS_600_CLASSES, Settings, Variant
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 Array = NDArray[np.float32]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from movinet_convert.errors import ParityError
+from movinet_convert.variants import Settings
 from movinet_convert.weights.manifest import Coverage, ParityFigures
-
-if TYPE_CHECKING:
-    from movinet_convert.variants import Settings
 
 LOGITS = "logits"
 

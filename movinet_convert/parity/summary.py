@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from movinet_convert.parity.result import CaseResult, Distances, ParityReport
+from movinet_convert.parity.result import CaseResult, Distances, ParityReport
 
 PARTIAL = "Partial coverage: not all of the default cases."
 

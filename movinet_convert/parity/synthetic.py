@@ -12,18 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from movinet_convert.parity.calibration import calibrate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.variants import Variant
+from movinet_convert.variants import Variant
 
 REZERO = (1.6, 2.5)  # as in a trained A0 stream
 ENCODING_REZERO = (0.1, 0.3)  # beside pooled activations of about 0.3

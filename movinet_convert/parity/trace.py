@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from movinet_convert.parity.result import LOGITS
+from movinet_convert.model import MoViNet
+from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.result import LOGITS, CaseResult
 from movinet_convert.parity.spread import spread
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.parity.reference import Reference
-    from movinet_convert.parity.result import CaseResult
 
 HEAD = "head"
 CLASSIFIER = "classifier_head"

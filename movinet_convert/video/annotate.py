@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,19 +15,13 @@ from movinet_convert.errors import MissingExtraError, VideoError
 from movinet_convert.files.outputs import check_output
 from movinet_convert.video.frames import (
     VIDEO_OUTPUTS,
+    Image,
     Sampling,
     frame_rate,
     read_frames,
     write_video,
 )
-from movinet_convert.video.prediction import Guess
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator, Sequence
-
-    from movinet_convert.video.frames import Image
-    from movinet_convert.video.prediction import Moment, Predictor
+from movinet_convert.video.prediction import Guess, Moment, Predictor
 
 LINES = 3
 LINE_SHARE = 1 / 20  # height of a line of text, of the picture's shorter side

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.text import read_text
 from movinet_convert.video.decoding import VIDEO_SUFFIXES, listed, video_files
 from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 PATH_COLUMNS = ("path", "video", "file", "filename")
 KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")

@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
 from movinet_convert.files.atomic import open_regular
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # A picture: 8192 x 8192. The largest format in use, 8K, has half of it.
 MAX_PIXELS = 1 << 26

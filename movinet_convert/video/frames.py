@@ -6,24 +6,29 @@ are decoded, since others depend on them, but never converted or scaled.
 
 from __future__ import annotations
 
+import os
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.outputs import writing
 from movinet_convert.model.transforms import MAX_VALUE, resized
+from movinet_convert.variants import Variant
 from movinet_convert.video.decoding import (
     FALLBACK_FPS,
     MAX_PIXELS,
     VIDEO_SUFFIXES,
+    Timed,
     decoded,
     duration,
     ffmpeg,
@@ -33,15 +38,6 @@ from movinet_convert.video.decoding import (
     pictures,
     video_files,
 )
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.variants import Variant
-    from movinet_convert.video.decoding import Timed
 
 __all__ = [
     "VIDEO_SUFFIXES",

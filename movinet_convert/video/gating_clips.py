@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from movinet_convert.conversion.gating.statistics import LARGEST_BATCH, SMALLEST_BATCH, longest_clip
 from movinet_convert.errors import UsageError
 from movinet_convert.model.transforms import MAX_VALUE
+from movinet_convert.variants import Variant
 from movinet_convert.video.decoding import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from movinet_convert.video.frames import Sampling, read_clip
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from movinet_convert.variants import Variant
 
 FEWEST, MOST = 2 * SMALLEST_BATCH, LARGEST_BATCH  # clips
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+
+from torch import Tensor
 
 from movinet_convert.errors import WeightsError
-
-if TYPE_CHECKING:
-    import os
-
-    from torch import Tensor
 
 
 def check_logits(logits: Tensor, source: str | os.PathLike[str]) -> None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from movinet_convert.errors import EvaluationError, UsageError
 from movinet_convert.files.atomic import open_regular, replacing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from movinet_convert.video.dataset import LabelledVideo
+from movinet_convert.video.dataset import LabelledVideo
 
 SETUP_NAME = "setup.json"
 RESULTS_PATTERN = "results-*.jsonl"

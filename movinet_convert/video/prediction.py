@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from movinet_convert.errors import UsageError, VideoError
-from movinet_convert.video.frames import MAX_CLIP_FRAMES, Sampling, is_live, read_frames, to_tensor
+from movinet_convert.model import MoViNet
+from movinet_convert.video.frames import (
+    MAX_CLIP_FRAMES,
+    Frame,
+    Sampling,
+    is_live,
+    read_frames,
+    to_tensor,
+)
 from movinet_convert.video.logits import check_logits
 from movinet_convert.weights.file import read_header
 from movinet_convert.weights.labels import class_names, read_labels
 from movinet_convert.weights.load import find_file, load_converted
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.video.frames import Frame
 
 Probabilities = NDArray[np.float32]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch.distributed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # One process may be done long before the last.
 PATIENCE = datetime.timedelta(days=7)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
 from movinet_convert.files.outputs import writing
-from movinet_convert.video.prediction import Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from movinet_convert.video.prediction import Moment, Probabilities
+from movinet_convert.video.prediction import Moment, Probabilities, Verdict
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")

@@ -11,26 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pydantic
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from movinet_convert.errors import WeightsError
 from movinet_convert.files.atomic import open_regular
+from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import check_settings, get_variant
 from movinet_convert.variants import Origins, Settings, Variant
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from movinet_convert.model import MoViNet
 
 # Files of format 1 have no digest in their header, and are read all the same.
 FORMAT_VERSION: Literal[2] = 2

@@ -7,7 +7,7 @@ describes itself; ``load_converted`` reads it too, once it is on disk.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,8 +22,7 @@ try:
 except ImportError:
     raise MissingExtraError("Loading from and pushing to the Hugging Face Hub", "hub") from None
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 FILE_NAME = "model.safetensors"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.text import read_text
 from movinet_convert.variants import KINETICS_600_CLASSES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 KINETICS_600_FILE = "kinetics_600_labels.txt"
 INDEX_COLUMN = "class_index"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from movinet_convert.errors import MovinetWarning, UsageError, WeightsError
+from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, initialize_classifier
 from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import get_variant
@@ -22,14 +23,8 @@ from movinet_convert.weights.file import (
     read_tensors,
     stored_dtype,
 )
-from movinet_convert.weights.manifest import MANIFEST_NAME
+from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Listed, Store, find_listed, store_folder
-
-if TYPE_CHECKING:
-    import os
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.weights.manifest import ConvertedVersion
 
 SUFFIX = ".safetensors"
 

@@ -7,7 +7,8 @@ manifest of a store lists the same and, under ``versions``, every file that was 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -27,9 +28,6 @@ from movinet_convert.variants import (
 )
 from movinet_convert.weights import strict_yaml as strictyaml
 from movinet_convert.weights.file import MAX_CLASSES, Dtype, SourceKind, first_fault
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST_NAME = "weights_manifest.yaml"
 SCHEMA_VERSION: Literal[2] = 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -12,10 +13,6 @@ from movinet_convert.files.atomic import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.weights.file import Header, write_weights
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
 
 SUFFIX = ".safetensors"
 

@@ -8,10 +8,10 @@ their own and take the store's lock one after another to move them into place.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import filelock
 import platformdirs
@@ -22,9 +22,6 @@ from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.staging import staging_folder
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"
 LOCK_NAME = ".lock"

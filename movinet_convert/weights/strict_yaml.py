@@ -7,13 +7,11 @@ parser's events are walked instead: no recursion, and work in proportion to the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_BYTES = 2 << 20
 MAX_DEPTH = 20

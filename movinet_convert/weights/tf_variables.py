@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from movinet_convert.checkpoint.mapping import links
 from movinet_convert.errors import UsageError, WeightsError
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
+from movinet_convert.model import MoViNet
 
 
 def tf_variables(model: MoViNet) -> dict[str, NDArray[Any]]:

@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from movinet_convert.conversion.gating.statistics import Flow, batch_sizes, flows
 from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.model import MoViNet
 from movinet_convert.variants import BATCH_NORM_EPSILON, Gating
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from movinet_convert.model import MoViNet
 
 GATINGS: tuple[Gating, ...] = ("keras", "model-garden")
 # How many times what smaller batches change, the unknown batches of training may have changed.

@@ -8,22 +8,17 @@ block to block, as it would with the stored statistics.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from movinet_convert.model.block import Block
 from movinet_convert.model.layers import BatchNorm
 from movinet_convert.model.network import MoViNet
 from movinet_convert.model.transforms import MAX_VALUE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor, nn
-
-    from movinet_convert.variants import Gating, Variant
+from movinet_convert.variants import Gating, Variant
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64  # clips
 MEMORY = 2 * 2**30  # bytes of what is alive at once in the largest block

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from movinet_convert.parity.result import Distances
+from movinet_convert.parity.result import Distances
 
 # Small enough to be read on a phone, where one unit is a little under a pixel.
 WIDTH, HEIGHT = 400.0, 250.0

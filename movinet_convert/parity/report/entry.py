@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pydantic
+from numpy.typing import NDArray
 
 from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.version import __version__
-from movinet_convert.parity import ParityOptions
+from movinet_convert.model import MoViNet
+from movinet_convert.parity import ParityOptions, ParityReport
+from movinet_convert.parity.profile import Profile
 from movinet_convert.parity.result import Distances
 from movinet_convert.variants import ACCURACIES, Accuracy, Input, Origins, Settings
 from movinet_convert.weights.load import load_file, locate
 from movinet_convert.weights.manifest import ConvertedFrom, ConvertedVersion, Coverage
 from movinet_convert.weights.store import find_listed
 from movinet_convert.weights.tf_variables import tf_variables
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from movinet_convert.model import MoViNet
-    from movinet_convert.parity import ParityReport
-    from movinet_convert.parity.profile import Profile
 
 LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")
 DEFAULT_PARITY = ParityOptions()

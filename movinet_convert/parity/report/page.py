@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -16,13 +16,9 @@ from movinet_convert.errors import UsageError
 from movinet_convert.files.atomic import replacing
 from movinet_convert.model.settings import with_origins
 from movinet_convert.parity.report.charts import SERIES, layer_chart, logit_chart
+from movinet_convert.parity.report.entry import CaseRow, Entry
+from movinet_convert.parity.result import Distances
 from movinet_convert.parity.summary import PARTIAL
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from movinet_convert.parity.report.entry import CaseRow, Entry
-    from movinet_convert.parity.result import Distances
 
 TITLE = "MoViNet parity"
 STYLE = "style.css"
