@@ -1,10 +1,10 @@
-"""The folder of fetched releases that runs share, and the digests it trusts.
+"""The cache: releases on disk that all runs share, and the digests that they must have.
 
-It holds each release as an *uncompressed* tar under its published name (``….tar.gz``, which is
-what the publisher called an uncompressed tar), and every digest is of that tar. Digests of four
-releases are known (``variants.RELEASES``). The others are trusted when first used, if they hold the
-network that was published (``release_check``), and recorded beside the files; a different one
-afterwards is an error.
+A release is kept as an *uncompressed* tar under its published name (``….tar.gz``, which is what the
+publisher called an uncompressed tar), and digests are of that tar. Those of four releases are
+published (``variants.RELEASES``). Any other is trusted at its first use if the archive is intact
+and contains the network it is named after, and recorded beside the files; from then on a different
+digest is an error. What cannot be detected so: other weights of the same network.
 """
 
 from __future__ import annotations
@@ -20,28 +20,33 @@ import filelock
 import platformdirs
 import pydantic
 
-from movinet_convert.download.check import check_release, check_tar
-from movinet_convert.download.partial import Partial
+from movinet_convert.checkpoint import mapping, open_checkpoint
+from movinet_convert.checkpoint.archive import open_archive
+from movinet_convert.checkpoint.bundle import BundleReader
+from movinet_convert.checkpoint.identify import identify
+from movinet_convert.checkpoint.locate import locate_bundle
 from movinet_convert.download.request import shortened
-from movinet_convert.errors import DownloadError
-from movinet_convert.files.atomic import file_sha256, open_regular, replacing
-from movinet_convert.variants import Release, Variant
+from movinet_convert.errors import CheckpointError, DownloadError
+from movinet_convert.files.atomic import file_sha256, move_together, open_regular, replacing
+from movinet_convert.model.create import tensor_shapes
+from movinet_convert.variants import KINETICS_600_CLASSES, Release, Variant
 
 CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 RECORD_NAME = "recorded_digests.json"
-# The largest release, a5-stream, is 127 MB.
-MAX_RELEASE_BYTES = 1 << 28
+MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, has 127 MB
 MAX_RECORD_BYTES = 1 << 20
+MAX_PROBLEM_CHARACTERS = 1000  # of a message that may quote names of any length from an archive
+END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")
 
 
 @dataclass(frozen=True)
 class FetchedRelease:
     """A release in the cache. ``path`` is an uncompressed tar; ``sha256`` and ``bytes`` are its.
 
-    ``first_use``: nobody had recorded a digest before, this run did. ``downloaded``: it was not in
-    the cache. ``source``: the URL or file it came from, without any password. ``pinned``: its
-    digest is a published one (``variants.RELEASES``), or the one that the caller asked for; if not,
-    all that is known is that it holds the network that was published under this name.
+    ``source``: the URL or file it came from, without any password. ``first_use``: its digest was
+    recorded by this run. ``downloaded``: it was not in the cache. ``pinned``: its digest is a
+    published one (``variants.RELEASES``) or the one that the caller asked for; if not, all that is
+    known is that it contains the network that was published under this name.
     """
 
     variant: str
@@ -54,8 +59,8 @@ class FetchedRelease:
     pinned: bool
 
 
-class Recorded(pydantic.BaseModel):
-    """What the first use of a release saw."""
+class RecordedDigest(pydantic.BaseModel):
+    """The digest of a release at its first use; ``checked``: it contained the right network."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -63,9 +68,10 @@ class Recorded(pydantic.BaseModel):
     bytes: int = pydantic.Field(gt=0)
     source: str
     date: datetime.date
+    checked: bool = False
 
 
-_Records = pydantic.TypeAdapter(dict[str, Recorded])
+_Records = pydantic.TypeAdapter(dict[str, RecordedDigest])
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -75,140 +81,168 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class ReleaseCache:
-    """One release's place in the cache folder."""
+class CacheEntry:
+    """The place of one release in the cache; ``pinned`` are its size and digest, where known."""
 
     folder: Path
     variant: Variant
-    source: str
+    pinned: Release | None
     lock_seconds: float
-    known: Release | None  # size and digest that were published, if any were
 
     @property
     def path(self) -> Path:
         return self.folder / self.variant.archive_name
 
     @property
-    def partial(self) -> Partial:
-        return Partial(self.folder / f"{self.variant.archive_name}.partial")
-
-    @property
-    def record_path(self) -> Path:
-        return self.folder / RECORD_NAME
-
-    @property
     def max_bytes(self) -> int:
-        return self.known.bytes if self.known else MAX_RELEASE_BYTES
+        return self.pinned.bytes if self.pinned else MAX_RELEASE_BYTES
 
-    def records(self) -> dict[str, Recorded]:
+    @contextmanager
+    def locked(self, name: str | None = None) -> Iterator[None]:
+        """Exclude other processes that fetch the same release, or write the file ``name``."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name or self.path.name}.lock"
         try:
-            with open_regular(self.record_path, DownloadError) as file:
-                text = file.read(MAX_RECORD_BYTES)
-                if file.read(1):
-                    raise ValueError("it is larger than any record of twelve releases")
+            with filelock.FileLock(path, timeout=self.lock_seconds):
+                yield
+        except filelock.Timeout:
+            raise DownloadError(
+                f"Another process has locked {path} for {self.lock_seconds:.0f} s; wait for it or "
+                "stop it, then try again."
+            ) from None
+
+    def find(self) -> FetchedRelease | None:
+        """The release, if the file in the cache has the expected digest."""
+        expected = self._expected()
+        if expected is None or not self.path.is_file():
+            return None
+        if file_sha256(self.path) != expected.sha256:
+            return None
+        if isinstance(expected, RecordedDigest) and not expected.checked:
+            check_release(self.path, self.variant, str(self.path))
+        return self._fetched(expected.sha256, str(self.path))
+
+    def adopt(self) -> FetchedRelease | None:
+        """A file that was put into the cache by hand, checked and recorded."""
+        if self._expected() is not None or not self.path.is_file():
+            return None
+        digest, _ = self._check(self.path, str(self.path))
+        self._record(digest, str(self.path))
+        return self._fetched(digest, str(self.path), first_use=True)
+
+    def accept(self, received: Path, source: str) -> FetchedRelease:
+        """Check a complete tar, move it into the cache, and record its digest at first use."""
+        digest, first_use = self._check(received, source)
+        move_together([(received, self.path)])
+        if first_use:
+            self._record(digest, source)
+        return self._fetched(digest, source, first_use=first_use, downloaded=True)
+
+    def _expected(self) -> Release | RecordedDigest | None:
+        return self.pinned or self._records().get(self.path.name)
+
+    def _check(self, path: Path, source: str) -> tuple[str, bool]:
+        """The digest of a tar and whether this is its first use; DownloadError if it is wrong."""
+        check_tar(path, source)
+        digest, expected = file_sha256(path), self._expected()
+        if isinstance(expected, Release) and digest != expected.sha256:
+            raise DownloadError(
+                f"{source} has sha256 {digest} where the release of {self.variant.name} has "
+                f"{expected.sha256}; it is damaged or another file: try again, or name another "
+                "source root."
+            )
+        if isinstance(expected, RecordedDigest) and digest != expected.sha256:
+            raise DownloadError(
+                f"{source} has sha256 {digest} where {expected.sha256} was recorded at its first "
+                f"use on {expected.date} (from {shortened(expected.source)}); try again or name "
+                "another source root, and only if you trust the new file remove "
+                f"{path.name} from {self.folder / RECORD_NAME}."
+            )
+        if self.pinned is None:
+            check_release(path, self.variant, source)
+        return digest, expected is None
+
+    def _records(self) -> dict[str, RecordedDigest]:
+        path = self.folder / RECORD_NAME
+        try:
+            with open_regular(path, DownloadError) as file:
+                text = file.read(MAX_RECORD_BYTES + 1)
+            if len(text) > MAX_RECORD_BYTES:
+                raise ValueError("it is larger than any record of twelve releases")
             return _Records.validate_json(text)
         except FileNotFoundError:
             return {}
         except ValueError:
             raise DownloadError(
-                f"{self.record_path} is damaged; delete it, and the digests of the releases are "
-                "recorded again at their next use."
+                f"{path} is damaged; delete it, and the digests of the releases are recorded "
+                "again at their next use."
             ) from None
 
-    def expected(self) -> str | None:
-        if self.known is not None:
-            return self.known.sha256
-        recorded = self.records().get(self.variant.archive_name)
-        return recorded.sha256 if recorded else None
-
-    def intact(self) -> FetchedRelease | None:
-        """The cached file if its digest is the expected one."""
-        expected = self.expected()
-        if expected is None or not self.path.is_file() or file_sha256(self.path) != expected:
-            return None
-        if self.known is None:  # the record may be older than this check, or of another's making
-            check_release(self.path, self.variant, str(self.path))
-        return self._fetched(expected, first_use=False, downloaded=False)
-
-    def adopted(self) -> FetchedRelease | None:
-        """A cached file that nobody has recorded yet, checked and recorded."""
-        if self.expected() is not None or not self.path.is_file():
-            return None
-        check_tar(self.path, str(self.path))
-        check_release(self.path, self.variant, str(self.path))
-        digest = file_sha256(self.path)
-        self._record(digest)
-        return self._fetched(digest, first_use=True, downloaded=False)
-
-    def accept(self, received: Path) -> FetchedRelease:
-        """Check a complete tar and move it into place."""
-        check_tar(received, self.source)
-        digest = file_sha256(received)
-        expected = self.expected()
-        if expected is not None and digest != expected:
-            raise self._mismatch(digest, expected)
-        if self.known is None:
-            check_release(received, self.variant, self.source)
-        with received.open("rb+") as file:
-            os.fsync(file.fileno())
-        received.replace(self.path)
-        if expected is None:
-            self._record(digest)
-        return self._fetched(digest, first_use=expected is None, downloaded=True)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold this release; another process that fetches it is waited for."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock(f"{self.variant.archive_name}.lock"):
-            yield
-
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        lock = filelock.FileLock(self.folder / name, timeout=self.lock_seconds)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise DownloadError(
-                f"Another process has held {self.folder / name} for "
-                f"{self.lock_seconds:.0f} s; wait for it or stop it, then try again."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _record(self, digest: str) -> None:
-        entry = Recorded(
+    def _record(self, digest: str, source: str) -> None:
+        entry = RecordedDigest(
             sha256=digest,
             bytes=self.path.stat().st_size,
-            source=self.source,
+            source=source,
             date=datetime.datetime.now(datetime.timezone.utc).date(),
+            checked=True,
         )
-        with self._lock(f"{RECORD_NAME}.lock"):
-            records = {**self.records(), self.variant.archive_name: entry}
-            with replacing(self.record_path) as unfinished:
-                unfinished.write_bytes(_Records.dump_json(records, indent=2))
+        with self.locked(RECORD_NAME), replacing(self.folder / RECORD_NAME) as unfinished:
+            records = {**self._records(), self.path.name: entry}
+            unfinished.write_bytes(_Records.dump_json(records, indent=2))
 
-    def _fetched(self, digest: str, *, first_use: bool, downloaded: bool) -> FetchedRelease:
-        size = self.path.stat().st_size
-        source = self.source if downloaded else str(self.path)
-        pinned = self.known is not None
+    def _fetched(
+        self, digest: str, source: str, *, first_use: bool = False, downloaded: bool = False
+    ) -> FetchedRelease:
         return FetchedRelease(
-            self.variant.name, self.path, digest, size, source, first_use, downloaded, pinned
+            variant=self.variant.name,
+            path=self.path,
+            sha256=digest,
+            bytes=self.path.stat().st_size,
+            source=source,
+            first_use=first_use,
+            downloaded=downloaded,
+            pinned=self.pinned is not None,
         )
 
-    def _mismatch(self, digest: str, expected: str) -> DownloadError:
-        if self.known is not None:
-            return DownloadError(
-                f"{self.source} has sha256 {digest} where the release of {self.variant.name} has "
-                f"{expected}; it is damaged or another file: try again, or name another source "
-                "root."
-            )
-        first = self.records()[self.variant.archive_name]
-        return DownloadError(
-            f"{self.source} has sha256 {digest} where {expected} was recorded at its first use on "
-            f"{first.date} (from {shortened(first.source)}); try again or name another source "
-            f"root, and only if you trust the new file take {self.variant.archive_name} out of "
-            f"{self.record_path}."
+
+def check_tar(path: Path, source: str) -> None:
+    """DownloadError for an error page, an incomplete file or an unsafe archive."""
+    try:
+        archive = open_archive(path)
+    except CheckpointError as error:
+        problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
+        raise DownloadError(f"{source} is not usable: {problem}") from error
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(END_OF_TAR)))
+        complete = file.read() == END_OF_TAR
+    if archive is None or not archive.members or not complete:
+        problem = "is not a tar archive" if archive is None else "is a tar archive that ends early"
+        raise DownloadError(
+            f"{source} {problem}; expected the released checkpoint: check the source root and "
+            "that no proxy answers in its place, then try again."
         )
+
+
+def check_release(path: Path, variant: Variant, source: str) -> None:
+    """DownloadError unless every checksum matches and it is the variant's network, 600 classes."""
+    try:
+        files, prefix = locate_bundle(path)
+        bundle = BundleReader(files.open, prefix)
+        for name, entry in bundle.entries.items():
+            bundle.read_string(name) if entry.is_string else bundle.read(name)
+        checkpoint = open_checkpoint(path)
+        classes = identify(checkpoint).classes
+        if classes != KINETICS_600_CLASSES:
+            raise CheckpointError(
+                f"it has {classes or 'no'} classes where every release has {KINETICS_600_CLASSES}."
+            )
+        settings = variant.settings()
+        shapes = tensor_shapes(variant, settings, classes)
+        links = mapping.links(variant, settings.conv_type, shapes)
+        mapping.map_variables(checkpoint.variables, links, variant.name)
+    except CheckpointError as error:
+        problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
+        raise DownloadError(
+            f"{source} is no release of {variant.name}; delete it or name another source root, or "
+            f"convert it as a checkpoint of your own with --checkpoint: {problem}"
+        ) from error

@@ -1,8 +1,7 @@
-"""The released checkpoints: from Google's server or a mirror into the cache.
+"""The released checkpoints, from Google's server or a mirror into the cache.
 
-A server or a mirror may send a release compressed, as a content encoding or as a gzip file; both
-are unpacked before its digest is taken, so the same release has the same digest wherever it came
-from.
+A server or a mirror may send a release compressed, as a content encoding or as a gzip file; either
+is decompressed before the digest is taken, so a release has one digest wherever it came from.
 """
 
 from __future__ import annotations
@@ -11,31 +10,38 @@ import errno
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from movinet_convert.download.cache import (
     CACHE_DIR_VARIABLE,
+    CacheEntry,
     FetchedRelease,
-    ReleaseCache,
     cache_folder,
 )
-from movinet_convert.download.http import Notice, Patience, download
-from movinet_convert.download.partial import Progress, Sink, create, too_large
+from movinet_convert.download.http import (
+    Download,
+    Limits,
+    Notice,
+    PartialFile,
+    Progress,
+    create_file,
+    too_large,
+    write_chunks,
+)
 from movinet_convert.download.request import CHUNK_BYTES, shown
 from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.files.atomic import open_regular
 from movinet_convert.variants import RELEASES, Release, Variant
 
-__all__ = ["FetchedRelease", "Notice", "Patience", "Progress", "cache_folder", "fetch_release"]
+__all__ = ["FetchedRelease", "Limits", "Notice", "Progress", "cache_folder", "fetch_release"]
 
 SOURCE_ROOT_VARIABLE = "MOVINET_SOURCE_ROOT"
 GZIP_MAGIC = b"\x1f\x8b"
-GZIP_WBITS = 31  # zlib's word for gzip
-GZIP_READ_BYTES = 1 << 14  # which unpack to at most a thousand times as many
-MAX_GZIP_MEMBERS = 10_000  # block gzip, of 64 KB a member, needs 2,000 for the largest release
+GZIP_WBITS = 31  # zlib's code for gzip
+GZIP_READ_BYTES = 1 << 14  # which decompress to at most a thousand times as many
+MAX_GZIP_MEMBERS = 10_000  # block gzip, with 64 KB a member, needs 2,000 for the largest release
 
 
 def fetch_release(
@@ -47,72 +53,64 @@ def fetch_release(
     known: Release | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
-    patience: Patience = Patience(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
 ) -> FetchedRelease:
     """The released checkpoint of a variant, from the cache or downloaded into it.
 
-    ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder that holds the archives under
-    their published names, instead of Google's server. ``offline`` forbids the network: the release
-    is in the cache or in a folder, or it is an error. Runs at the same time share one download.
-    ``known`` are size and digest that the caller pins. ``progress`` is told how far the transfer
-    is, ``notice`` in a sentence why a try failed and that another follows.
+    ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder with the archives under their
+    published names, instead of Google's server. ``offline`` forbids the network. Concurrent runs
+    share one download. ``known`` are size and digest that the caller pins. ``progress`` is called
+    with the bytes so far and in all, ``notice`` with a sentence when a try failed and another
+    follows.
 
-    Where nobody pins the digest, the archive must hold the network that was published under its
-    name, every checksum in it must hold, and its digest is recorded and expected from then on.
+    Where the digest is neither published nor pinned, the archive must contain the network that was
+    published under its name with matching checksums, and its digest is expected from then on.
 
-    Raises UsageError where there is no such release or the source root is none, DownloadError where
-    it cannot be had or is not the published file; the cache then holds what it held before.
+    Raises UsageError where there is no such release or the source root is invalid, DownloadError
+    where it is not available or not the published file; the cache is then unchanged.
     """
-    source = _source(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
-    expected = known or RELEASES.get(variant.name)
-    cache = ReleaseCache(
-        cache_folder(cache_dir), variant, str(source), patience.lock_seconds, expected
-    )
-
-    def receive() -> FetchedRelease:
-        if isinstance(source, Path):
-            cache.partial.discard()
-            _copy(source, cache, progress)
-            return _finish(cache)
-        if offline:
-            raise _offline(cache)
-        return _download(source.text, cache, patience, progress, notice)
-
+    location = _locate(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
+    pinned = known or RELEASES.get(variant.name)
+    entry = CacheEntry(cache_folder(cache_dir), variant, pinned, limits.lock_seconds)
+    partial = PartialFile(entry.path.with_name(f"{entry.path.name}.partial"), str(location))
     try:
-        # A finished file is never changed in place, so a read-only cache serves without a lock.
-        found = cache.intact()
-        if found is not None:
+        # A complete file is never changed in place, so a read-only cache works without a lock.
+        if found := entry.find():
             return found
-        with cache.locked():
-            return cache.intact() or cache.adopted() or receive()
+        with entry.locked():
+            if found := entry.find() or entry.adopt():
+                return found
+            try:
+                if isinstance(location, Path):
+                    _copy(location, partial, entry.max_bytes, progress)
+                    return _accept(entry, partial, str(location))
+                if offline:
+                    raise _offline(entry)
+                download = Download(partial, entry.max_bytes, limits, progress, notice)
+                return _download(download, entry)
+            finally:
+                if not partial.state().bytes:
+                    partial.discard()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full:
-            cache.partial.discard()
-        advice = "free some space" if full else "make it writable"
+        advice = "make it writable"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            partial.discard()
+            advice = "free some space"
         raise DownloadError(
-            f"The cache folder {cache.folder} cannot be used ({error.strerror or error}); "
+            f"The cache folder {entry.folder} cannot be used ({error.strerror or error}); "
             f"{advice}, or name another folder with ${CACHE_DIR_VARIABLE}."
         ) from error
 
 
-@dataclass(frozen=True)
-class _Url:
-    text: str
-
-    def __str__(self) -> str:
-        return shown(self.text)
-
-
-def _source(variant: Variant, root: str | os.PathLike[str] | None) -> _Url | Path:
-    """Where to get the archive of a variant."""
+def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path:
+    """The URL or the file of a variant's archive."""
     if variant.source_url is None:
         raise UsageError(
             f"{variant.name} was never released; pass a checkpoint of your own with --checkpoint, "
             "or make one with --synthetic."
         )
     if root is None:
-        return _Url(variant.source_url)
+        return variant.source_url
     if "://" not in str(root):
         return Path(root) / variant.archive_name
     try:
@@ -126,106 +124,81 @@ def _source(variant: Variant, root: str | os.PathLike[str] | None) -> _Url | Pat
             f"The source root {shown(str(root))} is neither an http(s) URL nor a folder; "
             "name one that holds the released archives."
         )
-    path = f"{parts.path.rstrip('/')}/{variant.archive_name}"
-    return _Url(parts._replace(path=path).geturl())
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{variant.archive_name}").geturl()
 
 
-def _offline(cache: ReleaseCache) -> DownloadError:
-    state = "is damaged" if cache.path.is_file() else "is not there"
+def _offline(entry: CacheEntry) -> DownloadError:
+    state = "is damaged" if entry.path.is_file() else "is not there"
     return DownloadError(
-        f"{cache.path} {state} and downloads are off; run once without --offline, or name a "
-        "folder that holds it with --source-root."
+        f"{entry.path} {state} and downloads are off; run once without --offline, or name a "
+        "folder that contains it with --source-root."
     )
 
 
-def _download(
-    url: str,
-    cache: ReleaseCache,
-    patience: Patience,
-    progress: Progress | None,
-    notice: Notice | None,
-) -> FetchedRelease:
-    def receive() -> bool:
-        return download(
-            url,
-            cache.partial,
-            max_bytes=cache.max_bytes,
-            patience=patience,
-            progress=progress,
-            notice=notice,
-        )
-
-    went_on = receive()
+def _download(download: Download, entry: CacheEntry) -> FetchedRelease:
+    source, resumed = shown(download.partial.url), download.partial.state().bytes > 0
+    download.run()
     try:
-        return _finish(cache)
+        return _accept(entry, download.partial, source)
     except DownloadError:
-        if not went_on:
+        if not resumed:
             raise
-    # The bytes kept from an earlier run may have been the bad ones.
-    receive()
-    return _finish(cache)
+    download.run()  # as a whole: the bytes of the earlier run may have been the wrong ones
+    return _accept(entry, download.partial, source)
 
 
-def _copy(source: Path, cache: ReleaseCache, progress: Progress | None) -> None:
+def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress | None) -> None:
     try:
-        opened = open_regular(source, DownloadError)
+        file = open_regular(source, DownloadError)
     except OSError as error:
         raise DownloadError(
-            f"{source} cannot be read ({error.strerror}); the source root must hold the released "
-            "archives under their published names."
+            f"{source} cannot be read ({error.strerror}); the source root must contain the "
+            "released archives under their published names."
         ) from None
-    size = os.fstat(opened.fileno()).st_size
-    if size > cache.max_bytes:
-        raise too_large(str(source), cache.max_bytes)
-    target = create(cache.partial.path)
-    with opened, Sink(target, str(source), cache.max_bytes, total=size, progress=progress) as sink:
-        while chunk := opened.read(CHUNK_BYTES):
-            sink.write(chunk)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise too_large(str(source), max_bytes)
+        chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+        with partial.create(None, size) as target:
+            write_chunks(chunks, target, str(source), max_bytes, size, progress)
 
 
-def _finish(cache: ReleaseCache) -> FetchedRelease:
-    """Unpack a gzip, check, and move into place; nothing unfinished is left behind."""
-    partial = cache.partial
+def _accept(entry: CacheEntry, partial: PartialFile, source: str) -> FetchedRelease:
+    """Decompress a gzip file, check, and move into the cache; leaves nothing unfinished."""
     unpacked = partial.path.with_suffix(".unpacked")
     try:
         with partial.path.open("rb") as file:
-            compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-        if compressed:
-            _unpack(partial.path, unpacked, cache)
-        return cache.accept(unpacked if compressed else partial.path)
+            if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
+                return entry.accept(partial.path, source)
+            file.seek(0)
+            with create_file(unpacked) as target:
+                write_chunks(_decompressed(file), target, source, entry.max_bytes)
+        return entry.accept(unpacked, source)
+    except (EOFError, zlib.error) as error:
+        raise DownloadError(
+            f"{source} is a gzip file that ends early or is damaged ({error}); try again, or name "
+            "another source root."
+        ) from error
     finally:
         unpacked.unlink(missing_ok=True)
         partial.discard()
 
 
-def _unpack(compressed: Path, target: Path, cache: ReleaseCache) -> None:
-    sink = Sink(create(target), cache.source, cache.max_bytes)
-    with sink, compressed.open("rb") as file:
-        try:
-            for chunk in _unpacked(file):
-                sink.write(chunk)
-        except (EOFError, zlib.error) as error:
-            raise DownloadError(
-                f"{cache.source} is a gzip file that ends early or is damaged ({error}); try "
-                "again, or name another source root."
-            ) from error
-
-
-def _unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """What the members of a gzip file hold; there is an end to them, since empty ones cost time."""
-    rest = b""
+def _decompressed(file: BinaryIO) -> Iterator[bytes]:
+    """The content of a gzip file's members, up to a number of them, since empty ones cost time."""
+    data = b""
     for _ in range(MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=GZIP_WBITS)
         while not member.eof:
-            rest = rest or file.read(GZIP_READ_BYTES)
-            if not rest:
+            data = data or file.read(GZIP_READ_BYTES)
+            if not data:
                 raise EOFError("it ends within its data")
-            yield member.decompress(rest)
-            rest = b""
-        rest = member.unused_data.lstrip(b"\0")  # gzip itself allows padding
-        while not rest:
-            read = file.read(GZIP_READ_BYTES)
-            if not read:
+            yield member.decompress(data)
+            data = b""
+        data = member.unused_data.lstrip(b"\0")  # gzip itself allows padding
+        while not data:
+            if not (read := file.read(GZIP_READ_BYTES)):
                 return
-            rest = read.lstrip(b"\0")
+            data = read.lstrip(b"\0")
     raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS:,} members")

@@ -1,55 +1,61 @@
-"""One file from a web server onto the disk, over networks that fail and servers that misbehave.
+"""A resumable download over HTTP, through networks that fail and from servers that misbehave.
 
-Going on after a cut, trying again, and the limits that end every transfer: on its size, on the
-time it takes, on how slow it may be and on the number of requests.
+``urllib3.Retry`` knows which statuses are worth another try and reads ``Retry-After``, but its own
+retries end where the body begins. So the one loop of retries is here: it resumes a body that was
+cut, and every transfer ends by a limit on size, time, rate and number of requests.
 
-A response with a content encoding is decoded while it is received, so what is counted and kept is
-always the file itself. Only a response without one can be gone on with, because ranges count
-encoded bytes; the request therefore asks for no encoding, and takes one that comes all the same.
+Ranges count encoded bytes, so only a response without a content encoding can be resumed; none is
+asked for, and one that comes all the same is decoded.
+
+The cache folder may be shared, and the names in it are predictable. So an unfinished file is always
+created new (a link or pipe under its name is removed, not followed), and resumed only if it is a
+regular file of this user without a second name.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import queue
 import re
+import stat
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from movinet_convert.download.partial import Kept, Partial, Progress, Sink, too_large
-from movinet_convert.download.request import (
-    Head,
-    OutOfTimeError,
-    TransientError,
-    WebRequest,
-    shortened,
-    shown,
-)
+import pydantic
+import requests
+import urllib3
+
+from movinet_convert.download.request import SILENT, TransientError, failed, get, shortened, shown
 from movinet_convert.errors import DownloadError
+from movinet_convert.files.atomic import open_regular
 from movinet_convert.files.version import __version__
 
-# A try that gets this much further than all before is not counted: a line that drops every few
-# megabytes still arrives.
+# A try that gets this much further than all before does not count: a connection that drops every
+# few megabytes still delivers the file.
 USEFUL_BYTES = 1 << 20
-LONGEST_WAIT_SECONDS = 60.0  # that a server may ask for
-# Statuses after which the same request may well succeed (RFC 9110, RFC 6585, RFC 8470).
-TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+LONGEST_RETRY_AFTER = 60.0  # seconds
+MAX_STATE_BYTES = 1 << 16  # twice what urllib3 takes as one header, with room to spare
 OK, PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 200, 206, 416
+# Statuses after which the same request may succeed (RFC 9110, RFC 6585, RFC 8470).
+RETRY = urllib3.Retry(status_forcelist=(408, 425, 429, 500, 502, 503, 504))
 NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 CONTENT_RANGE = re.compile("bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.ASCII)
 
-Notice = Callable[[str], object]
-_Received = TypeVar("_Received")
+Progress = Callable[[int, int | None], object]  # bytes so far; bytes in all, where known
+Notice = Callable[[str], object]  # a sentence: why a try failed, and that another follows
 
 
 @dataclass(frozen=True)
-class Patience:
+class Limits:
     """How long to wait and how often to try.
 
     ``attempts`` counts tries that got no further, ``requests`` all of them. A transfer must bring
-    ``minimum_rate`` bytes a second over every ``rate_seconds``, and may take as long in all as the
-    largest file that is allowed would take at that rate, plus ``grace_seconds``.
+    ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take as long as
+    the largest allowed file would take at that rate, plus ``grace_seconds``.
     """
 
     connect_seconds: float = 15.0
@@ -63,187 +69,231 @@ class Patience:
     grace_seconds: float = 600.0
     lock_seconds: float = 3600.0
 
-    def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row: twice as long each time."""
-        return min(self.first_pause_seconds * 2.0 ** (failures - 1), self.longest_pause_seconds)
 
-    def seconds_for(self, max_bytes: int) -> float:
-        """How long a file of at most so many bytes may take in all."""
-        return self.grace_seconds + max_bytes / self.minimum_rate
+class ResumeState(pydantic.BaseModel):
+    """Which version of which file the bytes on disk are the beginning of; stored beside them.
 
-
-def download(
-    url: str,
-    partial: Partial,
-    *,
-    max_bytes: int,
-    patience: Patience,
-    progress: Progress | None = None,
-    notice: Notice | None = None,
-) -> bool:
-    """Get ``url`` into ``partial``; whether it went on with bytes of an earlier run.
-
-    ``notice`` is told in a sentence when and why a try failed and another follows. Raises
-    DownloadError once trying again makes no sense. What has arrived stays for the next run where
-    the server can tell that the file is still the same.
+    ``url`` is a digest, since a URL may contain a password. ``bytes`` is the size on disk.
     """
-    deadline = time.monotonic() + patience.seconds_for(max_bytes)
-    job = _Job(url, partial, max_bytes, patience, progress, deadline)
-    went_on = partial.kept(url).bytes > 0
-    try:
-        _until_it_works(job, notice)
-    except BaseException:
-        if partial.kept(url).bytes == 0:
-            partial.discard()
-        raise
-    return went_on
 
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
-def _until_it_works(job: _Job, notice: Notice | None) -> None:
-    patience, ranged, failures = job.patience, True, 0
-    farthest = job.partial.kept(job.url).bytes
-    for _ in range(patience.requests):
-        try:
-            return job.attempt(ranged=ranged)
-        except TransientError as failure:
-            reached = job.partial.kept(job.url).bytes
-            failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
-            farthest = max(farthest, reached)
-            enough = min(patience.attempts, failure.tries or patience.attempts)
-            # A refused range is no refusal of the file: the whole is asked for before giving up.
-            if failures >= enough and not failure.range_refused:
-                raise job.given_up(f"{failure}, after {failures} tries") from failure.__cause__
-            ranged = not failure.range_refused
-            pause = max(patience.pause(failures), min(failure.wait, LONGEST_WAIT_SECONDS))
-            if notice is not None:
-                notice(f"{shown(job.url)}: {failure}; trying again in {pause:.0f} s.")
-            time.sleep(max(0.0, min(pause, job.deadline - time.monotonic())))
-    raise job.given_up(f"it was cut off again and again, in {patience.requests} requests")
+    url: str
+    validator: str
+    total: int | None = pydantic.Field(ge=0)
+    bytes: int = pydantic.Field(default=0, exclude=True)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A download: what every try of it has in common."""
+class PartialFile:
+    """The unfinished file of ``url`` at ``path``, with its ``ResumeState`` beside it."""
 
+    path: Path
     url: str
-    partial: Partial
+
+    @property
+    def state_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.json")
+
+    def state(self) -> ResumeState:
+        """What a range request can continue; ``bytes`` is 0 where there is nothing."""
+        nothing = self._state("", None)
+        try:
+            with open_regular(self.state_path, DownloadError) as file:
+                stored = ResumeState.model_validate_json(file.read(MAX_STATE_BYTES))
+            found = self.path.lstat()
+        except (OSError, ValueError, DownloadError):
+            return nothing
+        usable = stored.url == nothing.url and stored.validator and _is_own_file(found)
+        return stored.model_copy(update={"bytes": found.st_size}) if usable else nothing
+
+    def create(self, validator: str | None, total: int | None) -> BinaryIO:
+        """Open a new, empty file; it can be resumed later if there is a ``validator``."""
+        self.discard()
+        file = create_file(self.path)
+        if validator is not None:
+            with create_file(self.state_path) as target:
+                target.write(self._state(validator, total).model_dump_json().encode())
+        return file
+
+    def append(self) -> BinaryIO:
+        """Open the file to write after the bytes that it has."""
+        flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+        file = os.fdopen(os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0)), "ab")
+        if not _is_own_file(os.fstat(file.fileno())):
+            file.close()
+            raise FileExistsError(0, "another program has replaced an unfinished download")
+        return file
+
+    def discard(self) -> None:
+        self.state_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def _state(self, validator: str, total: int | None) -> ResumeState:
+        digest = hashlib.sha256(self.url.encode()).hexdigest()
+        return ResumeState(url=digest, validator=validator, total=total)
+
+
+@dataclass(frozen=True)
+class Download:
+    """A transfer of ``partial.url`` into ``partial``."""
+
+    partial: PartialFile
     max_bytes: int
-    patience: Patience
-    progress: Progress | None
-    deadline: float  # as time.monotonic() counts
+    limits: Limits
+    progress: Progress | None = None
+    notice: Notice | None = None
 
-    def attempt(self, *, ranged: bool) -> None:
-        """One request, for what is missing (``ranged``) or for the whole file."""
-        patience = self.patience
-        kept = self.partial.kept(self.url) if ranged else Kept()
-        headers = {"Accept-Encoding": "identity", "User-Agent": f"movinet-convert/{__version__}"}
-        if kept.bytes:
-            headers |= {"Range": f"bytes={kept.bytes}-", "If-Range": kept.validator}
-        timeout = (patience.connect_seconds, patience.read_seconds)
-        clock = _Clock(self, time.monotonic() + sum(timeout))
-        with closing(WebRequest(self.url, headers, timeout)) as request:
-            head = clock.wait(request.head)
-            with self._sink(head, kept) as sink:
-                clock.start_counting()
-                while chunk := clock.wait(request.chunk):
-                    sink.write(chunk)
-                    clock.count(len(chunk))
-                if sink.total is not None and sink.done != sink.total:
-                    raise TransientError("the server sent another number of bytes than it said")
-
-    def given_up(self, why: str) -> DownloadError:
-        return DownloadError(
-            f"{shown(self.url)} could not be downloaded ({why}); check the network and the proxy "
-            "settings, or name another source root."
-        )
-
-    def _sink(self, head: Head, kept: Kept) -> Sink:
-        """Where the body goes; TransientError or DownloadError if it is not what was asked for."""
-        encoded = head.headers.get("Content-Encoding", "identity").lower() != "identity"
-        if head.status == OK:
-            total = None if encoded else _number(head.headers.get("Content-Length", ""))
-            if total is not None and total > self.max_bytes:
-                raise too_large(shown(self.url), self.max_bytes)
-            validator = None if encoded else _validator(head.headers)
-            file = self.partial.begin(self.url, validator, total)
-        elif head.status == PARTIAL_CONTENT and kept.bytes:
-            total = _continued(head.headers, kept)
-            if encoded or total is None:
-                self.partial.discard()
-                raise TransientError(
-                    "the server answered with another range or another file than it was asked for",
-                    range_refused=True,
-                )
-            file = self.partial.go_on()
-        else:
-            raise self._refused(head, bool(kept.bytes))
-        where = shown(self.url)
-        return Sink(file, where, self.max_bytes, total=total, progress=self.progress)
-
-    def _refused(self, head: Head, ranged: bool) -> Exception:
-        said = f"the server answered {head.status} {shortened(head.reason)}".rstrip()
-        if head.status == RANGE_NOT_SATISFIABLE:
-            self.partial.discard()
-        if ranged or head.status in TRANSIENT_STATUSES or head.status < 400:
-            wait = _number(head.headers.get("Retry-After", "")) or 0
-            return TransientError(said, wait=float(wait), range_refused=ranged)
-        return DownloadError(
-            f"{shown(self.url)} could not be downloaded ({said}); check the source root, or "
-            "download the file yourself and pass it with --checkpoint."
-        )
-
-
-class _Clock:
-    """How long a try may wait: for the head, for bytes at the least rate, for all in all."""
-
-    def __init__(self, job: _Job, head_by: float) -> None:
-        self._job = job
-        self._by = head_by
-        self._why = "the server went silent"
-        self._missing = 0.0
-
-    def start_counting(self) -> None:
-        """From now on, or from the last time it was enough, bytes must come at the least rate."""
-        patience = self._job.patience
-        self._by = time.monotonic() + patience.rate_seconds
-        self._why = f"the server sent fewer than {patience.minimum_rate:,.0f} bytes a second"
-        self._missing = patience.minimum_rate * patience.rate_seconds
-
-    def count(self, received: int) -> None:
-        self._missing -= received
-        if self._missing <= 0:
-            self.start_counting()
-
-    def wait(self, receive: Callable[[float], _Received]) -> _Received:
-        """What ``receive`` gets in time."""
-        while True:
-            now = time.monotonic()
-            if now >= self._job.deadline:
-                seconds = self._job.patience.seconds_for(self._job.max_bytes)
-                raise self._job.given_up(f"it took more than {seconds:,.0f} s")
-            if now >= self._by:
-                raise TransientError(self._why)
+    def run(self) -> None:
+        """Complete the file, or raise DownloadError once another try makes no sense."""
+        url, limits, ranged, failures = self.partial.url, self.limits, True, 0
+        farthest = self.partial.state().bytes
+        seconds = limits.grace_seconds + self.max_bytes / limits.minimum_rate
+        deadline = time.monotonic() + seconds
+        for _ in range(limits.requests):
             try:
-                return receive(min(self._by, self._job.deadline) - now)
-            except OutOfTimeError:
-                continue
+                return self._attempt(deadline, ranged=ranged)
+            except TransientError as failure:
+                if time.monotonic() >= deadline:
+                    raise failed(url, f"it took more than {seconds:,.0f} s") from None
+                reached = self.partial.state().bytes
+                failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
+                farthest = max(farthest, reached)
+                enough = min(limits.attempts, failure.tries or limits.attempts)
+                # Refusing a range is not refusing the file, so that is asked for in any case.
+                if failures >= enough and not failure.range_refused:
+                    raise failed(url, f"{failure.reason}, after {failures} tries") from None
+                ranged = not failure.range_refused
+                backoff = limits.first_pause_seconds * 2.0 ** (failures - 1)
+                pause = max(min(backoff, limits.longest_pause_seconds), failure.wait)
+                if self.notice is not None:
+                    self.notice(f"{shown(url)}: {failure.reason}; trying again in {pause:.0f} s.")
+                time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+        raise failed(url, f"it was cut off again and again, in {limits.requests} requests")
+
+    def _attempt(self, deadline: float, *, ranged: bool) -> None:
+        """One request, for what is missing (``ranged``) or for the whole file."""
+        url, state = self.partial.url, self.partial.state()
+        headers = {"Accept-Encoding": "identity", "User-Agent": f"movinet-convert/{__version__}"}
+        if ranged := ranged and state.bytes > 0:
+            headers |= {"Range": f"bytes={state.bytes}-", "If-Range": state.validator}
+        timeout = (self.limits.connect_seconds, self.limits.read_seconds)
+
+        with get(url, headers=headers, timeout=timeout) as receive:
+
+            def following(due: float, problem: str) -> Any:
+                try:
+                    return receive(min(due, deadline) - time.monotonic())
+                except queue.Empty:
+                    raise TransientError(problem) from None
+
+            response = following(time.monotonic() + sum(timeout), SILENT)
+            file, total = self._open(response, state if ranged else None)
+            with file:
+                body = self._body(following)
+                size = write_chunks(body, file, shown(url), self.max_bytes, total, self.progress)
+        if total is not None and size != total:
+            raise TransientError("the server sent another number of bytes than it announced")
+
+    def _open(
+        self, response: requests.Response, state: ResumeState | None
+    ) -> tuple[BinaryIO, int | None]:
+        """The file to write the body to and the size it gets, if the response is what was asked."""
+        status, headers = response.status_code, response.headers
+        encoded = headers.get("Content-Encoding", "identity").lower() != "identity"
+        if status == OK:
+            length = headers.get("Content-Length", "")
+            total = int(length) if NUMBER.fullmatch(length) and not encoded else None
+            if total is not None and total > self.max_bytes:
+                raise too_large(shown(self.partial.url), self.max_bytes)
+            return self.partial.create(None if encoded else _validator(headers), total), total
+        if status == PARTIAL_CONTENT and state:
+            total = None if encoded else _total_if_continued(headers, state)
+            if total is not None:
+                return self.partial.append(), total
+            self.partial.discard()
+            problem = "the server answered with another range or file than requested"
+            raise TransientError(problem, range_refused=True)
+        if status == RANGE_NOT_SATISFIABLE:
+            self.partial.discard()
+        answer = f"the server answered {status} {shortened(response.reason or '')}".rstrip()
+        if state or status < 400 or RETRY.is_retry("GET", status):
+            raise TransientError(answer, wait=_retry_after(response), range_refused=bool(state))
+        raise failed(self.partial.url, answer)
+
+    def _body(self, following: Callable[[float, str], bytes]) -> Iterator[bytes]:
+        """The chunks of the body, for as long as they come at the minimum rate."""
+        rate, seconds = self.limits.minimum_rate, self.limits.rate_seconds
+        too_slow = f"the server sent fewer than {rate:,.0f} bytes a second"
+        while True:
+            due, missing = time.monotonic() + seconds, rate * seconds
+            while missing > 0:
+                chunk = following(due, too_slow)
+                if not chunk:
+                    return
+                yield chunk
+                missing -= len(chunk)
 
 
-def _continued(headers: Mapping[str, str], kept: Kept) -> int | None:
-    """The size of the whole file, if the range that is sent is the rest of what was kept."""
+def create_file(path: Path) -> BinaryIO:
+    """A new file to write to; what was at ``path`` is unlinked, never written through."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def write_chunks(
+    chunks: Iterable[bytes],
+    file: BinaryIO,
+    where: str,
+    max_bytes: int,
+    total: int | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Append ``chunks``, report progress, and return the size; DownloadError beyond the limit."""
+    report = progress or (lambda done, total: None)
+    size = file.seek(0, os.SEEK_END)
+    report(size, total)
+    for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large(where, max_bytes)
+        file.write(chunk)
+        report(size, total)
+    return size
+
+
+def too_large(where: str, max_bytes: int) -> DownloadError:
+    return DownloadError(
+        f"{where} is larger than the {max_bytes:,} bytes that the release has at most; "
+        "it is not the published file: check the source root."
+    )
+
+
+def _is_own_file(found: os.stat_result) -> bool:
+    """Whether it is a regular file with one name, of this user where the system knows users."""
+    user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == user
+
+
+def _total_if_continued(headers: Mapping[str, str], state: ResumeState) -> int | None:
+    """The size of the file, if the range that is sent is the rest of the one begun."""
     sent = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-    if sent is None or _validator(headers) != kept.validator:
+    if sent is None or _validator(headers) != state.validator:
         return None
     first, last, total = (int(number) for number in sent.groups())
-    is_the_rest = first == kept.bytes and last == total - 1 and kept.total in (None, total)
+    is_the_rest = first == state.bytes and last == total - 1 and state.total in (None, total)
     return total if is_the_rest else None
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:
-    """What tells one version of the file from the next: a strong entity tag, or its date."""
+    """What identifies a version of the file: a strong entity tag, or the date."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or None
 
 
-def _number(text: str) -> int | None:
-    return int(text) if NUMBER.fullmatch(text) else None
+def _retry_after(response: requests.Response) -> float:
+    """Seconds that ``Retry-After`` asks for, as a number or a date, within reason."""
+    try:
+        return min(RETRY.get_retry_after(response) or 0.0, LONGEST_RETRY_AFTER)
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return 0.0

@@ -1,190 +1,159 @@
-"""One HTTP request, made in a thread of its own so that no server can hold it open.
+"""One GET request, made in a thread of its own so that no server can hold it open.
 
-The timeout of a socket starts anew with every byte, so a server that sends one now and then (in the
-head, in the length of a chunk, in the body) never lets it run out. Here whoever waits for the
-answer says how long. Proxies are those of the environment (``HTTPS_PROXY``, ``NO_PROXY``, ...), as
-everywhere in ``requests``.
+``requests`` follows redirects, uses the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``,
+...) and decodes content encodings. But its timeout restarts with every byte, so a server that sends
+one now and then (of the headers, the length of a chunk or the body) never exceeds it. Here whoever
+waits for the answer decides how long.
 """
 
 from __future__ import annotations
 
 import errno
 import http.client
+import itertools
 import queue
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+import requests
+import urllib3
+
 from movinet_convert.errors import DownloadError
 
-# What a cut loses at most: a chunk that did not become full is dropped.
-CHUNK_BYTES = 1 << 16
-WAITING_CHUNKS = 4  # received, and not yet asked for
-MALFORMED = "the server's answer is malformed"
+CHUNK_BYTES = 1 << 16  # what a cut loses at most: an incomplete chunk is dropped
+QUEUED_CHUNKS = 4  # received and not yet asked for
 MAX_REDIRECTS = 10
-# Without a network one more try is enough: it rarely comes back in seconds.
+SHOWN_CHARACTERS = 200  # of what a server sends
+SILENT = "the server went silent"
+MALFORMED = "the connection was cut, or the server's answer is malformed"
+# Without a network one more try is enough: it rarely comes back within seconds.
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 NO_NETWORK_TRIES = 2
-SHOWN_CHARACTERS = 200  # of what a server says
+NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
+@dataclass(eq=False)
 class TransientError(Exception):
     """A failure after which another try makes sense.
 
-    ``wait``: seconds that the server asked for. ``tries``: how many such failures in a row are
-    enough, where that is fewer than for others. ``range_refused``: the next try asks for the whole.
+    ``wait``: seconds that the server asked for. ``tries``: the tries to give up after, where fewer
+    than usual. ``range_refused``: the next try has to ask for the whole file.
     """
 
-    def __init__(
-        self, what: str, *, wait: float = 0.0, tries: int | None = None, range_refused: bool = False
-    ) -> None:
-        super().__init__(what)
-        self.wait = wait
-        self.tries = tries
-        self.range_refused = range_refused
-
-
-class OutOfTimeError(Exception):
-    """Nothing has arrived in the time allowed."""
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a server says before it sends the body; ``headers`` ignore the case of names."""
-
-    status: int
     reason: str
-    headers: Mapping[str, str]
+    wait: float = 0.0
+    tries: int | None = None
+    range_refused: bool = False
 
 
-class WebRequest:
-    """A GET request on its way: first its ``head``, then ``chunk`` after ``chunk``.
+@contextmanager
+def get(url: str, **options: Any) -> Iterator[Callable[[float], Any]]:
+    """GET with the options of ``requests.get``: a function that waits for what arrives.
 
-    A content encoding is undone, so chunks are those of the file itself. Redirects are followed to
-    http and https alone, and never from https to http. Both methods raise OutOfTimeError after the
-    seconds given, TransientError and DownloadError. ``close`` leaves the thread to end by itself:
-    it writes nothing, and holds nothing but its connection.
+    Called with the seconds to wait, it returns the response, then the decoded chunks of the body,
+    then ``b""``; it raises queue.Empty, TransientError and DownloadError. The thread does nothing
+    but fill the queue, and ends by itself once the context has been left.
     """
+    items: queue.Queue[Any] = queue.Queue(QUEUED_CHUNKS)
+    responses: list[requests.Response] = []
+    left = threading.Event()
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeout: tuple[float, float]) -> None:
-        self._url = url
-        self._headers = dict(headers)
-        self._timeout = timeout
-        self._items: queue.Queue[Head | bytes | Exception] = queue.Queue(WAITING_CHUNKS)
-        self._closed = threading.Event()
-        self._response: Any = None
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def head(self, seconds: float) -> Head:
-        item = self._take(seconds)
-        assert isinstance(item, Head)
-        return item
-
-    def chunk(self, seconds: float) -> bytes:
-        """The next bytes; none at the end of the body."""
-        item = self._take(seconds)
-        assert isinstance(item, bytes)
-        return item
-
-    def close(self) -> None:
-        self._closed.set()
-        # Wakes the thread if it waits for bytes (urllib3 has this since 2.3).
-        with suppress(AttributeError, ValueError, RuntimeError, OSError):
-            self._response.raw.shutdown()
-        # Wakes it if it waits for room in the queue.
-        with suppress(queue.Empty):
-            while True:
-                self._items.get_nowait()
-
-    def _take(self, seconds: float) -> Head | bytes:
+    def run() -> None:
         try:
-            item = self._items.get(timeout=seconds)
-        except queue.Empty:
-            raise OutOfTimeError from None
+            with requests.Session() as session:
+                session.max_redirects = MAX_REDIRECTS
+                session.hooks["response"].append(_check_redirect)
+                with session.get(url, stream=True, **options) as response:
+                    responses.append(response)
+                    chunks = filter(None, response.iter_content(CHUNK_BYTES))
+                    for item in itertools.chain([response], chunks, [b""]):
+                        items.put(item)
+                        if left.is_set():
+                            return
+        except Exception as error:
+            items.put(_classified(error, url))
+
+    def receive(seconds: float) -> Any:
+        item = items.get(timeout=max(0.0, seconds))
         if isinstance(item, Exception):
             raise item
         return item
 
-    def _put(self, item: Head | bytes | Exception) -> bool:
-        """Hand over an item; whether anybody still wants more."""
-        self._items.put(item)
-        return not self._closed.is_set()
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        yield receive
+    finally:
+        left.set()
+        with suppress(IndexError, ValueError, RuntimeError, OSError):
+            responses[0].raw.shutdown()  # wakes the thread where it waits for bytes
+        with suppress(queue.Empty):
+            while True:  # and where it waits for room in the queue
+                items.get_nowait()
 
-    def _run(self) -> None:
-        try:
-            self._receive()
-        except DownloadError as error:
-            self._put(error)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            self._put(self._failure(error))  # what requests and urllib3 raise is one of these
-        except Exception as error:
-            self._put(_urllib3_failure(error) or error)
 
-    def _receive(self) -> None:
-        import requests
+def _check_redirect(response: requests.Response, **_: object) -> None:
+    """Follow to http and https alone, and never from https to http."""
+    if not response.is_redirect:
+        return
+    response.close()  # requests would read its body, however long, into memory
+    target = urljoin(response.url, response.headers["Location"])
+    before, after = (urlsplit(url).scheme.lower() for url in (response.url, target))
+    if after not in ("http", "https"):
+        problem = f"to {shown(target)}, which is no address on the web"
+    elif (before, after) == ("https", "http"):
+        problem = f"from https to {shown(target)}, which anyone on the way can change"
+    else:
+        return
+    raise DownloadError(
+        f"{shown(response.url)} redirects {problem}; it is not followed: name another source root."
+    )
 
-        with requests.Session() as session:
-            session.max_redirects = MAX_REDIRECTS
-            with session.get(
-                self._url,
-                headers=self._headers,
-                timeout=self._timeout,
-                stream=True,
-                hooks={"response": self._check_redirect},
-            ) as response:
-                self._response = response
-                wanted = self._put(
-                    Head(response.status_code, response.reason or "", response.headers)
-                )
-                chunks = response.iter_content(CHUNK_BYTES)
-                while wanted and (chunk := next(chunks, None)) is not None:
-                    wanted = not chunk or self._put(chunk)
-        self._put(b"")
 
-    def _check_redirect(self, response: Any, **_: object) -> None:
-        if not response.is_redirect:
-            return
-        response.close()  # requests would read its body, however long, into memory
-        target = urljoin(response.url, response.headers["Location"])
-        schemes = urlsplit(response.url).scheme.lower(), urlsplit(target).scheme.lower()
-        if schemes[1] not in ("http", "https"):
-            raise DownloadError(
-                f"{shown(self._url)} redirects to {shown(target)}, which is no address on the "
-                "web; it is not followed: name another source root."
-            )
-        if schemes == ("https", "http"):
-            raise DownloadError(
-                f"{shown(self._url)} redirects from https to {shown(target)}, which anyone on the "
-                "way can change; it is not followed: name another source root."
-            )
+def _classified(error: Exception, url: str) -> Exception:
+    """A failed request as TransientError or DownloadError.
 
-    def _failure(self, error: Exception) -> Exception:
-        """What became of the request, without what may be secret in the texts of libraries."""
-        import requests.exceptions as kinds
+    requests wraps urllib3, which wraps the socket's error, each in another attribute. Of the
+    innermost only a fixed text is shown: the texts of libraries quote the URL with its secrets.
+    """
+    if not isinstance(error, NETWORK_ERRORS):
+        return error
+    inner: BaseException = error
+    while causes := [cause for cause in _causes(inner) if isinstance(cause, BaseException)]:
+        inner = causes[0]
+    reason = shortened(getattr(inner, "strerror", None) or MALFORMED)
+    if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
+        reason = SILENT
+    code, unresolved = getattr(inner, "errno", None), isinstance(inner, socket.gaierror)
+    if code == socket.EAI_AGAIN if unresolved else code in NO_NETWORK:
+        return TransientError(reason, tries=NO_NETWORK_TRIES)
+    if isinstance(error, requests.exceptions.TooManyRedirects):
+        reason = f"more than {MAX_REDIRECTS} redirects"
+    elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        reason = "an address, or that of the proxy, is not valid or of an unknown kind"
+    elif not unresolved and not isinstance(inner, ssl.SSLCertVerificationError):
+        return TransientError(reason)
+    return failed(url, reason)
 
-        inner = _innermost(error)
-        what = _reason(inner)
-        if _is_without_network(inner):
-            return TransientError(what, tries=NO_NETWORK_TRIES)
-        if isinstance(error, kinds.TooManyRedirects):
-            what = f"more than {MAX_REDIRECTS} redirects"
-        elif isinstance(error, kinds.InvalidURL | kinds.InvalidSchema | kinds.MissingSchema):
-            what = "an address, or that of the proxy, is not valid or of an unknown kind"
-        elif not isinstance(inner, socket.gaierror | ssl.SSLCertVerificationError):
-            return TransientError(what)
-        return DownloadError(
-            f"{shown(self._url)} could not be downloaded ({what}); check the network, the source "
-            "root and the proxy settings."
-        )
+
+def _causes(error: BaseException) -> tuple[object, ...]:
+    return (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
+
+
+def failed(url: str, reason: str) -> DownloadError:
+    return DownloadError(
+        f"{shown(url)} could not be downloaded ({reason}); check the network, the proxy settings "
+        "and the source root, or download the file yourself and pass it with --checkpoint."
+    )
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret in it: user, password and query."""
+    """The URL without what may be secret in it: user, password, query and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -194,40 +163,5 @@ def shown(url: str) -> str:
 
 
 def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
-    """Foreign text, no longer than a message can bear."""
+    """Text of others, cut to a length that fits a message."""
     return text if len(text) <= characters else f"{text[:characters]}..."
-
-
-def _urllib3_failure(error: Exception) -> TransientError | None:
-    """What requests lets through of urllib3's own errors."""
-    import urllib3
-
-    return TransientError(MALFORMED) if isinstance(error, urllib3.exceptions.HTTPError) else None
-
-
-def _is_without_network(error: BaseException) -> bool:
-    if isinstance(error, socket.gaierror):
-        return error.errno == socket.EAI_AGAIN
-    return isinstance(error, OSError) and error.errno in NO_NETWORK
-
-
-def _reason(error: BaseException) -> str:
-    """What a failed request comes down to."""
-    if isinstance(error, TimeoutError) or "timed out" in str(error).lower():
-        return "the server went silent"
-    if isinstance(error, http.client.RemoteDisconnected):
-        return "the server closed the connection without an answer"
-    if isinstance(error, http.client.IncompleteRead):
-        return "the connection was cut"
-    if isinstance(error, OSError) and error.strerror:
-        return shortened(str(error.strerror))
-    return MALFORMED
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """requests wraps urllib3, which wraps the socket's error, each in another place."""
-    inner = getattr(error, "reason", None)
-    if not isinstance(inner, BaseException):
-        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-    inner = inner or error.__cause__ or error.__context__
-    return error if inner is None else _innermost(inner)

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from movinet_convert.download.fetch import FetchedRelease, Patience, fetch_release
+from movinet_convert.download.fetch import FetchedRelease, Limits, fetch_release
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import Release
 from tests.helpers import fetch_server as servers
 
 VARIANT = get_variant("a0-base")  # nobody has published the digest of its release
 ARCHIVE = VARIANT.archive_name
-IMPATIENT = Patience(
+IMPATIENT = Limits(
     connect_seconds=10, read_seconds=10, attempts=3, first_pause_seconds=0.01, lock_seconds=30
 )
 IN_NO_TIME = replace(IMPATIENT, read_seconds=0.3)
@@ -25,7 +25,7 @@ PINNED = Release(len(BODY), DIGEST)
 
 
 def fetch(root: object, **options: Any) -> FetchedRelease:
-    settings = {"variant": VARIANT, "patience": IMPATIENT, "known": PINNED, **options}
+    settings = {"variant": VARIANT, "limits": IMPATIENT, "known": PINNED, **options}
     return fetch_release(source_root=str(root), **settings)
 
 

@@ -149,7 +149,7 @@ def test_a_folder_without_the_archive_is_an_error(tmp_path: Path) -> None:
 def test_the_environment_names_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.serve(BODY, servers.whole) as server:
         monkeypatch.setenv("MOVINET_SOURCE_ROOT", server.root)
-        assert fetch_release(VARIANT, known=PINNED, patience=IMPATIENT).sha256 == DIGEST
+        assert fetch_release(VARIANT, known=PINNED, limits=IMPATIENT).sha256 == DIGEST
 
 
 @pytest.mark.parametrize("root", ["ftp://host/x", "http://", "http://[bad/x", "file://far/x"])
@@ -182,5 +182,5 @@ def test_without_a_network_or_a_name_in_it_there_is_no_long_wait(
 
     monkeypatch.setattr(socket, "getaddrinfo", unresolved)
     with pytest.raises(DownloadError, match=r"\(No such name.*check the network"):
-        fetch("http://models.invalid", patience=replace(IMPATIENT, attempts=5))
+        fetch("http://models.invalid", limits=replace(IMPATIENT, attempts=5))
     assert asked == ["models.invalid"] * tries

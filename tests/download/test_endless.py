@@ -27,7 +27,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(answer: str, cache: Path) -> N
         servers.serve(BODY, getattr(servers, answer)) as server,
         pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 tries"),
     ):
-        fetch(server.root, patience=QUICK)
+        fetch(server.root, limits=QUICK)
     assert_nothing_unfinished(cache)
 
 
@@ -36,16 +36,16 @@ def test_a_head_that_comes_too_slowly_is_given_up() -> None:
         servers.serve(BODY, servers.slow_head) as server,
         pytest.raises(DownloadError, match="the server went silent, after 2 tries"),
     ):
-        fetch(server.root, patience=QUICK)
+        fetch(server.root, limits=QUICK)
 
 
 def test_a_transfer_has_a_time_by_which_it_ends() -> None:
-    patience = replace(IMPATIENT, grace_seconds=0.1, minimum_rate=1e9)
+    limits = replace(IMPATIENT, grace_seconds=0.1, minimum_rate=1e9)
     with (
         servers.serve(BODY, servers.slow_body) as server,
         pytest.raises(DownloadError, match=r"it took more than 0 s"),
     ):
-        fetch(server.root, patience=patience)
+        fetch(server.root, limits=limits)
 
 
 def test_what_a_server_says_makes_no_long_message() -> None:

@@ -31,8 +31,8 @@ def test_what_an_earlier_run_left_does_not_stand_in_the_way_of_a_later_one(code:
     once = replace(IMPATIENT, attempts=1)
     with servers.serve(BODY, servers.cut_with_ranges, servers.refusing_ranges(code)) as server:
         with pytest.raises(DownloadError):
-            fetch(server.root, patience=once)
-        assert fetch(server.root, patience=once).sha256 == DIGEST
+            fetch(server.root, limits=once)
+        assert fetch(server.root, limits=once).sha256 == DIGEST
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Pat
     pinned = Release(len(body), hashlib.sha256(body).hexdigest())
     with servers.serve(body, servers.in_parts_of(5 << 18)) as server:
         with pytest.raises(DownloadError, match="cut off again and again, in 4 requests"):
-            fetch(server.root, known=pinned, patience=replace(IMPATIENT, requests=4))
+            fetch(server.root, known=pinned, limits=replace(IMPATIENT, requests=4))
         assert (cache / f"{ARCHIVE}.partial").stat().st_size == 5 << 20
         assert fetch(server.root, known=pinned).sha256 == pinned.sha256
 

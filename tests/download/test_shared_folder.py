@@ -63,7 +63,7 @@ def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_gone_on_with(
     victim = tmp_path / "theirs"
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
-            fetch(server.root, patience=replace(IMPATIENT, attempts=1))
+            fetch(server.root, limits=replace(IMPATIENT, attempts=1))
         partial = cache / f"{ARCHIVE}.partial"
         content = partial.read_bytes()
         partial.rename(victim)

@@ -153,7 +153,7 @@ def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
 def test_a_stalled_transfer_is_tried_again() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release), servers.whole) as server:
-        assert fetch(server.root, patience=IN_NO_TIME).sha256 == DIGEST
+        assert fetch(server.root, limits=IN_NO_TIME).sha256 == DIGEST
         release.set()
 
 
@@ -161,7 +161,7 @@ def test_a_server_that_stays_silent_is_given_up() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release)) as server:
         with pytest.raises(DownloadError, match="the server went silent, after 3 tries"):
-            fetch(server.root, patience=IN_NO_TIME)
+            fetch(server.root, limits=IN_NO_TIME)
         release.set()
 
 
