@@ -82,32 +82,32 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """The place of one release in the cache; ``pinned`` are its size and digest, where known."""
+    """The file of one release in the cache; ``pinned`` are its size and digest, where known."""
 
-    folder: Path
+    path: Path
     variant: Variant
     pinned: Release | None
     lock_seconds: float
 
     @property
-    def path(self) -> Path:
-        return self.folder / self.variant.archive_name
+    def record_path(self) -> Path:
+        return self.path.with_name(RECORD_NAME)
 
     @property
     def max_bytes(self) -> int:
         return self.pinned.bytes if self.pinned else MAX_RELEASE_BYTES
 
     @contextmanager
-    def locked(self, name: str | None = None) -> Iterator[None]:
-        """Exclude other processes that fetch the same release, or write the file ``name``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name or self.path.name}.lock"
+    def locked(self, path: Path) -> Iterator[None]:
+        """Exclude other processes that write to ``path``."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f"{path.name}.lock")
         try:
-            with filelock.FileLock(path, timeout=self.lock_seconds):
+            with filelock.FileLock(lock, timeout=self.lock_seconds):
                 yield
         except filelock.Timeout:
             raise DownloadError(
-                f"Another process has locked {path} for {self.lock_seconds:.0f} s; wait for it or "
+                f"Another process has locked {lock} for {self.lock_seconds:.0f} s; wait for it or "
                 "stop it, then try again."
             ) from None
 
@@ -124,48 +124,45 @@ class CacheEntry:
 
     def adopt(self) -> FetchedRelease | None:
         """A file that was put into the cache by hand, checked and recorded."""
-        if self._expected() is not None or not self.path.is_file():
-            return None
-        digest, _ = self._check(self.path, str(self.path))
-        self._record(digest, str(self.path))
-        return self._fetched(digest, str(self.path), first_use=True)
+        unknown = self._expected() is None and self.path.is_file()
+        return self.accept(self.path, str(self.path)) if unknown else None
 
     def accept(self, received: Path, source: str) -> FetchedRelease:
         """Check a complete tar, move it into the cache, and record its digest at first use."""
-        digest, first_use = self._check(received, source)
-        move_together([(received, self.path)])
-        if first_use:
+        check_tar(received, source)
+        digest, expected = file_sha256(received), self._expected()
+        if expected is not None and digest != expected.sha256:
+            raise self._mismatch(digest, expected, source)
+        if self.pinned is None:
+            check_release(received, self.variant, source)
+        if received != self.path:
+            move_together([(received, self.path)])
+        if expected is None:
             self._record(digest, source)
-        return self._fetched(digest, source, first_use=first_use, downloaded=True)
+        return self._fetched(
+            digest, source, first_use=expected is None, downloaded=received != self.path
+        )
 
     def _expected(self) -> Release | RecordedDigest | None:
         return self.pinned or self._records().get(self.path.name)
 
-    def _check(self, path: Path, source: str) -> tuple[str, bool]:
-        """The digest of a tar and whether this is its first use; DownloadError if it is wrong."""
-        check_tar(path, source)
-        digest, expected = file_sha256(path), self._expected()
-        if isinstance(expected, Release) and digest != expected.sha256:
-            raise DownloadError(
-                f"{source} has sha256 {digest} where the release of {self.variant.name} has "
-                f"{expected.sha256}; it is damaged or another file: try again, or name another "
-                "source root."
+    def _mismatch(
+        self, digest: str, expected: Release | RecordedDigest, source: str
+    ) -> DownloadError:
+        advice = "it is damaged or another file: try again, or name another source root"
+        if isinstance(expected, RecordedDigest):
+            advice += (
+                f"; if you trust it more than what {shortened(expected.source)} was on "
+                f"{expected.date}, remove {self.path.name} from {self.record_path}"
             )
-        if isinstance(expected, RecordedDigest) and digest != expected.sha256:
-            raise DownloadError(
-                f"{source} has sha256 {digest} where {expected.sha256} was recorded at its first "
-                f"use on {expected.date} (from {shortened(expected.source)}); try again or name "
-                "another source root, and only if you trust the new file remove "
-                f"{path.name} from {self.folder / RECORD_NAME}."
-            )
-        if self.pinned is None:
-            check_release(path, self.variant, source)
-        return digest, expected is None
+        return DownloadError(
+            f"{source} has sha256 {digest} where the release of {self.variant.name} has "
+            f"{expected.sha256}; {advice}."
+        )
 
     def _records(self) -> dict[str, RecordedDigest]:
-        path = self.folder / RECORD_NAME
         try:
-            with open_regular(path, DownloadError) as file:
+            with open_regular(self.record_path, DownloadError) as file:
                 text = file.read(MAX_RECORD_BYTES + 1)
             if len(text) > MAX_RECORD_BYTES:
                 raise ValueError("it is larger than any record of twelve releases")
@@ -174,8 +171,8 @@ class CacheEntry:
             return {}
         except ValueError:
             raise DownloadError(
-                f"{path} is damaged; delete it, and the digests of the releases are recorded "
-                "again at their next use."
+                f"{self.record_path} is damaged; delete it, and the digests of the releases are "
+                "recorded again at their next use."
             ) from None
 
     def _record(self, digest: str, source: str) -> None:
@@ -186,22 +183,16 @@ class CacheEntry:
             date=datetime.datetime.now(datetime.timezone.utc).date(),
             checked=True,
         )
-        with self.locked(RECORD_NAME), replacing(self.folder / RECORD_NAME) as unfinished:
+        with self.locked(self.record_path), replacing(self.record_path) as unfinished:
             records = {**self._records(), self.path.name: entry}
             unfinished.write_bytes(_Records.dump_json(records, indent=2))
 
     def _fetched(
         self, digest: str, source: str, *, first_use: bool = False, downloaded: bool = False
     ) -> FetchedRelease:
+        size, pinned = self.path.stat().st_size, self.pinned is not None
         return FetchedRelease(
-            variant=self.variant.name,
-            path=self.path,
-            sha256=digest,
-            bytes=self.path.stat().st_size,
-            source=source,
-            first_use=first_use,
-            downloaded=downloaded,
-            pinned=self.pinned is not None,
+            self.variant.name, self.path, digest, size, source, first_use, downloaded, pinned
         )
 
 

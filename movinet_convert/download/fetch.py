@@ -10,6 +10,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -22,15 +23,13 @@ from movinet_convert.download.cache import (
 )
 from movinet_convert.download.http import (
     Download,
-    Limits,
     Notice,
     PartialFile,
     Progress,
     create_file,
-    too_large,
     write_chunks,
 )
-from movinet_convert.download.request import CHUNK_BYTES, shown
+from movinet_convert.download.request import CHUNK_BYTES, Limits, shown
 from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.files.atomic import open_regular
 from movinet_convert.variants import RELEASES, Release, Variant
@@ -71,13 +70,14 @@ def fetch_release(
     """
     location = _locate(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
     pinned = known or RELEASES.get(variant.name)
-    entry = CacheEntry(cache_folder(cache_dir), variant, pinned, limits.lock_seconds)
-    partial = PartialFile(entry.path.with_name(f"{entry.path.name}.partial"), str(location))
+    path = cache_folder(cache_dir) / variant.archive_name
+    entry = CacheEntry(path, variant, pinned, limits.lock_seconds)
+    partial = PartialFile(path.with_name(f"{path.name}.partial"), str(location))
     try:
         # A complete file is never changed in place, so a read-only cache works without a lock.
         if found := entry.find():
             return found
-        with entry.locked():
+        with entry.locked(path):
             if found := entry.find() or entry.adopt():
                 return found
             try:
@@ -85,7 +85,11 @@ def fetch_release(
                     _copy(location, partial, entry.max_bytes, progress)
                     return _accept(entry, partial, str(location))
                 if offline:
-                    raise _offline(entry)
+                    state = "is damaged" if path.is_file() else "is not there"
+                    raise DownloadError(
+                        f"{path} {state} and downloads are off; run once without --offline, or "
+                        "name a folder that contains it with --source-root."
+                    )
                 download = Download(partial, entry.max_bytes, limits, progress, notice)
                 return _download(download, entry)
             finally:
@@ -97,7 +101,7 @@ def fetch_release(
             partial.discard()
             advice = "free some space"
         raise DownloadError(
-            f"The cache folder {entry.folder} cannot be used ({error.strerror or error}); "
+            f"The cache folder {path.parent} cannot be used ({error.strerror or error}); "
             f"{advice}, or name another folder with ${CACHE_DIR_VARIABLE}."
         ) from error
 
@@ -113,25 +117,15 @@ def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path
         return variant.source_url
     if "://" not in str(root):
         return Path(root) / variant.archive_name
-    try:
+    with suppress(ValueError):  # of what is no URL at all
         parts = urlsplit(str(root))
-    except ValueError:
-        raise UsageError("The source root is no valid URL; check how it is written.") from None
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(unquote(parts.path)) / variant.archive_name
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError(
-            f"The source root {shown(str(root))} is neither an http(s) URL nor a folder; "
-            "name one that holds the released archives."
-        )
-    return parts._replace(path=f"{parts.path.rstrip('/')}/{variant.archive_name}").geturl()
-
-
-def _offline(entry: CacheEntry) -> DownloadError:
-    state = "is damaged" if entry.path.is_file() else "is not there"
-    return DownloadError(
-        f"{entry.path} {state} and downloads are off; run once without --offline, or name a "
-        "folder that contains it with --source-root."
+        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+            return Path(unquote(parts.path)) / variant.archive_name
+        if parts.scheme in ("http", "https") and parts.netloc:
+            return parts._replace(path=f"{parts.path.rstrip('/')}/{variant.archive_name}").geturl()
+    raise UsageError(
+        f"The source root (--source-root or ${SOURCE_ROOT_VARIABLE}) is neither an http(s) URL nor "
+        "a folder; name one that contains the released archives."
     )
 
 
@@ -156,10 +150,7 @@ def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress
             "released archives under their published names."
         ) from None
     with file:
-        size = os.fstat(file.fileno()).st_size
-        if size > max_bytes:
-            raise too_large(str(source), max_bytes)
-        chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+        chunks, size = iter(lambda: file.read(CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size
         with partial.create(None, size) as target:
             write_chunks(chunks, target, str(source), max_bytes, size, progress)
 
@@ -187,18 +178,17 @@ def _accept(entry: CacheEntry, partial: PartialFile, source: str) -> FetchedRele
 
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:
     """The content of a gzip file's members, up to a number of them, since empty ones cost time."""
-    data = b""
-    for _ in range(MAX_GZIP_MEMBERS):
-        member = zlib.decompressobj(wbits=GZIP_WBITS)
-        while not member.eof:
-            data = data or file.read(GZIP_READ_BYTES)
+    member, members, data = None, 0, b""
+    while data := data or file.read(GZIP_READ_BYTES):
+        if member is None:
+            data = data.lstrip(b"\0")  # gzip itself allows padding after a member
             if not data:
-                raise EOFError("it ends within its data")
-            yield member.decompress(data)
-            data = b""
-        data = member.unused_data.lstrip(b"\0")  # gzip itself allows padding
-        while not data:
-            if not (read := file.read(GZIP_READ_BYTES)):
-                return
-            data = read.lstrip(b"\0")
-    raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS:,} members")
+                continue
+            members += 1
+            member = zlib.decompressobj(wbits=GZIP_WBITS)
+        if members > MAX_GZIP_MEMBERS:
+            raise zlib.error(f"it has more than {MAX_GZIP_MEMBERS:,} members")
+        yield member.decompress(data)
+        data, member = member.unused_data, None if member.eof else member
+    if member is not None:
+        raise EOFError("it ends within its data")

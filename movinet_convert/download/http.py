@@ -1,11 +1,9 @@
 """A resumable download over HTTP, through networks that fail and from servers that misbehave.
 
 ``urllib3.Retry`` knows which statuses are worth another try and reads ``Retry-After``, but its own
-retries end where the body begins. So the one loop of retries is here: it resumes a body that was
-cut, and every transfer ends by a limit on size, time, rate and number of requests.
-
-Ranges count encoded bytes, so only a response without a content encoding can be resumed; none is
-asked for, and one that comes all the same is decoded.
+retries end where the body begins. So the one loop of retries is here, and resumes a body that was
+cut. Ranges count encoded bytes, so only a response without a content encoding can be resumed; none
+is asked for, and one that comes all the same is decoded.
 
 The cache folder may be shared, and the names in it are predictable. So an unfinished file is always
 created new (a link or pipe under its name is removed, not followed), and resumed only if it is a
@@ -15,21 +13,29 @@ regular file of this user without a second name.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import queue
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pydantic
 import requests
 import urllib3
 
-from movinet_convert.download.request import SILENT, TransientError, failed, get, shortened, shown
+from movinet_convert.download.request import (
+    Limits,
+    TransientError,
+    failed,
+    get,
+    shortened,
+    shown,
+)
 from movinet_convert.errors import DownloadError
 from movinet_convert.files.atomic import open_regular
 from movinet_convert.files.version import __version__
@@ -47,27 +53,6 @@ CONTENT_RANGE = re.compile("bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re
 
 Progress = Callable[[int, int | None], object]  # bytes so far; bytes in all, where known
 Notice = Callable[[str], object]  # a sentence: why a try failed, and that another follows
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to wait and how often to try.
-
-    ``attempts`` counts tries that got no further, ``requests`` all of them. A transfer must bring
-    ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take as long as
-    the largest allowed file would take at that rate, plus ``grace_seconds``.
-    """
-
-    connect_seconds: float = 15.0
-    read_seconds: float = 30.0
-    attempts: int = 5
-    requests: int = 300
-    first_pause_seconds: float = 1.0
-    longest_pause_seconds: float = 30.0
-    minimum_rate: float = 8192.0
-    rate_seconds: float = 60.0
-    grace_seconds: float = 600.0
-    lock_seconds: float = 3600.0
 
 
 class ResumeState(pydantic.BaseModel):
@@ -107,7 +92,7 @@ class PartialFile:
         usable = stored.url == nothing.url and stored.validator and _is_own_file(found)
         return stored.model_copy(update={"bytes": found.st_size}) if usable else nothing
 
-    def create(self, validator: str | None, total: int | None) -> BinaryIO:
+    def create(self, validator: str | None = None, total: int | None = None) -> BinaryIO:
         """Open a new, empty file; it can be resumed later if there is a ``validator``."""
         self.discard()
         file = create_file(self.path)
@@ -136,7 +121,7 @@ class PartialFile:
 
 @dataclass(frozen=True)
 class Download:
-    """A transfer of ``partial.url`` into ``partial``."""
+    """A transfer of ``partial.url`` into ``partial``, of at most ``max_bytes``."""
 
     partial: PartialFile
     max_bytes: int
@@ -159,11 +144,10 @@ class Download:
                 reached = self.partial.state().bytes
                 failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
                 farthest = max(farthest, reached)
-                enough = min(limits.attempts, failure.tries or limits.attempts)
-                # Refusing a range is not refusing the file, so that is asked for in any case.
-                if failures >= enough and not failure.range_refused:
-                    raise failed(url, f"{failure.reason}, after {failures} tries") from None
                 ranged = not failure.range_refused
+                # Refusing a range is not refusing the file, so that is asked for in any case.
+                if ranged and failures >= min(limits.attempts, failure.tries or limits.attempts):
+                    raise failed(url, f"{failure.reason}, after {failures} tries") from None
                 backoff = limits.first_pause_seconds * 2.0 ** (failures - 1)
                 pause = max(min(backoff, limits.longest_pause_seconds), failure.wait)
                 if self.notice is not None:
@@ -177,21 +161,10 @@ class Download:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"movinet-convert/{__version__}"}
         if ranged := ranged and state.bytes > 0:
             headers |= {"Range": f"bytes={state.bytes}-", "If-Range": state.validator}
-        timeout = (self.limits.connect_seconds, self.limits.read_seconds)
-
-        with get(url, headers=headers, timeout=timeout) as receive:
-
-            def following(due: float, problem: str) -> Any:
-                try:
-                    return receive(min(due, deadline) - time.monotonic())
-                except queue.Empty:
-                    raise TransientError(problem) from None
-
-            response = following(time.monotonic() + sum(timeout), SILENT)
-            file, total = self._open(response, state if ranged else None)
+        with closing(get(url, headers, self.limits, deadline)) as items:
+            file, total = self._open(next(items), state if ranged else None)
             with file:
-                body = self._body(following)
-                size = write_chunks(body, file, shown(url), self.max_bytes, total, self.progress)
+                size = write_chunks(items, file, shown(url), self.max_bytes, total, self.progress)
         if total is not None and size != total:
             raise TransientError("the server sent another number of bytes than it announced")
 
@@ -199,13 +172,11 @@ class Download:
         self, response: requests.Response, state: ResumeState | None
     ) -> tuple[BinaryIO, int | None]:
         """The file to write the body to and the size it gets, if the response is what was asked."""
-        status, headers = response.status_code, response.headers
+        url, status, headers = self.partial.url, response.status_code, response.headers
         encoded = headers.get("Content-Encoding", "identity").lower() != "identity"
         if status == OK:
             length = headers.get("Content-Length", "")
             total = int(length) if NUMBER.fullmatch(length) and not encoded else None
-            if total is not None and total > self.max_bytes:
-                raise too_large(shown(self.partial.url), self.max_bytes)
             return self.partial.create(None if encoded else _validator(headers), total), total
         if status == PARTIAL_CONTENT and state:
             total = None if encoded else _total_if_continued(headers, state)
@@ -219,20 +190,7 @@ class Download:
         answer = f"the server answered {status} {shortened(response.reason or '')}".rstrip()
         if state or status < 400 or RETRY.is_retry("GET", status):
             raise TransientError(answer, wait=_retry_after(response), range_refused=bool(state))
-        raise failed(self.partial.url, answer)
-
-    def _body(self, following: Callable[[float, str], bytes]) -> Iterator[bytes]:
-        """The chunks of the body, for as long as they come at the minimum rate."""
-        rate, seconds = self.limits.minimum_rate, self.limits.rate_seconds
-        too_slow = f"the server sent fewer than {rate:,.0f} bytes a second"
-        while True:
-            due, missing = time.monotonic() + seconds, rate * seconds
-            while missing > 0:
-                chunk = following(due, too_slow)
-                if not chunk:
-                    return
-                yield chunk
-                missing -= len(chunk)
+        raise failed(url, answer)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -250,23 +208,18 @@ def write_chunks(
     progress: Progress | None = None,
 ) -> int:
     """Append ``chunks``, report progress, and return the size; DownloadError beyond the limit."""
-    report = progress or (lambda done, total: None)
     size = file.seek(0, os.SEEK_END)
-    report(size, total)
-    for chunk in chunks:
+    for chunk in itertools.chain([b""], chunks):
         size += len(chunk)
-        if size > max_bytes:
-            raise too_large(where, max_bytes)
+        if max(size, total or 0) > max_bytes:
+            raise DownloadError(
+                f"{where} is larger than the {max_bytes:,} bytes that the release has at most; it "
+                "is not the published file: check the source root."
+            )
         file.write(chunk)
-        report(size, total)
+        if progress is not None:
+            progress(size, total)
     return size
-
-
-def too_large(where: str, max_bytes: int) -> DownloadError:
-    return DownloadError(
-        f"{where} is larger than the {max_bytes:,} bytes that the release has at most; "
-        "it is not the published file: check the source root."
-    )
 
 
 def _is_own_file(found: os.stat_result) -> bool:

@@ -1,9 +1,9 @@
 """One GET request, made in a thread of its own so that no server can hold it open.
 
-``requests`` follows redirects, uses the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``,
-...) and decodes content encodings. But its timeout restarts with every byte, so a server that sends
-one now and then (of the headers, the length of a chunk or the body) never exceeds it. Here whoever
-waits for the answer decides how long.
+``requests`` follows redirects, uses the proxies of the environment (``HTTPS_PROXY``, ...) and
+decodes content encodings. But its timeout restarts with every byte, so a server that sends one now
+and then (of the headers, the length of a chunk or the body) never exceeds it. Here whoever waits
+for the answer decides how long.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import queue
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -29,13 +30,31 @@ from movinet_convert.errors import DownloadError
 CHUNK_BYTES = 1 << 16  # what a cut loses at most: an incomplete chunk is dropped
 QUEUED_CHUNKS = 4  # received and not yet asked for
 MAX_REDIRECTS = 10
-SHOWN_CHARACTERS = 200  # of what a server sends
+MAX_SHOWN_CHARACTERS = 200  # of what a server sends
 SILENT = "the server went silent"
-MALFORMED = "the connection was cut, or the server's answer is malformed"
-# Without a network one more try is enough: it rarely comes back within seconds.
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-NO_NETWORK_TRIES = 2
 NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait and how often to try.
+
+    ``attempts`` counts tries that got no further, ``requests`` all of them. A transfer must bring
+    ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take as long as
+    the largest allowed file would take at that rate, plus ``grace_seconds``.
+    """
+
+    connect_seconds: float = 15.0
+    read_seconds: float = 30.0
+    attempts: int = 5
+    requests: int = 300
+    first_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 30.0
+    minimum_rate: float = 8192.0
+    rate_seconds: float = 60.0
+    grace_seconds: float = 600.0
+    lock_seconds: float = 3600.0
 
 
 @dataclass(eq=False)
@@ -52,49 +71,61 @@ class TransientError(Exception):
     range_refused: bool = False
 
 
-@contextmanager
-def get(url: str, **options: Any) -> Iterator[Callable[[float], Any]]:
-    """GET with the options of ``requests.get``: a function that waits for what arrives.
+def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -> Generator[Any]:
+    """Yield the response and then the decoded chunks of its body, as long as they come in time.
 
-    Called with the seconds to wait, it returns the response, then the decoded chunks of the body,
-    then ``b""``; it raises queue.Empty, TransientError and DownloadError. The thread does nothing
-    but fill the queue, and ends by itself once the context has been left.
+    That is within the ``limits`` and before the ``deadline`` (of ``time.monotonic``). Raises
+    TransientError and DownloadError. The thread only fills a queue; closing leaves it to end.
     """
     items: queue.Queue[Any] = queue.Queue(QUEUED_CHUNKS)
-    responses: list[requests.Response] = []
-    left = threading.Event()
-
-    def run() -> None:
-        try:
-            with requests.Session() as session:
-                session.max_redirects = MAX_REDIRECTS
-                session.hooks["response"].append(_check_redirect)
-                with session.get(url, stream=True, **options) as response:
-                    responses.append(response)
-                    chunks = filter(None, response.iter_content(CHUNK_BYTES))
-                    for item in itertools.chain([response], chunks, [b""]):
-                        items.put(item)
-                        if left.is_set():
-                            return
-        except Exception as error:
-            items.put(_classified(error, url))
-
-    def receive(seconds: float) -> Any:
-        item = items.get(timeout=max(0.0, seconds))
-        if isinstance(item, Exception):
-            raise item
-        return item
-
-    threading.Thread(target=run, daemon=True).start()
+    closed = threading.Event()
+    timeout = (limits.connect_seconds, limits.read_seconds)
+    options = {"headers": headers, "timeout": timeout, "stream": True}
+    threading.Thread(target=_receive, args=(url, options, items, closed), daemon=True).start()
+    due, missing, problem = time.monotonic() + sum(timeout), 0.0, SILENT
+    response: Any = None
     try:
-        yield receive
+        while True:
+            try:
+                item = items.get(timeout=max(0.0, min(due, deadline) - time.monotonic()))
+            except queue.Empty:
+                raise TransientError(problem) from None
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+            response = response or item
+            missing -= len(item) if isinstance(item, bytes) else 0
+            if missing <= 0:
+                due = time.monotonic() + limits.rate_seconds
+                missing = limits.minimum_rate * limits.rate_seconds
+                problem = f"the server sent fewer than {limits.minimum_rate:,.0f} bytes a second"
     finally:
-        left.set()
-        with suppress(IndexError, ValueError, RuntimeError, OSError):
-            responses[0].raw.shutdown()  # wakes the thread where it waits for bytes
+        closed.set()
+        with suppress(AttributeError, ValueError, RuntimeError, OSError):
+            response.raw.shutdown()  # wakes the thread where it waits for bytes
         with suppress(queue.Empty):
             while True:  # and where it waits for room in the queue
                 items.get_nowait()
+
+
+def _receive(
+    url: str, options: Mapping[str, Any], items: queue.Queue[Any], closed: threading.Event
+) -> None:
+    """Put the response, the chunks and None, or the exception, until nobody wants them."""
+    try:
+        with requests.Session() as session:
+            session.max_redirects = MAX_REDIRECTS
+            session.hooks["response"].append(_check_redirect)
+            with session.get(url, **options) as response:
+                chunks = filter(None, response.iter_content(CHUNK_BYTES))
+                for item in itertools.chain([response], chunks, [None]):
+                    items.put(item)
+                    if closed.is_set():
+                        return
+    except Exception as error:
+        items.put(_classified(error, url) if isinstance(error, NETWORK_ERRORS) else error)
 
 
 def _check_redirect(response: requests.Response, **_: object) -> None:
@@ -115,23 +146,22 @@ def _check_redirect(response: requests.Response, **_: object) -> None:
     )
 
 
-def _classified(error: Exception, url: str) -> Exception:
-    """A failed request as TransientError or DownloadError.
+def _classified(error: Exception, url: str) -> TransientError | DownloadError:
+    """Whether another try makes sense after a failed request.
 
-    requests wraps urllib3, which wraps the socket's error, each in another attribute. Of the
-    innermost only a fixed text is shown: the texts of libraries quote the URL with its secrets.
+    requests wraps urllib3, which wraps the socket's error, each in another attribute. Their texts
+    quote the URL with its secrets, so only the system's text of the innermost error is shown.
     """
-    if not isinstance(error, NETWORK_ERRORS):
-        return error
     inner: BaseException = error
     while causes := [cause for cause in _causes(inner) if isinstance(cause, BaseException)]:
         inner = causes[0]
-    reason = shortened(getattr(inner, "strerror", None) or MALFORMED)
+    reason = getattr(inner, "strerror", None)
+    reason = shortened(reason or "the connection was cut, or the server's answer is malformed")
     if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
         reason = SILENT
     code, unresolved = getattr(inner, "errno", None), isinstance(inner, socket.gaierror)
     if code == socket.EAI_AGAIN if unresolved else code in NO_NETWORK:
-        return TransientError(reason, tries=NO_NETWORK_TRIES)
+        return TransientError(reason, tries=2)  # a network rarely comes back within seconds
     if isinstance(error, requests.exceptions.TooManyRedirects):
         reason = f"more than {MAX_REDIRECTS} redirects"
     elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
@@ -154,14 +184,11 @@ def failed(url: str, reason: str) -> DownloadError:
 
 def shown(url: str) -> str:
     """The URL without what may be secret in it: user, password, query and fragment."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "a malformed address"
+    parts = urlsplit(url)
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
     return shortened(plain.geturl())
 
 
-def shortened(text: str, characters: int = SHOWN_CHARACTERS) -> str:
+def shortened(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
     """Text of others, cut to a length that fits a message."""
     return text if len(text) <= characters else f"{text[:characters]}..."

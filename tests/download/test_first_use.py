@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from movinet_convert.download import cache as cache_module
 from movinet_convert.errors import DownloadError
 from movinet_convert.model.settings import get_variant
 from tests.download.fetching import (
@@ -52,6 +53,22 @@ def test_a_digest_that_was_recorded_here_does_not_pin_the_release(
     again = fetch_unpinned(NOWHERE, offline=True)
     assert not again.first_use
     assert not again.pinned
+
+
+def test_the_network_is_checked_at_the_first_use_alone(
+    release: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Path] = []
+    check = cache_module.check_release
+    monkeypatch.setattr(
+        cache_module,
+        "check_release",
+        lambda path, *rest: [checked.append(path), check(path, *rest)],
+    )
+    folder = mirror(tmp_path / "mirror", release)
+    for _ in range(3):
+        fetch_unpinned(folder)
+    assert len(checked) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""How long to wait before another try: the pauses grow, and a server may ask for longer ones."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+
+import pytest
+
+from movinet_convert.errors import DownloadError
+from tests.download.fetching import BODY, DIGEST, IMPATIENT, fetch
+from tests.helpers import fetch_server as servers
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waited: list[float] = []
+    monkeypatch.setattr("movinet_convert.download.http.time.sleep", waited.append)
+    return waited
+
+
+def answer(value: str) -> servers.Answer:
+    return servers.status(503, **{"Retry-After": value})
+
+
+def test_pauses_double(pauses: list[float]) -> None:
+    with servers.serve(BODY, servers.status(500)) as server, pytest.raises(DownloadError):
+        fetch(server.root)
+    assert pauses == [IMPATIENT.first_pause_seconds, 2 * IMPATIENT.first_pause_seconds]
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("86400", 60.0)])
+def test_seconds_that_a_server_asks_for_are_waited_up_to_a_minute(
+    value: str, seconds: float, pauses: list[float]
+) -> None:
+    with servers.serve(BODY, answer(value), servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert pauses == [seconds]
+
+
+def test_a_date_that_a_server_names_is_waited_for(pauses: list[float]) -> None:
+    date = email.utils.formatdate(time.time() + 20, usegmt=True)
+    with servers.serve(BODY, answer(date), servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert 10 < pauses[0] <= 20
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1e3", "9" * 5000, "Mon, 99 Foo 99999"])
+def test_what_is_neither_seconds_nor_a_date_is_ignored(value: str, pauses: list[float]) -> None:
+    with servers.serve(BODY, answer(value), servers.whole) as server:
+        assert fetch(server.root).sha256 == DIGEST
+    assert pauses == [IMPATIENT.first_pause_seconds]
