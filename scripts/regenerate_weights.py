@@ -1,19 +1,32 @@
 #!/usr/bin/env python3
-"""Fetch, convert and compare the released MoViNets, and say what differs from the catalogue.
+"""Fetch, convert and compare the released MoViNets, and report what differs from the catalogue.
 
     python scripts/regenerate_weights.py                      all twelve
     python scripts/regenerate_weights.py a0-base a0-stream    some
 
-Stopped and started again, it goes on where it was. Exit code 1 where anything failed or differs.
+Each variant is converted, and compared with the official model, in a process of its own: TensorFlow
+frees its memory only when its process ends, and a process that is killed takes no other variant
+with it. What an earlier run has done is not repeated. Exit code 1 where anything failed or differs.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
@@ -24,20 +37,217 @@ from movinet_convert.cli.options import (  # noqa: E402
     to_parity,
     weights_dir_option,
 )
+from movinet_convert.conversion import sources  # noqa: E402
+from movinet_convert.conversion.sources import Source  # noqa: E402
+from movinet_convert.download.fetch import fetch_release  # noqa: E402
+from movinet_convert.errors import MovinetError  # noqa: E402
+from movinet_convert.files.atomic import replacing  # noqa: E402
+from movinet_convert.files.version import __version__  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
-from movinet_convert.variants import list_variants  # noqa: E402
+from movinet_convert.parity.options import ParityOptions  # noqa: E402
+from movinet_convert.variants import Release, list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
-from movinet_convert.weights.store import store_folder  # noqa: E402
-from scripts.regeneration import (  # noqa: E402
-    Outcome,
-    default_jobs,
-    regenerate,
-    report_path,
-    tasks,
-    updated,
-)
+from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
+from movinet_convert.weights.store import Store, store_folder  # noqa: E402
 
-COLOURS = {"unchanged": "green", "made": "green", "differs": "red", "failed": "red"}
+BYTES_PER_JOB = 4 << 30  # what comparing the largest variant takes, with room to spare
+COLOURS = {"unchanged": "green", "converted": "green", "differs": "red", "failed": "red"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One variant: where from, where to, how to compare, and what the catalogue pins."""
+
+    name: str
+    store: Path
+    source_root: str | None
+    offline: bool
+    parity: ParityOptions
+    release: Release | None
+    sha256: str | None  # of the converted file
+
+    def fetch(self) -> Source:
+        return sources.release(
+            fetch_release(
+                get_variant(self.name),
+                source_root=self.source_root,
+                offline=self.offline,
+                known=self.release,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a task; ``problem`` is a sentence where it differs or failed."""
+
+    name: str
+    state: Literal["unchanged", "converted", "differs", "failed"]
+    seconds: float = 0.0
+    entry: ConvertedVersion | None = None
+    release: Release | None = None
+    problem: str | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.state in ("unchanged", "converted")
+
+
+def tasks(
+    names: Sequence[str],
+    catalogue: Manifest,
+    store: Path,
+    *,
+    source_root: str | None = None,
+    offline: bool = False,
+    parity: ParityOptions | None = None,
+) -> list[Task]:
+    """The tasks for some variants, with what the catalogue pins for them."""
+    todo = []
+    for name in names:
+        entry = catalogue.variants.get(name) or manifests.describe(get_variant(name))
+        release = None
+        if entry.source and entry.source.sha256 and entry.source.bytes:
+            release = Release(entry.source.bytes, entry.source.sha256)
+        pinned = entry.current_version.sha256 if entry.current_version else None
+        options = parity or ParityOptions()
+        todo.append(Task(name, store, source_root, offline, options, release, pinned))
+    return todo
+
+
+def regenerate(
+    todo: Sequence[Task], jobs: int, progress: Callable[[Result], object] | None = None
+) -> list[Result]:
+    """Run tasks, ``jobs`` at a time, and return their results in order.
+
+    ``progress`` is called with each result as it comes.
+    """
+
+    def run(task: Task) -> Result:
+        start = time.monotonic()
+        result = _earlier_result(task) or _in_process(task, jobs)
+        result = replace(result, seconds=time.monotonic() - start)
+        if progress is not None:
+            progress(result)
+        return result
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        return list(pool.map(run, todo))
+
+
+def updated(catalogue: Manifest, results: Sequence[Result]) -> Manifest:
+    """The catalogue with the digests of the results; variants that failed stay as they are."""
+    variants = dict(catalogue.variants)
+    for result in results:
+        if result.entry is None or result.release is None:
+            continue
+        variant = get_variant(result.name)
+        entry = variants.get(result.name) or manifests.describe(variant)
+        url = entry.source.url if entry.source else (variant.source_url or "")
+        seen = ReleaseSource(url=url, sha256=result.release.sha256, bytes=result.release.bytes)
+        changes = {"source": seen, "versions": (result.entry,)}
+        variants[result.name] = entry.model_copy(update=changes)
+    return catalogue.model_copy(update={"variants": variants})
+
+
+def report_path(store: Path, entry: ConvertedVersion) -> Path:
+    """Where the comparison of a converted file is kept for the report."""
+    return store / "reports" / f"{Path(entry.file).stem}.json"
+
+
+def default_jobs() -> int:
+    """As many as there are cores and memory for; at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    available = BYTES_PER_JOB
+    if (meminfo := Path("/proc/meminfo")).is_file():
+        values = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        available = int(values["MemAvailable"].split()[0]) * 1024
+    return max(1, min(cores or 1, available // BYTES_PER_JOB))
+
+
+def _earlier_result(task: Task) -> Result | None:
+    """The result of an earlier run, if release, converter and comparison are still the same."""
+    store = Store(task.store)
+    try:
+        versions = [entry for entry in store.manifest().versions(task.name) if _valid(entry, task)]
+        if not versions:
+            return None
+        source = task.fetch()
+        same = [e for e in versions if e.source.archive_sha256 == source.archive_sha256]
+        if not same or not store.is_intact(same[-1]):
+            return None
+    except MovinetError:
+        return None  # the process that does the work reports it
+    return _compared_with_catalogue(task, "unchanged", same[-1], source)
+
+
+def _valid(entry: ConvertedVersion, task: Task) -> bool:
+    """Whether this version of the converter compared the file, at least as thoroughly."""
+    return (
+        report_path(task.store, entry).is_file()
+        and entry.converter == __version__
+        and entry.parity is not None
+        and entry.parity.tolerance <= task.parity.tolerance_for(entry.dtype)
+        and (entry.parity.coverage == "full" or task.parity.coverage == "partial")
+    )
+
+
+def _compared_with_catalogue(
+    task: Task, state: Literal["unchanged", "converted"], entry: ConvertedVersion, source: Source
+) -> Result:
+    release = Release(source.path.stat().st_size, source.archive_sha256 or "")
+    result = Result(task.name, state, entry=entry, release=release)
+    if task.sha256 is None or entry.sha256 == task.sha256:
+        return result
+    problem = f"{entry.file} has sha256 {entry.sha256}; the catalogue pins {task.sha256}."
+    return replace(result, state="differs", problem=problem)
+
+
+def _in_process(task: Task, jobs: int) -> Result:
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_work, task, jobs).result()
+    except BrokenProcessPool:
+        problem = (
+            f"The process that compared {task.name} was killed; if memory ran out, try fewer "
+            "--jobs."
+        )
+        return Result(task.name, "failed", problem=problem)
+
+
+def _work(task: Task, jobs: int) -> Result:
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        return _convert(task)
+    except MovinetError as error:
+        return Result(task.name, "failed", problem=str(error))
+    except Exception as error:
+        return Result(task.name, "failed", problem=f"{type(error).__name__}: {error}")
+
+
+def _convert(task: Task) -> Result:
+    """One task from the release to the store."""
+    from movinet_convert.checkpoint import open_checkpoint
+    from movinet_convert.conversion.pipeline import convert_checkpoint, staged
+    from movinet_convert.conversion.recognition import recognise
+    from movinet_convert.parity.report.entry import compare, entry_of
+
+    source = task.fetch()
+    checkpoint = open_checkpoint(source.path)
+    converted = convert_checkpoint(checkpoint, recognise(checkpoint, source, name=task.name))
+    with staged(converted, source, Store(task.store)) as file:
+        report, profile = compare(file.model, converted.variables, task.parity)
+        report.raise_for_failure()
+        stored = file.commit(report)
+        entry = entry_of(stored.path, file.model, report, profile)
+    path = report_path(task.store, stored.entry)
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(entry.model_dump_json(), "utf-8")
+    return _compared_with_catalogue(task, "converted", stored.entry, source)
 
 
 @click.command()
@@ -50,13 +260,13 @@ COLOURS = {"unchanged": "green", "made": "green", "differs": "red", "failed": "r
     "catalogue_path",
     type=click.Path(path_type=Path, dir_okay=False),
     default=ROOT / manifests.MANIFEST_NAME,
-    help="The catalogue with the digests to expect. [default: the repository's]",
+    help="The catalogue with the expected digests. [default: the repository's]",
 )
-@click.option("--update", is_flag=True, help="Write what was seen into the catalogue.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write a page about parity.")
+@click.option("--update", is_flag=True, help="Write the digests into the catalogue.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a parity report (HTML).")
 @click.option("--jobs", type=click.IntRange(min=1), help="Variants at a time.")
 @parity_options
-@click.option("--debug", is_flag=True, help="Show where an error arose.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(
     names: tuple[str, ...],
     weights_dir: str | None,
@@ -75,77 +285,58 @@ def main(
     Example: python scripts/regenerate_weights.py --jobs 2 --update --report report.html
     """
     with reported(as_json=False):
-        store = store_folder(weights_dir)
-        catalogue = manifests.read(catalogue_path)
+        store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
         chosen = [get_variant(name).name for name in names] or list_variants()
-        todo = tasks(
-            chosen,
-            catalogue,
-            store,
-            source_root=source_root,
-            offline=offline,
-            parity=to_parity(options),
-        )
-        outcomes = _watched(todo, jobs or default_jobs())
-        _print_summary(outcomes)
+        where = {"source_root": source_root, "offline": offline}
+        todo = tasks(chosen, catalogue, store, **where, parity=to_parity(options))
+        results = _with_progress_bar(todo, jobs or default_jobs())
+        _print_summary(results)
         if update:
-            text = manifests.dump(updated(catalogue, outcomes))
+            text = manifests.dump(updated(catalogue, results))
             catalogue_path.write_text(text, encoding="utf-8")
         if report is not None:
-            _write_report(report, store, outcomes)
-    if not all(outcome.good for outcome in outcomes):
+            _write_report(report, store, results)
+    if not all(result.good for result in results):
         sys.exit(1)
 
 
-def _watched(todo: list[Any], jobs: int) -> list[Outcome]:
-    """Run the tasks: a bar on a terminal, a line for each in a log."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
+def _with_progress_bar(todo: list[Task], jobs: int) -> list[Result]:
+    """Run the tasks with a bar on a terminal, and a line for each result anywhere."""
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{jobs} at a time", total=len(todo))
+        bar_task = bar.add_task(f"{jobs} at a time", total=len(todo))
 
-        def show(outcome: Outcome) -> None:
-            colour = COLOURS[outcome.state]
-            console.print(
-                f"{outcome.name:<10} [{colour}]{outcome.state}[/] {outcome.seconds:.1f} s",
-                highlight=False,
-            )
-            bar.advance(task)
+        def show(result: Result) -> None:
+            state = f"[{COLOURS[result.state]}]{result.state}[/]"
+            console.print(f"{result.name:<10} {state} {result.seconds:.1f} s", highlight=False)
+            bar.advance(bar_task)
 
         return regenerate(todo, jobs, show)
 
 
-def _print_summary(outcomes: list[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+def _print_summary(results: list[Result]) -> None:
     table = Table(title="Regenerated weights", title_justify="left")
     for heading in ("variant", "result", "TF fp32\nPT fp32", "seconds", "sha256"):
         right = heading in ("TF fp32\nPT fp32", "seconds")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
-    for outcome in outcomes:
-        entry = outcome.entry
+    for result in results:
+        entry = result.entry
         distance = f"{entry.parity.tf_fp32_pt_fp32:.1e}" if entry and entry.parity else ""
-        state = Text(outcome.state, style=COLOURS[outcome.state])
+        state = Text(result.state, style=COLOURS[result.state])
         digest = entry.sha256[:12] if entry else ""
-        table.add_row(outcome.name, state, distance, f"{outcome.seconds:.1f}", digest)
-    console = Console()
-    console.print(table)
-    for outcome in outcomes:
-        if outcome.problem:
-            click.echo(f"{outcome.name}: {outcome.problem}")
-    good = sum(outcome.good for outcome in outcomes)
-    click.echo(f"{good} of {len(outcomes)} as expected")
+        table.add_row(result.name, state, distance, f"{result.seconds:.1f}", digest)
+    Console().print(table)
+    for result in results:
+        if result.problem:
+            click.echo(f"{result.name}: {result.problem}")
+    click.echo(f"{sum(result.good for result in results)} of {len(results)} as expected")
 
 
-def _write_report(path: Path, store: Path, outcomes: list[Outcome]) -> None:
+def _write_report(path: Path, store: Path, results: list[Result]) -> None:
     from movinet_convert.parity.report import Entry, write_page
 
-    kept = [report_path(store, outcome.entry) for outcome in outcomes if outcome.entry]
+    kept = [report_path(store, result.entry) for result in results if result.entry]
     write_page(path, [Entry.model_validate_json(kept_at.read_bytes()) for kept_at in kept])
 
 

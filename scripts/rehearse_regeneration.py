@@ -36,7 +36,7 @@ from movinet_convert.parity.archive import write_synthetic_archive  # noqa: E402
 from movinet_convert.variants import list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ReleaseSource  # noqa: E402
-from scripts.regeneration import default_jobs  # noqa: E402
+from scripts.regenerate_weights import default_jobs  # noqa: E402
 
 JOB = ROOT / "scripts" / "regenerate_weights.py"
 SMALL = ("--frames", "5", "--size", "36x36")  # 3D convolutions are slow in TensorFlow on a CPU
@@ -130,11 +130,11 @@ def main(names: tuple[str, ...]) -> None:
             damaged = run(chosen, url, scratch, "damaged")
     count = len(chosen)
     found = {
-        f"{count} converted and verified": first.code == 0 and first.count("made") == count,
+        f"{count} converted and verified": first.code == 0 and first.count("converted") == count,
         "the second run has nothing to do": again.code == 0 and again.count("unchanged") == count,
         "in under a tenth of the time": again.seconds < first.seconds / 10,
         f"{chosen[0]}, damaged, fails alone": damaged.code == 1
-        and (damaged.count("failed"), damaged.count("made")) == (1, count - 1),
+        and (damaged.count("failed"), damaged.count("converted")) == (1, count - 1),
     }
     for title, it in (("first", first), ("again", again), ("damaged", damaged)):
         click.echo(f"{title}: exit code {it.code}, {it.seconds:.1f} s\n{it.output}")

@@ -1,4 +1,4 @@
-"""The job that makes all weights anew, against a mirror of its own."""
+"""The script that regenerates all weights, run on a local mirror."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from movinet_convert.parity import ParityOptions
 from movinet_convert.variants import list_variants
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.store import Store
-from scripts.regeneration import Task, default_jobs, regenerate, tasks, updated
+from scripts.regenerate_weights import Result, Task, default_jobs, regenerate, tasks, updated
 from scripts.rehearse_regeneration import damage, pin, serve
 from tests.helpers.fetch_server import release_tar
 
@@ -99,17 +99,17 @@ def test_it_converts_compares_records_and_then_has_nothing_to_do(
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count("unchanged") == 2
     assert mirror.catalogue.read_bytes() == before
-    outcomes = regenerate(todo(mirror, store, *NAMES), jobs=1)
-    assert [outcome.state for outcome in outcomes] == ["unchanged"] * 2
-    assert sum(outcome.seconds for outcome in outcomes) < took / 10
+    results = regenerate(todo(mirror, store, *NAMES), jobs=1)
+    assert [result.state for result in results] == ["unchanged"] * 2
+    assert sum(result.seconds for result in results) < took / 10
 
     # A digest that is pinned otherwise is a difference, whoever is wrong.
     data = yaml.safe_load(mirror.catalogue.read_text())
     data["variants"]["a0-base"]["versions"][0]["sha256"] = "0" * 64
     mirror.catalogue.write_text(yaml.safe_dump(data, sort_keys=False))
-    outcomes = regenerate(todo(mirror, store, *NAMES), jobs=1)
-    assert [outcome.state for outcome in outcomes] == ["differs", "unchanged"]
-    assert f"the catalogue pins {'0' * 64}" in (outcomes[0].problem or "")
+    results = regenerate(todo(mirror, store, *NAMES), jobs=1)
+    assert [result.state for result in results] == ["differs", "unchanged"]
+    assert f"the catalogue pins {'0' * 64}" in (results[0].problem or "")
     differing = run(mirror, store, *OPTIONS)
     assert differing.returncode == 1
     assert "1 of 2 as expected" in differing.stdout
@@ -133,11 +133,11 @@ def test_a_damaged_archive_fails_alone(mirror: Mirror, tmp_path: Path) -> None:
 def test_a_process_that_is_killed_is_one_failure(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["scripts.regeneration"]
+    module = sys.modules["scripts.regenerate_weights"]
     monkeypatch.setattr(module, "_work", die)
-    (outcome,) = regenerate(todo(mirror, tmp_path / "store", "a0-base"), jobs=1)
-    assert outcome.state == "failed"
-    assert "ended with code 9" in (outcome.problem or "")
+    (result,) = regenerate(todo(mirror, tmp_path / "store", "a0-base"), jobs=1)
+    assert result.state == "failed"
+    assert "was killed" in (result.problem or "")
 
 
 def die(*_: object) -> None:
@@ -152,10 +152,8 @@ def test_every_release_is_a_task_with_what_the_catalogue_pins(tmp_path: Path) ->
 
 
 def test_variants_that_failed_stay_as_they_are_pinned() -> None:
-    from scripts.regeneration import Outcome
-
     catalogue = manifests.catalogue()
-    assert updated(catalogue, [Outcome("a0-base", "failed", problem="no")]) == catalogue
+    assert updated(catalogue, [Result("a0-base", "failed", problem="no")]) == catalogue
 
 
 def test_there_is_always_room_for_one_job() -> None:
