@@ -10,14 +10,12 @@ digest is an error. What cannot be detected so: other weights of the same networ
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import platformdirs
 import pydantic
 
 from movinet_convert.checkpoint import mapping, open_checkpoint
@@ -31,7 +29,6 @@ from movinet_convert.files.atomic import file_sha256, move_together, open_regula
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.variants import KINETICS_600_CLASSES, Release, Variant
 
-CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 RECORD_NAME = "recorded_digests.json"
 MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, has 127 MB
 MAX_RECORD_BYTES = 1 << 20
@@ -74,12 +71,6 @@ class RecordedDigest(pydantic.BaseModel):
 _Records = pydantic.TypeAdapter(dict[str, RecordedDigest])
 
 
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder asked for, or $MOVINET_CACHE_DIR, or the per-user cache folder."""
-    chosen = cache_dir or os.environ.get(CACHE_DIR_VARIABLE)
-    return Path(chosen) if chosen else platformdirs.user_cache_path("movinet-convert")
-
-
 @dataclass(frozen=True)
 class CacheEntry:
     """The file of one release in the cache; ``pinned`` are its size and digest, where known."""
@@ -119,7 +110,7 @@ class CacheEntry:
         if file_sha256(self.path) != expected.sha256:
             return None
         if isinstance(expected, RecordedDigest) and not expected.checked:
-            check_release(self.path, self.variant, str(self.path))
+            check_release(self.path, self.variant, str(self.path), published=False)
         return self._fetched(expected.sha256, str(self.path))
 
     def adopt(self) -> FetchedRelease | None:
@@ -129,12 +120,10 @@ class CacheEntry:
 
     def accept(self, received: Path, source: str) -> FetchedRelease:
         """Check a complete tar, move it into the cache, and record its digest at first use."""
-        check_tar(received, source)
+        check_release(received, self.variant, source, published=self.pinned is not None)
         digest, expected = file_sha256(received), self._expected()
         if expected is not None and digest != expected.sha256:
             raise self._mismatch(digest, expected, source)
-        if self.pinned is None:
-            check_release(received, self.variant, source)
         if received != self.path:
             move_together([(received, self.path)])
         if expected is None:
@@ -149,15 +138,14 @@ class CacheEntry:
     def _mismatch(
         self, digest: str, expected: Release | RecordedDigest, source: str
     ) -> DownloadError:
-        advice = "it is damaged or another file: try again, or name another source root"
+        origin, advice = "pinned", ""
         if isinstance(expected, RecordedDigest):
-            advice += (
-                f"; if you trust it more than what {shortened(expected.source)} was on "
-                f"{expected.date}, remove {self.path.name} from {self.record_path}"
-            )
+            origin = f"recorded from {shortened(expected.source)} on {expected.date}"
+            advice = f"; if you trust it, remove {self.path.name} from {self.record_path}"
         return DownloadError(
-            f"{source} has sha256 {digest} where the release of {self.variant.name} has "
-            f"{expected.sha256}; {advice}."
+            f"{source} has sha256 {digest} where {expected.sha256} is {origin} for "
+            f"{self.variant.name}; it is damaged or another file: try again, or name another "
+            f"source root{advice}."
         )
 
     def _records(self) -> dict[str, RecordedDigest]:
@@ -196,44 +184,43 @@ class CacheEntry:
         )
 
 
-def check_tar(path: Path, source: str) -> None:
-    """DownloadError for an error page, an incomplete file or an unsafe archive."""
+def check_release(path: Path, variant: Variant, source: str, *, published: bool) -> None:
+    """Refuse an error page, an incomplete file, an unsafe archive; DownloadError.
+
+    Unless its digest is ``published``, the archive must contain the variant's network with 600
+    classes, and every checksum in it must match.
+    """
     try:
         archive = open_archive(path)
-    except CheckpointError as error:
-        problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
-        raise DownloadError(f"{source} is not usable: {problem}") from error
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - len(END_OF_TAR)))
-        complete = file.read() == END_OF_TAR
-    if archive is None or not archive.members or not complete:
-        problem = "is not a tar archive" if archive is None else "is a tar archive that ends early"
-        raise DownloadError(
-            f"{source} {problem}; expected the released checkpoint: check the source root and "
-            "that no proxy answers in its place, then try again."
-        )
-
-
-def check_release(path: Path, variant: Variant, source: str) -> None:
-    """DownloadError unless every checksum matches and it is the variant's network, 600 classes."""
-    try:
-        files, prefix = locate_bundle(path)
-        bundle = BundleReader(files.open, prefix)
-        for name, entry in bundle.entries.items():
-            bundle.read_string(name) if entry.is_string else bundle.read(name)
-        checkpoint = open_checkpoint(path)
-        classes = identify(checkpoint).classes
-        if classes != KINETICS_600_CLASSES:
-            raise CheckpointError(
-                f"it has {classes or 'no'} classes where every release has {KINETICS_600_CLASSES}."
-            )
-        settings = variant.settings()
-        shapes = tensor_shapes(variant, settings, classes)
-        links = mapping.links(variant, settings.conv_type, shapes)
-        mapping.map_variables(checkpoint.variables, links, variant.name)
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - len(END_OF_TAR)))
+            complete = file.read() == END_OF_TAR
+        if archive is None or not archive.members or not complete:
+            raise CheckpointError("it is not a complete tar archive.")
+        if not published:
+            _check_network(path, variant)
     except CheckpointError as error:
         problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
         raise DownloadError(
-            f"{source} is no release of {variant.name}; delete it or name another source root, or "
-            f"convert it as a checkpoint of your own with --checkpoint: {problem}"
+            f"{source} is no release of {variant.name}; check that no proxy answers in its place, "
+            "name another source root, or convert it as a checkpoint of your own with "
+            f"--checkpoint: {problem}"
         ) from error
+
+
+def _check_network(path: Path, variant: Variant) -> None:
+    files, prefix = locate_bundle(path)
+    bundle = BundleReader(files.open, prefix)
+    for name, entry in bundle.entries.items():
+        bundle.read_string(name) if entry.is_string else bundle.read(name)
+    checkpoint = open_checkpoint(path)
+    classes = identify(checkpoint).classes
+    if classes != KINETICS_600_CLASSES:
+        raise CheckpointError(
+            f"it has {classes or 'no'} classes where every release has {KINETICS_600_CLASSES}."
+        )
+    settings = variant.settings()
+    links = mapping.links(
+        variant, settings.conv_type, tensor_shapes(variant, settings, KINETICS_600_CLASSES)
+    )
+    mapping.map_variables(checkpoint.variables, links, variant.name)

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from movinet_convert.download.cache import (
-    CACHE_DIR_VARIABLE,
-    CacheEntry,
-    FetchedRelease,
-    cache_folder,
-)
+import platformdirs
+
+from movinet_convert.download.cache import CacheEntry, FetchedRelease
 from movinet_convert.download.http import (
     Download,
     Notice,
@@ -34,8 +31,9 @@ from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.files.atomic import open_regular
 from movinet_convert.variants import RELEASES, Release, Variant
 
-__all__ = ["FetchedRelease", "Limits", "Notice", "Progress", "cache_folder", "fetch_release"]
+__all__ = ["FetchedRelease", "Limits", "fetch_release"]
 
+CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 SOURCE_ROOT_VARIABLE = "MOVINET_SOURCE_ROOT"
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 31  # zlib's code for gzip
@@ -64,13 +62,15 @@ def fetch_release(
 
     Where the digest is neither published nor pinned, the archive must contain the network that was
     published under its name with matching checksums, and its digest is expected from then on.
+    ``cache_dir`` is else ``$MOVINET_CACHE_DIR``, else the per-user cache folder.
 
     Raises UsageError where there is no such release or the source root is invalid, DownloadError
     where it is not available or not the published file; the cache is then unchanged.
     """
     location = _locate(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
     pinned = known or RELEASES.get(variant.name)
-    path = cache_folder(cache_dir) / variant.archive_name
+    default = os.environ.get(CACHE_DIR_VARIABLE) or platformdirs.user_cache_path("movinet-convert")
+    path = Path(cache_dir or default) / variant.archive_name
     entry = CacheEntry(path, variant, pinned, limits.lock_seconds)
     partial = PartialFile(path.with_name(f"{path.name}.partial"), str(location))
     try:

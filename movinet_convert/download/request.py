@@ -94,8 +94,8 @@ def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -
                 return
             if isinstance(item, Exception):
                 raise item
+            response = item if response is None else response
             yield item
-            response = response or item
             missing -= len(item) if isinstance(item, bytes) else 0
             if missing <= 0:
                 due = time.monotonic() + limits.rate_seconds

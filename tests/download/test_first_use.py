@@ -59,11 +59,11 @@ def test_the_network_is_checked_at_the_first_use_alone(
     release: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[Path] = []
-    check = cache_module.check_release
+    check = cache_module._check_network
     monkeypatch.setattr(
         cache_module,
-        "check_release",
-        lambda path, *rest: [checked.append(path), check(path, *rest)],
+        "_check_network",
+        lambda path, variant: [checked.append(path), check(path, variant)],
     )
     folder = mirror(tmp_path / "mirror", release)
     for _ in range(3):

@@ -134,7 +134,7 @@ def test_an_end_that_nothing_on_the_wire_tells_is_not_trusted(cache: Path) -> No
 def test_a_login_page_in_place_of_the_file_is_not_trusted(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.error_page) as server,
-        pytest.raises(DownloadError, match=r"is not a tar archive.*no proxy answers"),
+        pytest.raises(DownloadError, match="no proxy answers.*is not a complete tar archive"),
     ):
         fetch(server.root)
     assert_nothing_unfinished(cache)
@@ -143,7 +143,7 @@ def test_a_login_page_in_place_of_the_file_is_not_trusted(cache: Path) -> None:
 def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.flipped) as server,
-        pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}} where .* has {DIGEST}"),
+        pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}} where {DIGEST} is pinned"),
     ):
         fetch(server.root)
     assert_nothing_unfinished(cache)
