@@ -10,7 +10,7 @@ dependencies = [
     "safetensors",
     "numpy",
     "click",
-    "yaml",
+    "ruamel.yaml",
     "pydantic",
     "requests",
     "urllib3",

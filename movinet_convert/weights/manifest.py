@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import yaml
 
 from movinet_convert.errors import WeightsError
 from movinet_convert.files.atomic import open_regular
@@ -26,7 +25,7 @@ from movinet_convert.variants import (
     Variant,
     list_variants,
 )
-from movinet_convert.weights import strict_yaml as strictyaml
+from movinet_convert.weights import strict_yaml
 from movinet_convert.weights.file import MAX_CLASSES, Dtype, SourceKind, first_fault
 
 MANIFEST_NAME = "weights_manifest.yaml"
@@ -234,14 +233,14 @@ def dump(manifest: Manifest) -> str:
             del entry["versions"]
         if entry["current"] is None:
             del entry["current"]
-    return yaml.safe_dump(data, sort_keys=False, width=100)
+    return strict_yaml.dump(data)
 
 
 def parse(text: str, where: str) -> Manifest:
     """Read a manifest; WeightsError names the file, the line and the key of the first fault."""
     try:
-        data = strictyaml.load(text)
-    except strictyaml.StrictYamlError as error:
+        data, node = strict_yaml.load(text)
+    except strict_yaml.StrictYamlError as error:
         raise WeightsError(
             f"{where}, line {error.line} is not YAML that can be used ({error.problem}); "
             "restore the file or delete it."
@@ -257,7 +256,7 @@ def parse(text: str, where: str) -> Manifest:
     except pydantic.ValidationError as error:
         path = error.errors(include_url=False)[0]["loc"]
         raise WeightsError(
-            f"{where}, line {strictyaml.line_of(text, path)}: {first_fault(error)}; "
+            f"{where}, line {strict_yaml.line_of(node, path)}: {first_fault(error)}; "
             "restore the file or convert into another folder."
         ) from None
 
@@ -266,7 +265,7 @@ def read(path: Path) -> Manifest:
     """The manifest in a file."""
     try:
         with open_regular(path, WeightsError) as file:
-            content = file.read(strictyaml.MAX_BYTES + 1)
+            content = file.read(strict_yaml.MAX_BYTES + 1)
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         raise WeightsError(f"{path} is not a text file; restore it or delete it.") from None

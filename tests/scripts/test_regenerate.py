@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity import ParityOptions
@@ -104,9 +104,10 @@ def test_it_converts_compares_records_and_then_has_nothing_to_do(
     assert sum(result.seconds for result in results) < took / 10
 
     # A digest that is pinned otherwise is a difference, whoever is wrong.
-    data = yaml.safe_load(mirror.catalogue.read_text())
+    yaml = YAML()
+    data = yaml.load(mirror.catalogue)
     data["variants"]["a0-base"]["versions"][0]["sha256"] = "0" * 64
-    mirror.catalogue.write_text(yaml.safe_dump(data, sort_keys=False))
+    yaml.dump(data, mirror.catalogue)
     results = regenerate(todo(mirror, store, *NAMES), jobs=1)
     assert [result.state for result in results] == ["differs", "unchanged"]
     assert f"the catalogue pins {'0' * 64}" in (results[0].problem or "")
@@ -162,7 +163,7 @@ def test_there_is_always_room_for_one_job() -> None:
 
 @pytest.mark.parametrize("name", ["tests.yml", "weights.yml"])
 def test_workflows_run_scripts_of_the_repository(name: str) -> None:
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / name)
     commands = [
         step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
     ]
@@ -173,5 +174,5 @@ def test_workflows_run_scripts_of_the_repository(name: str) -> None:
 
 def test_ci_runs_the_readmes_test_command() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8"))
+    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / "tests.yml")
     assert workflow["jobs"]["pinned"]["steps"][-1]["run"] in readme

@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tracemalloc
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from movinet_convert.conversion.pipeline import convert
 from movinet_convert.errors import MovinetError, WeightsError
 from movinet_convert.weights import manifest as manifests
-from movinet_convert.weights import strict_yaml as strictyaml
+from movinet_convert.weights import strict_yaml
 from movinet_convert.weights.file import METADATA_KEY, read_header
 from movinet_convert.weights.load import load_converted
 from movinet_convert.weights.manifest import MANIFEST_NAME
@@ -62,13 +65,18 @@ def weights(store: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def listing(store: Path) -> dict[str, Any]:
-    data = yaml.safe_load((store / MANIFEST_NAME).read_text())
+    return deepcopy(listing_of(store))
+
+
+@cache
+def listing_of(store: Path) -> dict[str, Any]:
+    data = YAML(typ="safe", pure=True).load(store / MANIFEST_NAME)
     assert isinstance(data, dict)
     return data
 
 
 def rewrite(store: Path, data: object) -> None:
-    (store / MANIFEST_NAME).write_text(yaml.safe_dump(data, sort_keys=False))
+    YAML(typ="safe", pure=True).dump(data, store / MANIFEST_NAME)
 
 
 def version_of(listing: dict[str, Any]) -> dict[str, Any]:
@@ -133,17 +141,17 @@ MERGES = "".join(
         ("[" * 1_000_000, "nested more than 20 levels"),
         ("{a: " * 500_000, "nested more than 20 levels"),
         ("- " * 500_000, "nested more than 20 levels"),
-        ("schema_version: 1\nschema_version: 1\n", "the key 'schema_version' stands twice"),
-        ("schema_version: " + "9" * 100_000, "a number that is too long"),
-        ("schema_version: 0x" + "f" * 100_000, "a number that is too long"),
+        ("schema_version: 1\nschema_version: 1\n", 'line 2 .*duplicate key "schema_version"'),
+        ("schema_version: " + "9" * 100_000, "a number is too long"),
+        ("schema_version: 0x" + "f" * 100_000, "a number is too long"),
         ("schema_version: !!python/name:os.system 1", "tags are not allowed"),
         ("schema_version: !!int ''", "tags are not allowed"),
-        ("? [a, b]\n: 1\n", "a key that is no plain word"),
-        ("--- 1\n--- 2\n", "a second document"),
-        ("a: [" + "1," * 300_000 + "]", "more than 100,000 values"),
+        ("? [a, b]\n: 1\n", "a key must be a plain word"),
+        ("--- 1\n--- 2\n", "found another document"),
+        ("a: [" + "1," * 300_000 + "]", "more than 50,000 values"),
         ("a: " + "x" * 3_000_000, "longer than"),
-        ("a: \x01", "control characters"),
-        ("a: [", "did not find"),
+        ("a: \x01", r"special characters are not allowed: U\+0001"),
+        ("a: [", "expected the node content"),
     ],
 )
 def test_yaml_made_to_hurt_is_refused(text: str, problem: str, tmp_path: Path) -> None:
@@ -173,15 +181,15 @@ def test_a_manifest_that_is_a_pipe_is_refused_without_waiting(tmp_path: Path) ->
         Store(tmp_path).manifest()
 
 
-def test_strict_yaml_reads_what_pyyaml_reads(good_store: Path) -> None:
-    text = (good_store / MANIFEST_NAME).read_text()
-    assert strictyaml.load(text) == yaml.safe_load(text)
+def test_strict_yaml_reads_what_the_library_reads(good_store: Path) -> None:
+    assert strict_yaml.load((good_store / MANIFEST_NAME).read_text())[0] == listing_of(good_store)
     odd = "a: ~\nb: [yes, 1e3, .5, -.inf, 0x1F, '1', \"\\u00e9\"]\nc: |\n  text\nd: {e: {}}\n"
-    assert strictyaml.load(odd) == yaml.safe_load(odd)
+    expected = [None, ["yes", 1000.0, 0.5, -math.inf, 31, "1", "é"], "text\n", {"e": {}}]
+    assert list(strict_yaml.load(odd)[0].values()) == expected
 
 
 def test_text_that_no_file_can_hold_is_refused() -> None:
-    with pytest.raises(WeightsError, match="surrogate"):
+    with pytest.raises(WeightsError, match=r"special characters are not allowed: U\+D800"):
         manifests.parse("a: \ud800", "the manifest")
 
 
@@ -230,12 +238,12 @@ def use(store: Path) -> None:
 def test_any_value_anywhere_in_a_manifest_is_used_or_refused(
     data: st.DataObject, good_store: Path, tmp_path: Path
 ) -> None:
-    tree = yaml.load((good_store / MANIFEST_NAME).read_text(), Loader=yaml.CSafeLoader)
+    tree = deepcopy(listing_of(good_store))
     tree["variants"] = {name: tree["variants"][name] for name in (NAME, "a0-base")}
     for _ in range(data.draw(st.integers(1, 2))):
         container, key = data.draw(st.sampled_from(list(places(tree))))
         container[key] = data.draw(TREE)
-    (tmp_path / MANIFEST_NAME).write_text(yaml.dump(tree, Dumper=yaml.CSafeDumper), "utf-8")
+    rewrite(tmp_path, tree)
     use(tmp_path)
 
 
