@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rehearse the job that regenerates all weights, on synthetic archives from a local mirror.
+"""Rehearse the script that regenerates all weights, on synthetic archives from a local mirror.
 
     python scripts/rehearse_regeneration.py                      all twelve
     python scripts/rehearse_regeneration.py a0-base a0-stream    some

@@ -1,4 +1,4 @@
-"""No proxy, no settings, a cache of its own; and a certificate."""
+"""Isolation from the user's proxies, settings and cache; a certificate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests fetch, and how: impatiently."""
+"""What the tests fetch, with short limits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import Release
 from tests.helpers import fetch_server as servers
 
-VARIANT = get_variant("a0-base")  # nobody has published the digest of its release
+VARIANT = get_variant("a0-base")  # without a published digest
 ARCHIVE = VARIANT.archive_name
-IMPATIENT = Limits(
+SHORT_LIMITS = Limits(
     connect_seconds=10, read_seconds=10, attempts=3, first_pause_seconds=0.01, lock_seconds=30
 )
-IN_NO_TIME = replace(IMPATIENT, read_seconds=0.3)
-# Transfers do not care what they carry; a digest that the caller pins makes it the release.
+SHORT_TIMEOUT = replace(SHORT_LIMITS, read_seconds=0.3)
+# A digest that the caller pins makes any bytes the release.
 BODY = servers.noise_tar()
 DIGEST = hashlib.sha256(BODY).hexdigest()
 PINNED = Release(len(BODY), DIGEST)
 
 
 def fetch(root: object, **options: Any) -> FetchedRelease:
-    settings = {"variant": VARIANT, "limits": IMPATIENT, "known": PINNED, **options}
+    settings = {"variant": VARIANT, "limits": SHORT_LIMITS, "known": PINNED, **options}
     return fetch_release(source_root=str(root), **settings)
 
 

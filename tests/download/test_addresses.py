@@ -1,4 +1,4 @@
-"""Where a release may come from: addresses, redirects, proxies, folders; and what stays secret."""
+"""Where a release may come from: URLs, redirects, proxies, folders; and what stays secret."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.download.fetching import (
     ARCHIVE,
     BODY,
     DIGEST,
-    IMPATIENT,
     PINNED,
+    SHORT_LIMITS,
     VARIANT,
     fetch,
     fetch_unpinned,
@@ -35,7 +35,7 @@ def test_a_redirect_is_followed() -> None:
     assert target.paths == ["/models/elsewhere.tar"]
 
 
-def test_a_circle_of_redirects_is_given_up() -> None:
+def test_a_redirect_loop_is_given_up() -> None:
     with (
         servers.serve(b"", servers.redirect("/models/movinet_a0_base.tar.gz")) as server,
         pytest.raises(DownloadError, match="redirects"),
@@ -44,7 +44,7 @@ def test_a_circle_of_redirects_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("target", ["ftp://host/a?sig=secret", "file:///etc/passwd", "gopher:x"])
-def test_a_redirect_to_what_is_no_web_address_is_not_followed(target: str) -> None:
+def test_a_redirect_to_a_scheme_other_than_http_is_not_followed(target: str) -> None:
     with (
         servers.serve(b"", servers.redirect(target)) as server,
         pytest.raises(DownloadError, match="no address on the web; it is not followed") as caught,
@@ -62,7 +62,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
         assert fetch(server.root).sha256 == DIGEST
 
 
-def test_a_password_is_not_sent_on_to_another_server() -> None:
+def test_a_password_is_not_forwarded_to_another_server() -> None:
     with (
         servers.serve(BODY, servers.whole) as target,
         servers.serve(b"", servers.redirect(target.root)) as server,
@@ -85,7 +85,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(
     assert target.paths == []
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path) -> None:
+def test_an_untrusted_certificate_is_refused_without_a_retry(certificate: Path) -> None:
     with (
         servers.serve(BODY, servers.whole, certificate=certificate) as server,
         pytest.raises(DownloadError, match="certificate verify failed"),
@@ -149,7 +149,7 @@ def test_a_folder_without_the_archive_is_an_error(tmp_path: Path) -> None:
 def test_the_environment_names_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.serve(BODY, servers.whole) as server:
         monkeypatch.setenv("MOVINET_SOURCE_ROOT", server.root)
-        assert fetch_release(VARIANT, known=PINNED, limits=IMPATIENT).sha256 == DIGEST
+        assert fetch_release(VARIANT, known=PINNED, limits=SHORT_LIMITS).sha256 == DIGEST
 
 
 @pytest.mark.parametrize("root", ["ftp://host/x", "http://", "http://[bad/x", "file://far/x"])
@@ -182,5 +182,5 @@ def test_without_a_network_or_a_name_in_it_there_is_no_long_wait(
 
     monkeypatch.setattr(socket, "getaddrinfo", unresolved)
     with pytest.raises(DownloadError, match=r"\(No such name.*check the network"):
-        fetch("http://models.invalid", limits=replace(IMPATIENT, attempts=5))
+        fetch("http://models.invalid", limits=replace(SHORT_LIMITS, attempts=5))
     assert asked == ["models.invalid"] * tries

@@ -1,4 +1,4 @@
-"""The cache that runs share, and the digests it trusts."""
+"""The cache that all runs share, and the digests that it trusts."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def test_a_record_that_is_a_pipe_is_an_error_that_names_it(cache: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"url": 1}', "[" * 100_000], ids=lambda text: text[:10]
 )
-def test_a_damaged_note_beside_an_unfinished_download_leads_to_a_clean_start(
-    cache: Path, text: str
-) -> None:
+def test_a_damaged_resume_state_restarts_the_download(cache: Path, text: str) -> None:
     cache.mkdir()
     (cache / f"{ARCHIVE}.partial").write_bytes(b"junk")
     (cache / f"{ARCHIVE}.partial.json").write_text(text)
@@ -90,7 +88,7 @@ def test_a_damaged_note_beside_an_unfinished_download_leads_to_a_clean_start(
         assert fetch(server.root).sha256 == DIGEST
 
 
-def test_a_cache_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DownloadError, match=r"cannot be used .*MOVINET_CACHE_DIR"):
         fetch("http://127.0.0.1:1", cache_dir=tmp_path / "file" / "cache")

@@ -1,4 +1,4 @@
-"""``movinet-convert fetch``, and a download as part of the main job."""
+"""``movinet-convert fetch``, and the download as a step of a conversion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_the_command_fetches_and_says_when_a_digest_was_recorded(cache: Path) -> None:
+def test_the_command_fetches_and_reports_a_recorded_digest(cache: Path) -> None:
     body = servers.release_tar(VARIANT.name)
     digest = hashlib.sha256(body).hexdigest()
     with servers.serve(body, servers.whole) as server:
@@ -62,7 +62,7 @@ def mirror(tmp_path: Path, published: None) -> str:
     return str(tmp_path)
 
 
-def test_what_can_be_fetched_is_fetched_in_spite_of_what_cannot(mirror: str, cache: Path) -> None:
+def test_a_release_that_fails_does_not_stop_the_others(mirror: str, cache: Path) -> None:
     done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror)
     assert done.exit_code == 1
     assert done.stdout == f"a0-base  {DIGEST}  {cache / ARCHIVE}\n"
@@ -80,9 +80,7 @@ def test_what_could_not_be_fetched_is_reported_as_json(mirror: str) -> None:
     assert "No such file" in said["failed"]["a0-stream"]
 
 
-def test_the_command_says_when_it_tries_again(
-    published: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_announces_a_retry(published: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("movinet_convert.download.http.time.sleep", lambda _: None)
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         done = command("fetch", "a0-base", "--source-root", server.root)
@@ -90,7 +88,7 @@ def test_the_command_says_when_it_tries_again(
     assert "answered 503 Service Unavailable; trying again in 1 s." in done.stderr
 
 
-def test_the_main_job_downloads_what_it_converts(tmp_path: Path) -> None:
+def test_the_main_command_downloads_what_it_converts(tmp_path: Path) -> None:
     options = ["--arch", "a0", "--causal", "--no-verify", "--out", str(tmp_path), "--json"]
     with servers.serve(servers.release_tar("a0-stream"), servers.whole) as server:
         done = command(*options, "--source-root", server.root)

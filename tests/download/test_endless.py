@@ -1,4 +1,4 @@
-"""Answers that never end are ended, wherever in the answer the server takes its time."""
+"""Responses that never end are given up, whichever part of them is slow."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from movinet_convert.errors import DownloadError
-from tests.download.fetching import BODY, IMPATIENT, assert_nothing_unfinished, fetch
+from tests.download.fetching import BODY, SHORT_LIMITS, assert_nothing_unfinished, fetch
 from tests.helpers import fetch_server as servers
 
 QUICK = replace(
-    IMPATIENT,
+    SHORT_LIMITS,
     connect_seconds=0.1,
     read_seconds=0.1,
     attempts=2,
@@ -22,7 +22,7 @@ QUICK = replace(
 
 
 @pytest.mark.parametrize("answer", ["slow_body", "slow_chunk", "empty_body"])
-def test_a_body_that_comes_too_slowly_is_given_up(answer: str, cache: Path) -> None:
+def test_a_body_below_the_minimum_rate_is_given_up(answer: str, cache: Path) -> None:
     with (
         servers.serve(BODY, getattr(servers, answer)) as server,
         pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 tries"),
@@ -31,7 +31,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(answer: str, cache: Path) -> N
     assert_nothing_unfinished(cache)
 
 
-def test_a_head_that_comes_too_slowly_is_given_up() -> None:
+def test_headers_that_arrive_too_slowly_are_given_up() -> None:
     with (
         servers.serve(BODY, servers.slow_head) as server,
         pytest.raises(DownloadError, match="the server went silent, after 2 tries"),
@@ -39,8 +39,8 @@ def test_a_head_that_comes_too_slowly_is_given_up() -> None:
         fetch(server.root, limits=QUICK)
 
 
-def test_a_transfer_has_a_time_by_which_it_ends() -> None:
-    limits = replace(IMPATIENT, grace_seconds=0.1, minimum_rate=1e9)
+def test_a_transfer_has_a_deadline() -> None:
+    limits = replace(SHORT_LIMITS, grace_seconds=0.1, minimum_rate=1e9)
     with (
         servers.serve(BODY, servers.slow_body) as server,
         pytest.raises(DownloadError, match=r"it took more than 0 s"),
@@ -48,7 +48,7 @@ def test_a_transfer_has_a_time_by_which_it_ends() -> None:
         fetch(server.root, limits=limits)
 
 
-def test_what_a_server_says_makes_no_long_message() -> None:
+def test_a_long_reason_phrase_makes_no_long_message() -> None:
     answer = servers.endless(b"HTTP/1.1 404 " + b"no" * 30_000 + b"\r\n\r\n", b"")
     with servers.serve(BODY, answer) as server, pytest.raises(DownloadError) as caught:
         fetch(server.root)

@@ -1,4 +1,4 @@
-"""Releases whose digest nobody has published: what is taken on trust, and what is not."""
+"""Releases without a published digest: what is trusted at first use, and what is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Going on with a transfer that was cut, from servers that refuse or answer with something else."""
+"""Resuming a transfer from servers that refuse ranges or answer with another one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from movinet_convert.download.request import CHUNK_BYTES
 from movinet_convert.errors import DownloadError
 from movinet_convert.variants import Release
-from tests.download.fetching import ARCHIVE, BODY, DIGEST, IMPATIENT, fetch
+from tests.download.fetching import ARCHIVE, BODY, DIGEST, SHORT_LIMITS, fetch
 from tests.helpers import fetch_server as servers
 
 DATE = "Wed, 01 Jul 2026 10:00:00 GMT"
@@ -19,7 +19,7 @@ HALF = len(BODY) // 2
 
 
 @pytest.mark.parametrize("code", [304, 400, 403, 404, 416, 429, 500, 501])
-def test_a_range_that_the_server_refuses_is_followed_by_a_request_for_all(code: int) -> None:
+def test_a_refused_range_is_followed_by_a_request_for_the_whole_file(code: int) -> None:
     script = (servers.cut_with_ranges, servers.refusing_ranges(code))
     with servers.serve(BODY, *script) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -27,8 +27,8 @@ def test_a_range_that_the_server_refuses_is_followed_by_a_request_for_all(code: 
 
 
 @pytest.mark.parametrize("code", [403, 503])
-def test_what_an_earlier_run_left_does_not_stand_in_the_way_of_a_later_one(code: int) -> None:
-    once = replace(IMPATIENT, attempts=1)
+def test_a_partial_file_of_an_earlier_run_does_not_block_a_later_one(code: int) -> None:
+    once = replace(SHORT_LIMITS, attempts=1)
     with servers.serve(BODY, servers.cut_with_ranges, servers.refusing_ranges(code)) as server:
         with pytest.raises(DownloadError):
             fetch(server.root, limits=once)
@@ -51,7 +51,7 @@ def test_what_an_earlier_run_left_does_not_stand_in_the_way_of_a_later_one(code:
     ],
     ids=str,
 )
-def test_the_rest_of_what_may_be_another_file_is_not_taken(changes: dict[str, str | None]) -> None:
+def test_the_rest_of_another_file_is_not_appended(changes: dict[str, str | None]) -> None:
     rest = servers.rest_of_another_file(**changes)
     with servers.serve(BODY, servers.cut_with_ranges, rest, servers.with_ranges) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -59,7 +59,7 @@ def test_the_rest_of_what_may_be_another_file_is_not_taken(changes: dict[str, st
     assert "Range" not in server.requests[2]
 
 
-def test_a_file_without_entity_tag_is_told_by_its_date() -> None:
+def test_a_file_without_entity_tag_is_identified_by_its_date() -> None:
     cut = servers.cut_at(HALF, **{"Last-Modified": DATE})
     other_day = servers.rest_of_another_file(ETag=None, Last_Modified=DATE.replace("01", "02"))
     with servers.serve(BODY, cut, other_day, servers.whole) as server:
@@ -82,14 +82,14 @@ def test_cuts_of_changing_length_are_given_up() -> None:
 def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Path) -> None:
     body = servers.noise_tar(data_bytes=8 << 20)
     pinned = Release(len(body), hashlib.sha256(body).hexdigest())
-    with servers.serve(body, servers.in_parts_of(5 << 18)) as server:
+    with servers.serve(body, servers.in_chunks_of(5 << 18)) as server:
         with pytest.raises(DownloadError, match="cut off again and again, in 4 requests"):
-            fetch(server.root, known=pinned, limits=replace(IMPATIENT, requests=4))
+            fetch(server.root, known=pinned, limits=replace(SHORT_LIMITS, requests=4))
         assert (cache / f"{ARCHIVE}.partial").stat().st_size == 5 << 20
         assert fetch(server.root, known=pinned).sha256 == pinned.sha256
 
 
-def test_whoever_waits_is_told_why() -> None:
+def test_a_retry_is_announced_with_its_reason() -> None:
     said: list[str] = []
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         fetch(server.root, notice=said.append)

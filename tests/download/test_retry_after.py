@@ -8,7 +8,7 @@ import time
 import pytest
 
 from movinet_convert.errors import DownloadError
-from tests.download.fetching import BODY, DIGEST, IMPATIENT, fetch
+from tests.download.fetching import BODY, DIGEST, SHORT_LIMITS, fetch
 from tests.helpers import fetch_server as servers
 
 
@@ -26,7 +26,7 @@ def answer(value: str) -> servers.Answer:
 def test_pauses_double(pauses: list[float]) -> None:
     with servers.serve(BODY, servers.status(500)) as server, pytest.raises(DownloadError):
         fetch(server.root)
-    assert pauses == [IMPATIENT.first_pause_seconds, 2 * IMPATIENT.first_pause_seconds]
+    assert pauses == [SHORT_LIMITS.first_pause_seconds, 2 * SHORT_LIMITS.first_pause_seconds]
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("86400", 60.0)])
@@ -49,4 +49,4 @@ def test_a_date_that_a_server_names_is_waited_for(pauses: list[float]) -> None:
 def test_what_is_neither_seconds_nor_a_date_is_ignored(value: str, pauses: list[float]) -> None:
     with servers.serve(BODY, answer(value), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
-    assert pauses == [IMPATIENT.first_pause_seconds]
+    assert pauses == [SHORT_LIMITS.first_pause_seconds]

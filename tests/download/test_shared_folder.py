@@ -14,7 +14,7 @@ from tests.download.fetching import (
     ARCHIVE,
     BODY,
     DIGEST,
-    IMPATIENT,
+    SHORT_LIMITS,
     assert_nothing_unfinished,
     fetch,
     fetch_unpinned,
@@ -45,7 +45,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link, pipe])
 @pytest.mark.parametrize("suffix", ["", ".partial", ".partial.json", ".unpacked"])
-def test_what_lies_under_a_name_that_is_needed_is_not_written_through(
+def test_a_link_or_pipe_under_a_needed_name_is_not_written_through(
     suffix: str, trap: Trap, cache: Path, victim: Path
 ) -> None:
     cache.mkdir()
@@ -57,13 +57,13 @@ def test_what_lies_under_a_name_that_is_needed_is_not_written_through(
 
 
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link])
-def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_gone_on_with(
+def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_resumed(
     trap: Trap, cache: Path, tmp_path: Path
 ) -> None:
     victim = tmp_path / "theirs"
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
-            fetch(server.root, limits=replace(IMPATIENT, attempts=1))
+            fetch(server.root, limits=replace(SHORT_LIMITS, attempts=1))
         partial = cache / f"{ARCHIVE}.partial"
         content = partial.read_bytes()
         partial.rename(victim)

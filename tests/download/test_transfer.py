@@ -1,4 +1,4 @@
-"""Transfers from servers that misbehave, and the limits that end every one of them."""
+"""Transfers from servers that misbehave, and the limits that end every transfer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.download.fetching import (
     ARCHIVE,
     BODY,
     DIGEST,
-    IN_NO_TIME,
+    SHORT_TIMEOUT,
     assert_nothing_unfinished,
     fetch,
 )
@@ -43,7 +43,7 @@ def test_a_compressed_archive_is_unpacked_and_has_the_digest_of_the_tar(
     assert fetched.sha256 == DIGEST
 
 
-def test_a_server_error_is_tried_again() -> None:
+def test_a_server_error_is_retried() -> None:
     with servers.serve(BODY, servers.status(500), servers.status(503), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert len(server.paths) == 3
@@ -59,7 +59,7 @@ def test_a_server_that_keeps_failing_is_given_up_after_the_attempts_allowed(cach
     assert not (cache / ARCHIVE).exists()
 
 
-def test_a_missing_file_is_not_tried_again(cache: Path) -> None:
+def test_a_missing_file_is_not_retried(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.status(404)) as server,
         pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz .*answered 404 Not Found"),
@@ -69,7 +69,7 @@ def test_a_missing_file_is_not_tried_again(cache: Path) -> None:
     assert_nothing_unfinished(cache)
 
 
-def test_a_cut_transfer_goes_on_where_it_stopped() -> None:
+def test_a_cut_transfer_resumes_where_it_stopped() -> None:
     with servers.serve(BODY, servers.cut_with_ranges, servers.with_ranges) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[0]
@@ -77,13 +77,13 @@ def test_a_cut_transfer_goes_on_where_it_stopped() -> None:
     assert server.requests[1]["Range"] == f"bytes={whole_chunks}-"
 
 
-def test_a_cut_transfer_starts_again_where_the_server_knows_no_ranges() -> None:
+def test_a_cut_transfer_restarts_if_the_server_supports_no_ranges() -> None:
     with servers.serve(BODY, servers.cut_without_ranges, servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[1]
 
 
-def test_a_cut_transfer_starts_again_where_the_file_changed_in_between() -> None:
+def test_a_cut_transfer_restarts_if_the_file_has_changed() -> None:
     other = servers.noise_tar(b"other weights")
     pinned = Release(len(other), hashlib.sha256(other).hexdigest())
 
@@ -94,13 +94,13 @@ def test_a_cut_transfer_starts_again_where_the_file_changed_in_between() -> None
         assert fetch(server.root, known=pinned).path.read_bytes() == other
 
 
-def test_a_cut_transfer_starts_again_where_the_server_encodes() -> None:
+def test_a_cut_transfer_restarts_if_the_body_is_encoded() -> None:
     with servers.serve(BODY, servers.cut_gzip_encoding, servers.gzip_encoding) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[1]
 
 
-def test_a_later_run_goes_on_where_an_earlier_one_gave_up() -> None:
+def test_a_later_run_resumes_where_an_earlier_one_gave_up() -> None:
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
             fetch(server.root)
@@ -109,7 +109,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up() -> None:
     assert "Range" in server.requests[-1]
 
 
-def test_bytes_kept_from_an_earlier_run_that_went_bad_are_fetched_again(cache: Path) -> None:
+def test_corrupt_bytes_of_an_earlier_run_are_fetched_again(cache: Path) -> None:
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
             fetch(server.root)
@@ -121,7 +121,7 @@ def test_bytes_kept_from_an_earlier_run_that_went_bad_are_fetched_again(cache: P
     assert "Range" not in server.requests[-1]
 
 
-def test_an_end_that_nothing_on_the_wire_tells_is_not_trusted(cache: Path) -> None:
+def test_a_truncated_body_without_a_length_is_refused(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.cut_without_length) as server,
         pytest.raises(DownloadError, match=r"movinet_a0_base"),
@@ -150,10 +150,10 @@ def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
     assert not (cache / ARCHIVE).exists()
 
 
-def test_a_stalled_transfer_is_tried_again() -> None:
+def test_a_stalled_transfer_is_retried() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release), servers.whole) as server:
-        assert fetch(server.root, limits=IN_NO_TIME).sha256 == DIGEST
+        assert fetch(server.root, limits=SHORT_TIMEOUT).sha256 == DIGEST
         release.set()
 
 
@@ -161,7 +161,7 @@ def test_a_server_that_stays_silent_is_given_up() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release)) as server:
         with pytest.raises(DownloadError, match="the server went silent, after 3 tries"):
-            fetch(server.root, limits=IN_NO_TIME)
+            fetch(server.root, limits=SHORT_TIMEOUT)
         release.set()
 
 

@@ -1,4 +1,4 @@
-"""A web server on the loopback that serves one archive, and misbehaves as a script tells it."""
+"""A web server on the loopback interface that serves one archive and misbehaves as scripted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def release_tar(name: str = "a0-base", num_classes: int = 600, seed: int = 0) ->
 
 
 def noise_tar(seed: bytes = b"weights", data_bytes: int = 200_000) -> bytes:
-    """A small tar with the files of a release and seeded noise in them: good for a transfer."""
+    """A small tar with the files of a release, filled with seeded noise."""
     noise = hashlib.shake_256(seed).digest(data_bytes)
     return tar_of(
         {
@@ -55,14 +55,14 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 
 def with_a_flipped_bit(body: bytes) -> bytes:
-    """One bit in the middle, where the weights are, is another; the tar is as it was."""
+    """The tar with one bit flipped in the middle, where the weights are."""
     position = len(body) // 2
     return body[:position] + bytes([body[position] ^ 1]) + body[position + 1 :]
 
 
 @dataclass
 class ReleaseServer:
-    """What is served, how each request in turn is answered (the last answer repeats)."""
+    """What is served, and how each request in turn is answered (the last answer repeats)."""
 
     root: str
     body: bytes
@@ -73,7 +73,7 @@ class ReleaseServer:
 
 @contextmanager
 def serve(body: bytes, *script: Answer, certificate: Path | None = None) -> Iterator[ReleaseServer]:
-    """Serve ``body`` for a while, by https if there is a ``certificate`` (with its key)."""
+    """Serve ``body``, by https if there is a ``certificate`` (with its key)."""
     lock = threading.Lock()
 
     class ScriptedHandler(http.server.BaseHTTPRequestHandler):
@@ -123,7 +123,7 @@ def with_ranges(handler: Handler, body: bytes) -> None:
 
 
 def cut_with_ranges(handler: Handler, body: bytes) -> None:
-    """Half of what was asked for, from a server that knows ranges."""
+    """Half of the requested bytes, from a server that supports ranges."""
     send_range(handler, body, cut=len(body) // 2)
 
 
@@ -147,7 +147,7 @@ def cut_without_ranges(handler: Handler, body: bytes) -> None:
 
 
 def cut_without_length(handler: Handler, body: bytes) -> None:
-    """Half the body, ended by closing the connection: nothing on the wire tells."""
+    """Half the body, ended by closing the connection, which looks like a complete response."""
     handler.send_response(200)
     handler.end_headers()
     handler.wfile.write(body[: len(body) // 2 // 512 * 512])
@@ -161,7 +161,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 def error_page(handler: Handler, _: bytes) -> None:
-    """What a hotel's network answers instead of the server: 200 and a page."""
+    """The login page of a hotel's network: status 200 and HTML."""
     send(handler, 200, b"<html>Please log in</html>" * 100, {"Content-Type": "text/html"})
 
 
@@ -177,14 +177,14 @@ def cut_gzip_encoding(handler: Handler, body: bytes) -> None:
 
 
 def gzip_file(handler: Handler, body: bytes) -> None:
-    """A gzip file without a content encoding: somebody packed the tar for real."""
+    """A real gzip file, without a content encoding."""
     send(handler, 200, gzip.compress(body, mtime=0), {})
 
 
 def gzip_members(handler: Handler, body: bytes) -> None:
-    """The same as block gzip does it, padded with zeros."""
-    parts = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
-    send(handler, 200, b"".join(gzip.compress(part, mtime=0) for part in parts) + bytes(512), {})
+    """The same in many members (block gzip), padded with zeros."""
+    chunks = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
+    send(handler, 200, b"".join(gzip.compress(chunk, mtime=0) for chunk in chunks) + bytes(512), {})
 
 
 def empty_gzip_members(handler: Handler, _: bytes) -> None:
@@ -222,7 +222,7 @@ def redirect(location: str) -> Answer:
 
 
 def refusing_ranges(code: int) -> Answer:
-    """The file for whoever asks for all of it, an error for whoever asks for the rest."""
+    """The whole file where it is requested, an error where a range is."""
 
     def answer(handler: Handler, body: bytes) -> None:
         if "Range" in handler.headers:
@@ -234,7 +234,7 @@ def refusing_ranges(code: int) -> Answer:
 
 
 def rest_of_another_file(**changes: str | None) -> Answer:
-    """A 206 with the rest of other bytes; ``changes`` are its headers, None leaves one out."""
+    """A 206 with bytes of another file; ``changes`` of its headers, None for one to omit."""
 
     def answer(handler: Handler, body: bytes) -> None:
         start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
@@ -248,7 +248,7 @@ def rest_of_another_file(**changes: str | None) -> Answer:
 
 
 def cut_at(size: int, **headers: str) -> Answer:
-    """The first ``size`` bytes of all of it, whatever was asked for."""
+    """The first ``size`` bytes of the whole file, whatever was requested."""
 
     def answer(handler: Handler, body: bytes) -> None:
         send(handler, 200, body, headers, cut=len(body) - size)
@@ -256,8 +256,8 @@ def cut_at(size: int, **headers: str) -> Answer:
     return answer
 
 
-def in_parts_of(size: int) -> Answer:
-    """What is asked for, cut after ``size`` bytes."""
+def in_chunks_of(size: int) -> Answer:
+    """What is requested, cut after ``size`` bytes."""
 
     def answer(handler: Handler, body: bytes) -> None:
         asked = handler.headers.get("Range", "bytes=0-")
@@ -271,7 +271,7 @@ def in_parts_of(size: int) -> Answer:
 
 
 def endless(start: bytes, again: bytes, pause: float = 0.01) -> Answer:
-    """``start`` on the wire, and then ``again`` and again until the client has gone."""
+    """``start``, and then ``again`` repeatedly until the client disconnects."""
 
     def answer(handler: Handler, _: bytes) -> None:
         gone = threading.Event()
@@ -284,8 +284,8 @@ def endless(start: bytes, again: bytes, pause: float = 0.01) -> Answer:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-# One byte now and then of the head, of the body, of the length of a chunk; and a body that unpacks
-# to nothing, at full speed: an empty gzip stream of empty blocks (RFC 1951, section 3.2.4).
+# One byte now and then of the headers, the body, the length of a chunk; and at full speed a body
+# that decompresses to nothing: a gzip stream of empty blocks (RFC 1951, section 3.2.4).
 slow_head = endless(HEAD + b"X: ", b"x")
 slow_body = endless(HEAD + b"Content-Length: 100000\r\n\r\n", b"x")
 slow_chunk = endless(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x")
