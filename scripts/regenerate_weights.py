@@ -31,9 +31,9 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
 
+from movinet_convert.cli.command import Command  # noqa: E402
 from movinet_convert.cli.options import (  # noqa: E402
     parity_options,
-    reported,
     to_parity,
     weights_dir_option,
 )
@@ -250,7 +250,7 @@ def _convert(task: Task) -> Result:
     return _compared_with_catalogue(task, "converted", stored.entry, source)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @weights_dir_option
 @click.option("--source-root", metavar="URL_OR_DIR", help="A mirror of the released archives.")
@@ -266,7 +266,6 @@ def _convert(task: Task) -> Result:
 @click.option("--report", type=click.Path(path_type=Path), help="Write a parity report (HTML).")
 @click.option("--jobs", type=click.IntRange(min=1), help="Variants at a time.")
 @parity_options
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(
     names: tuple[str, ...],
     weights_dir: str | None,
@@ -276,7 +275,6 @@ def main(
     update: bool,
     report: Path | None,
     jobs: int | None,
-    debug: bool,
     **options: Any,
 ) -> None:
     """Fetch, convert and compare the released MoViNets; all twelve unless some are named.
@@ -284,18 +282,17 @@ def main(
     \b
     Example: python scripts/regenerate_weights.py --jobs 2 --update --report report.html
     """
-    with reported(as_json=False):
-        store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
-        chosen = [get_variant(name).name for name in names] or list_variants()
-        where = {"source_root": source_root, "offline": offline}
-        todo = tasks(chosen, catalogue, store, **where, parity=to_parity(options))
-        results = _with_progress_bar(todo, jobs or default_jobs())
-        _print_summary(results)
-        if update:
-            text = manifests.dump(updated(catalogue, results))
-            catalogue_path.write_text(text, encoding="utf-8")
-        if report is not None:
-            _write_report(report, store, results)
+    store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
+    chosen = [get_variant(name).name for name in names] or list_variants()
+    where = {"source_root": source_root, "offline": offline}
+    todo = tasks(chosen, catalogue, store, **where, parity=to_parity(options))
+    results = _with_progress_bar(todo, jobs or default_jobs())
+    _print_summary(results)
+    if update:
+        text = manifests.dump(updated(catalogue, results))
+        catalogue_path.write_text(text, encoding="utf-8")
+    if report is not None:
+        _write_report(report, store, results)
     if not all(result.good for result in results):
         sys.exit(1)
 

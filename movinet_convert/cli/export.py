@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli.command import Command
 from movinet_convert.cli.options import (
-    Size,
-    doing,
+    DTYPES,
+    height_width,
     json_option,
-    reported,
+    name_argument,
     weights_dir_option,
 )
-from movinet_convert.cli.terminal import echo, echo_json
+from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ RUNTIME_FORMATS = ["torch-export", "aot-inductor", "onnx", "openvino", "executor
 TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 
 
-@click.command("export")
-@click.argument("name", metavar="NAME|FILE")
+@click.command("export", cls=Command)
+@name_argument
 @click.option(
     "--format",
     "format_",
@@ -34,7 +35,12 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     help="What to write; the last three go back to TensorFlow.",
 )
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
-@click.option("--size", type=Size(), help="Height and width; the variant's own unless given.")
+@click.option(
+    "--size",
+    type=height_width,
+    metavar="HxW",
+    help="Height and width; the variant's own unless given.",
+)
 @click.option(
     "--frames",
     type=click.IntRange(min=1),
@@ -42,8 +48,8 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    help="Of the weights; float32 unless given. Narrower ones are written if they agree enough.",
+    type=click.Choice(DTYPES),
+    help="Of the weights; float32 unless given. Reduced precision has to agree well enough.",
 )
 @click.option(
     "--quantize",
@@ -60,8 +66,8 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     "--allow-loss",
     metavar="X",
     type=click.FloatRange(min=0, min_open=True),
-    help="Accept a smaller file whose logits are off by X standard deviations on average, instead "
-    "of what its kind has to reach.",
+    help="Accept logits that are off by X standard deviations on average, instead of the limit for "
+    "this precision.",
 )
 @weights_dir_option
 @json_option
@@ -76,43 +82,38 @@ def export_command(
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
     from movinet_convert.files.outputs import refuse_inputs
+    from movinet_convert.weights.file import read_header
     from movinet_convert.weights.load import find_file, load_converted
 
-    with reported(as_json):
-        refuse_inputs(Path(out), [find_file(name, weights_dir=weights_dir)])
-        model = load_converted(name, weights_dir=weights_dir)
-        with doing(f"Exporting {name} as {format_}"):
-            if format_ in RUNTIME_FORMATS:
-                result = _for_runtime(model, _labels(name, weights_dir), out, format_, options)
-            else:
-                result = _for_tensorflow(model, Path(out), format_, options)
-        if as_json:
-            echo_json(result)
+    weights = find_file(name, weights_dir=weights_dir)
+    refuse_inputs(Path(out), [weights])
+    model = load_converted(name, weights_dir=weights_dir)
+    with doing(f"Exporting {name} as {format_}"):
+        if format_ in RUNTIME_FORMATS:
+            result = _for_runtime(model, out, format_, read_header(weights).labels, **options)
         else:
-            echo(*_sentences(result))
-
-
-def _labels(name: str, weights_dir: str | None) -> tuple[str, ...] | None:
-    from movinet_convert.weights.file import read_header
-    from movinet_convert.weights.load import find_file
-
-    return read_header(find_file(name, weights_dir=weights_dir)).labels
+            result = _for_tensorflow(model, Path(out), format_, options)
+    if as_json:
+        echo_json(result)
+    else:
+        echo(*_sentences(result))
 
 
 def _for_runtime(
     model: MoViNet,
-    labels: tuple[str, ...] | None,
     out: str,
     format_: str,
-    options: dict[str, Any],
+    labels: tuple[str, ...] | None,
+    *,
+    calibration: str | None,
+    **options: Any,
 ) -> dict[str, Any]:
     from movinet_convert.export import export_model
     from movinet_convert.export.calibration import calibration_clips
 
-    folder = options.pop("calibration")
-    if (options["quantize"] == "int8") != (folder is not None):
+    if (options["quantize"] == "int8") != (calibration is not None):
         raise UsageError("--quantize int8 and --calibration DIR go together; give both or neither.")
-    clips = calibration_clips(folder, model.variant, options["size"]) if folder else ()
+    clips = calibration_clips(calibration, model.variant, options["size"]) if calibration else ()
     report = export_model(model, out, format_, calibration=clips, labels=labels, **options)
     return report.as_json()
 
@@ -120,8 +121,9 @@ def _for_runtime(
 def _for_tensorflow(
     model: MoViNet, out: Path, format_: str, options: dict[str, Any]
 ) -> dict[str, Any]:
-    for option in ("dtype", "quantize", "calibration", "frames", "allow_loss"):
-        if options[option] is not None:
+    size = options.pop("size")
+    for option, value in options.items():
+        if value is not None:
             raise UsageError(
                 f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."
             )
@@ -135,7 +137,7 @@ def _for_tensorflow(
         if format_ == "saved-model":
             path = export_saved_model(model, out)
         else:
-            height, width = options["size"] or (model.variant.input.size,) * 2
+            height, width = size or (model.variant.input.size,) * 2
             path = export_tflite(model, out, height=height, width=width)
     return {"path": str(path), "format": format_}
 

@@ -2,30 +2,71 @@
 
 from __future__ import annotations
 
-import json
+from typing import TYPE_CHECKING
 
 import click
 
-from movinet_convert.cli.options import json_option, reported, weights_dir_option
-from movinet_convert.cli.terminal import echo_json
+from movinet_convert.cli.command import Command
+from movinet_convert.cli.options import json_option, weights_dir_option
+from movinet_convert.cli.terminal import console, echo_json
+
+if TYPE_CHECKING:
+    from movinet_convert.weights.manifest import ConvertedVersion, Manifest, VariantEntry
 
 
-@click.command("list")
+@click.command("list", cls=Command)
 @weights_dir_option
 @json_option
 def list_command(weights_dir: str | None, as_json: bool) -> None:
-    """List the variants, and which of them the store holds.
+    """List the variants, and which of them the store has.
 
     \b
     Example: movinet-convert list
     """
-    from movinet_convert.cli.render import print_store
     from movinet_convert.weights.store import Store, store_folder
 
-    with reported(as_json):
-        store = Store(store_folder(weights_dir))
-        manifest = store.manifest()
+    store = Store(store_folder(weights_dir))
+    manifest = store.manifest()
     if as_json:
-        echo_json(json.loads(manifest.model_dump_json()))
+        echo_json(manifest.model_dump(mode="json"))
     else:
-        print_store(store, manifest)
+        _print(str(store.folder), manifest)
+
+
+def _print(title: str, manifest: Manifest) -> None:
+    """The variants, each with what was converted; accuracy beside the releases alone."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for heading in ("variant", "clip", "fps", "top-1", "top-5", "converted"):
+        table.add_column(heading, no_wrap=heading != "converted")
+    for name, entry in manifest.variants.items():
+        clip = f"{entry.input.frames} x {entry.input.size}²"
+        versions = "\n".join(_describe(version, entry) for version in entry.versions)
+        table.add_row(name, clip, f"{entry.input.fps:g}", *_published(entry), versions or "-")
+    console().print(table)
+
+
+def _describe(version: ConvertedVersion, entry: VariantEntry) -> str:
+    several = len(entry.versions) > 1
+    current = " (current)" if several and version == entry.current_version else ""
+    return (
+        f"v{version.version}{current}: {version.source.kind or 'source not recorded'}, "
+        f"{version.num_classes} classes, {version.dtype}, {settings_line(version)}"
+    )
+
+
+def settings_line(version: ConvertedVersion) -> str:
+    """The settings that no checkpoint records, with their origins: ``gating keras (user), ...``."""
+    from movinet_convert.model.settings import with_origins
+
+    described = with_origins(version.settings, version.origins)
+    return ", ".join(f"{name} {value}" for name, value in described.items())
+
+
+def _published(entry: VariantEntry) -> tuple[str, str]:
+    """Top-1 and top-5 of the release, unless the name stands for other weights."""
+    current, accuracy = entry.current_version, entry.accuracy
+    if current is not None and current.source.kind != "release":
+        return "", ""
+    return f"{accuracy.top1:.2f}", "" if accuracy.top5 is None else f"{accuracy.top5:.2f}"

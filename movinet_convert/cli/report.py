@@ -8,18 +8,13 @@ from typing import Any
 
 import click
 
-from movinet_convert.cli.options import (
-    doing,
-    parity_options,
-    reported,
-    to_parity,
-    weights_dir_option,
-)
-from movinet_convert.cli.terminal import echo
+from movinet_convert.cli.command import Command
+from movinet_convert.cli.options import parity_options, to_parity, weights_dir_option
+from movinet_convert.cli.terminal import doing, echo
 from movinet_convert.errors import UsageError
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
 @click.option(
     "--out",
@@ -33,9 +28,9 @@ from movinet_convert.errors import UsageError
 def report_command(
     names: tuple[str, ...], out: Path, weights_dir: str | None, **options: Any
 ) -> None:
-    """Compare converted weights with the official model, and write a page about it.
+    """Compare converted weights with the official model, and write an HTML page about it.
 
-    Without names: everything that the store holds.
+    Without names: everything in the store.
 
     \b
     Example: movinet-convert report a0-base a0-stream --out report.html
@@ -45,22 +40,20 @@ def report_command(
     from movinet_convert.weights.load import locate
     from movinet_convert.weights.store import Store, store_folder
 
-    with reported(as_json=False):
+    parity = to_parity(options)
+    if not names:
+        store = Store(store_folder(weights_dir))
+        manifest = store.manifest()
+        names = tuple(name for name in manifest.variants if manifest.versions(name))
         if not names:
-            manifest = Store(store_folder(weights_dir)).manifest()
-            names = tuple(name for name in manifest.variants if manifest.versions(name))
-        if not names:
-            raise UsageError(
-                f"The store {store_folder(weights_dir)} holds no weights to report on; convert "
-                "some, or name files."
-            )
-        refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
-        entries = []
-        for name in names:
-            with doing(f"Comparing {name} with the official model"):
-                entries.append(examine(name, weights_dir=weights_dir, parity=to_parity(options)))
-        write_page(out, entries)
-        failed = [entry.variant for entry in entries if not entry.passed]
-    echo(f"Wrote {out}: {len(entries) - len(failed)} of {len(entries)} within tolerance")
-    if failed:
+            raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
+    refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
+    entries = []
+    for name in names:
+        with doing(f"Comparing {name} with the official model"):
+            entries.append(examine(name, weights_dir=weights_dir, parity=parity))
+    write_page(out, entries)
+    passed = sum(entry.passed for entry in entries)
+    echo(f"Wrote {out}: {passed} of {len(entries)} within tolerance")
+    if passed < len(entries):
         sys.exit(1)

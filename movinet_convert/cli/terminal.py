@@ -1,8 +1,8 @@
-"""Everything that the commands print goes through here.
+"""Everything that the commands print: text, JSON, tables, progress bars.
 
-Much of what they print was written by others: labels, variable names, file names, the reasons that
-a server gives. A terminal obeys escape sequences wherever they come from, and bidirectional
-controls let a text show as another, so what is not meant to be seen is shown as an escape.
+Much of it was written by others: labels, variable names, file names, the reasons that a server
+gives. A terminal obeys escape sequences wherever they come from, and bidirectional controls make
+a text show as another, so control and invisible characters are shown as escapes.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from rich.console import Console
-    from rich.progress import Progress, ProgressColumn
+if TYPE_CHECKING:  # rich takes a tenth of a second, for which --help should not wait
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.progress import ProgressColumn
 
 # Control, format, surrogate and private characters, and those that end a line or a paragraph.
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -26,10 +27,7 @@ JOINERS = "\u200c\u200d"  # which Persian, Indian scripts and emoji are spelled 
 
 
 def printable(text: str, keep: str = JOINERS) -> str:
-    r"""``text`` on one line, with what a terminal would obey or hide as ``\x1b`` or ``\u202e``.
-
-    Characters in ``keep`` stay as they are.
-    """
+    r"""``text`` on one line; invisible characters not in ``keep`` become ``\x1b``, ``\u202e``."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -59,14 +57,9 @@ def echo_json(value: Any) -> None:
 
 
 def console(err: bool = False) -> Console:
-    """A console of rich's for which a string is text: no markup, no emoji codes, no controls."""
+    """A rich console that prints strings literally: no markup, emoji codes or control codes."""
     from rich.console import Console
     from rich.segment import Segment
-
-    if TYPE_CHECKING:
-        from collections.abc import Iterable
-
-        from rich.console import ConsoleOptions, RenderableType
 
     class SafeConsole(Console):
         def render(
@@ -81,16 +74,33 @@ def console(err: bool = False) -> Console:
     return SafeConsole(stderr=err, markup=False, emoji=False, highlight=False)
 
 
-def progress(*columns: str | ProgressColumn) -> Progress:
-    """A bar on stderr that leaves nothing behind; string columns are formatted, not marked up."""
-    from rich.progress import Progress, TextColumn
+@contextmanager
+def progress(
+    description: str, *columns: str | ProgressColumn, total: float | None = None, **fields: Any
+) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, on a terminal only, that leaves nothing behind.
 
-    plain = [TextColumn(c, markup=False) if isinstance(c, str) else c for c in columns]
-    return Progress(*plain, console=console(err=True), transient=True)
+    ``columns`` follow the bar; a string is a template such as ``{task.fields[seen]}``. The function
+    it yields updates the bar: ``update(completed=…, total=…, seen=…)``.
+    """
+    from rich.progress import BarColumn, Progress
+
+    bar = Progress(
+        "{task.description}",
+        BarColumn(),
+        *columns,
+        console=console(err=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        yield partial(bar.update, bar.add_task(printable(description), total=total, **fields))
 
 
-def status(what: str) -> AbstractContextManager[Any]:
-    """A spinner on stderr while something takes its time."""
+def doing(what: str) -> AbstractContextManager[Any]:
+    """A spinner on stderr while something takes its time, on a terminal only."""
+    if not sys.stderr.isatty():
+        return nullcontext()
     from rich.text import Text
 
     return console(err=True).status(Text(what))

@@ -7,19 +7,19 @@ from typing import Any
 
 import click
 
+from movinet_convert.cli.command import Command, print_report
 from movinet_convert.cli.options import (
-    doing,
     json_option,
+    name_argument,
     parity_options,
-    reported,
     to_parity,
     weights_dir_option,
 )
-from movinet_convert.cli.terminal import echo_json
+from movinet_convert.cli.terminal import doing, echo_json
 
 
-@click.command("verify")
-@click.argument("name", metavar="NAME|FILE")
+@click.command("verify", cls=Command)
+@name_argument
 @click.option(
     "--checkpoint",
     metavar="PATH",
@@ -33,23 +33,20 @@ def verify_command(
 ) -> None:
     """Compare converted weights with the official TensorFlow model.
 
-    The official model holds the file's own values or, with --checkpoint, those of the checkpoint.
+    The official model gets the file's own values or, with --checkpoint, those of the checkpoint.
 
     \b
     Example: movinet-convert verify a2-stream --clips 3
     """
-    from movinet_convert.cli.render import print_report
     from movinet_convert.conversion.verification import verify
     from movinet_convert.parity import report_json
 
-    with reported(as_json):
-        with doing(f"Comparing {name} with the official model"):
-            report = verify(
-                name, checkpoint=checkpoint, weights_dir=weights_dir, parity=to_parity(options)
-            )
-        if as_json:
-            echo_json(report_json(report))
-        else:
-            print_report(report)
-        if not report.passed:
-            sys.exit(1)
+    parity = to_parity(options)
+    with doing(f"Comparing {name} with the official model"):
+        report = verify(name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity)
+    if as_json:
+        echo_json(report_json(report))
+    else:
+        print_report(report)
+    if not report.passed:
+        sys.exit(1)

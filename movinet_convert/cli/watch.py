@@ -1,28 +1,27 @@
-"""Watching videos for the command: what is printed as they go by, and what is kept of them."""
+"""Videos as ``predict`` goes through them: what it prints, and what it keeps for its files."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from movinet_convert.cli.terminal import echo, echo_json
+from movinet_convert.cli.terminal import console, echo, echo_json, progress
 from movinet_convert.errors import VideoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from movinet_convert.video.annotate import Captions
     from movinet_convert.video.prediction import Moment, Predictor, Probabilities, Verdict
     from movinet_convert.video.timeline_plot import Timeline
 
 WINDOW_CLASSES = 3
-STOPPED = "stopped by Ctrl-C"
+BAR_CELLS = 30
 
 
 class Watch:
-    """Videos watched one after the other: prints what is seen, and keeps what files need of it."""
+    """Predicts one video after the other, prints, and keeps ``timelines`` and ``captions``."""
 
     def __init__(
         self,
@@ -33,8 +32,9 @@ class Watch:
         plotted: bool,
         captioned: bool,
     ) -> None:
-        self._predictor, self._top, self._as_json = predictor, top, as_json
-        self._seconds, self._plotted, self._captioned = seconds, plotted, captioned
+        self.predictor = predictor
+        self._top, self._as_json, self._seconds = top, as_json, seconds
+        self._plotted, self._captioned = plotted, captioned
         self._windows_shown = predictor.window is not None and not as_json
         self.timelines: list[Timeline] = []
         self.captions: Captions | None = None
@@ -42,7 +42,7 @@ class Watch:
         self.stopped: str | None = None  # the video at which Ctrl-C came
 
     def video(self, source: str) -> None:
-        """Watch one video and print the verdict; Ctrl-C before its first frame is raised."""
+        """Predict one video and print the verdict; Ctrl-C before its first frame is raised."""
         from movinet_convert.video.prediction import Verdict
 
         verdict, cut = Verdict(), None
@@ -54,12 +54,11 @@ class Watch:
                 ended = verdict.add(moment)
                 for keep in keepers:
                     keep(moment)
-                if ended is not None:
-                    self._print_window(ended)
+                self._print_window(ended)
         except KeyboardInterrupt:
             if verdict.last is None:
                 raise
-            self.stopped, cut = source, STOPPED
+            self.stopped, cut = source, "stopped by Ctrl-C"
         except VideoError as error:
             if verdict.last is None:
                 self.failed += 1
@@ -67,12 +66,11 @@ class Watch:
                 return
             cut = str(error)
             echo(f"Warning: {error}", err=True)
-        if verdict.last is not None:
-            self._print_window(verdict.last)
+        self._print_window(verdict.last)
         self._print_verdict(source, verdict, cut)
 
     def _keepers(self, source: str) -> list[Callable[[Moment], object]]:
-        """What takes in the moments of a video for the files that were asked for."""
+        """The functions that record the moments of a video for the files to write."""
         keepers: list[Callable[[Moment], object]] = []
         if self._plotted:
             from movinet_convert.video.timeline_plot import Timeline
@@ -88,43 +86,44 @@ class Watch:
         if self._captioned:
             from movinet_convert.video.annotate import Captions
 
-            self.captions = Captions(self._predictor)
+            self.captions = Captions(self.predictor)
             keepers.append(self.captions.add)
         return keepers
 
     def _moments(self, source: str) -> Iterator[Moment]:
         """The moments of a video, each printed as it comes where JSON is wanted."""
-        moments = self._predictor.moments(source)
+        moments = self.predictor.moments(source)
         limit = self._seconds
         if limit is not None:
             moments = takewhile(lambda moment: moment.start < limit, moments)
-        live = None if self._as_json else self._predictor
-        with progress(source, "Watching", live=live) as show:
+        with video_progress(source, "Watching") as update:
             for moment in moments:
-                show(moment)
                 if self._as_json:
                     self._print_moment(source, moment)
+                best = self.predictor.top(moment.probabilities, 1)[0]
+                update(completed=moment.end, seen=f"{best.label} {best.probability:.0%}")
                 yield moment
 
     def _print_moment(self, source: str, moment: Moment) -> None:
-        line = {
-            "video": source,
-            "start": round(moment.start, 6),
-            "end": round(moment.end, 6),
-            "window": moment.window,
-            "frames": moment.frames,
-            "top": self._guesses(moment.probabilities),
-        }
-        echo_json(line)
+        echo_json(
+            {
+                "video": source,
+                "start": round(moment.start, 6),
+                "end": round(moment.end, 6),
+                "window": moment.window,
+                "frames": moment.frames,
+                "top": self._json_guesses(moment.probabilities),
+            }
+        )
 
-    def _print_window(self, last: Moment) -> None:
-        if not self._windows_shown:
+    def _print_window(self, last: Moment | None) -> None:
+        """One window of a video in a line, given its last moment: when, and the top classes."""
+        if last is None or not self._windows_shown:
             return
-        from movinet_convert.cli.render_video import print_window
-
-        start = last.end - last.frames / self._predictor.fps
-        guesses = self._predictor.top(last.probabilities, WINDOW_CLASSES)
-        print_window(start, last.end, guesses)
+        start = last.end - last.frames / self.predictor.fps
+        guesses = self.predictor.top(last.probabilities, WINDOW_CLASSES)
+        seen = "  ".join(f"{guess.probability:.1%} {guess.label}" for guess in guesses)
+        echo(f"{start:8.1f} - {last.end:.1f} s  {seen}")
 
     def _print_failure(self, source: str, error: VideoError) -> None:
         if self._as_json:
@@ -132,41 +131,44 @@ class Watch:
         echo(f"Error: {error}", err=True)
 
     def _print_verdict(self, source: str, verdict: Verdict, cut: str | None) -> None:
+        """The classes of a video; ``cut`` says why they are those of less than all of it."""
         if self._as_json:
             line = {
                 "video": source,
                 "verdict": True,
                 "seconds": round(verdict.seconds, 6),
                 "cut": cut,
-                "top": self._guesses(verdict.probabilities),
+                "top": self._json_guesses(verdict.probabilities),
             }
             echo_json(line)
             return
-        from movinet_convert.cli.render_video import print_guesses
+        from rich.table import Table
+        from rich.text import Text
 
-        guesses = self._predictor.top(verdict.probabilities, self._top)
-        print_guesses(source, verdict.seconds, guesses, cut)
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for justify in ("right", "left", "left"):
+            table.add_column(justify=justify, no_wrap=True)
+        for guess in self.predictor.top(verdict.probabilities, self._top):
+            bar = Text("█" * round(guess.probability * BAR_CELLS), style="cyan")
+            table.add_row(f"{guess.probability:.1%}", guess.label, bar)
+        note = f", cut short: {cut}" if cut else ""
+        heading = Text.assemble((source, "bold"), f"  {verdict.seconds:.1f} s{note}")
+        terminal = console()
+        terminal.print(heading, soft_wrap=True)
+        terminal.print(table)
 
-    def _guesses(self, probabilities: Probabilities) -> list[dict[str, Any]]:
+    def _json_guesses(self, probabilities: Probabilities) -> list[dict[str, Any]]:
         return [
             {"label": guess.label, "index": guess.index, "probability": round(guess.probability, 6)}
-            for guess in self._predictor.top(probabilities, self._top)
+            for guess in self.predictor.top(probabilities, self._top)
         ]
 
 
-@contextmanager
-def progress(source: str, doing: str, live: Predictor | None) -> Iterator[Callable[[Any], None]]:
-    """A bar for a file, a running line for a camera; on a terminal only."""
-    from movinet_convert.cli.render_video import video_progress
+def video_progress(source: str, what: str) -> AbstractContextManager[Callable[..., None]]:
+    """A bar over the seconds of a video, or a pulse where its end is not known."""
+    from rich.progress import TimeRemainingColumn
+
     from movinet_convert.video.frames import duration
 
-    with video_progress(f"{doing} {Path(source).name}", duration(source)) as show:
-
-        def update(at: Any) -> None:
-            if isinstance(at, float):
-                show(at, "")
-                return
-            best = live.top(at.probabilities, 1)[0] if live else None
-            show(at.end, f"{best.label} {best.probability:.0%}" if best else "")
-
-        yield update
+    columns = ("{task.completed:.0f} s", TimeRemainingColumn(), "{task.fields[seen]}")
+    return progress(f"{what} {Path(source).name}", *columns, total=duration(source), seen="")

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from movinet_convert.cli.app import main
+from movinet_convert.parity.options import MAX_TOLERANCES, MIN_FRAMES, MIN_SIZE, TOLERANCES
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -39,6 +40,23 @@ def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "movinet_convert", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ")
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys, movinet_convert.cli.app; "
+        "heavy = {'torch', 'numpy', 'rich.console', 'pydantic', 'requests'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_gives_the_limits_of_a_comparison() -> None:
+    text = " ".join(CliRunner().invoke(main, ["verify", "--help"]).output.split())
+    assert f"at least {MIN_FRAMES};" in text
+    assert f"at least {MIN_SIZE}x{MIN_SIZE};" in text
+    limits = f"{TOLERANCES['float32']:g} for float32, at most {MAX_TOLERANCES['float32']:g}."
+    assert limits in text
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 import movinet_convert
 from movinet_convert.cli import terminal
 from movinet_convert.cli.app import main
-from movinet_convert.cli.options import reported
+from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import printable
 from movinet_convert.errors import WeightsError
 
@@ -64,10 +64,9 @@ def test_text_in_any_script_stays_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_an_error_is_one_line_whatever_it_quotes(text: str) -> None:
-    @click.command()
+    @click.command(cls=Command)
     def command() -> None:
-        with reported(as_json=False):
-            raise WeightsError(f"The label {text} is wrong.")
+        raise WeightsError(f"The label {text} is wrong.")
 
     result = CliRunner().invoke(command)
     assert result.stderr.endswith("is wrong.\n")
@@ -87,11 +86,24 @@ def test_a_table_shows_what_its_cells_hold(text: str, capsys: pytest.CaptureFixt
         assert written.count(text) >= 3
 
 
-def test_a_bar_shows_its_words_unread(capsys: pytest.CaptureFixture[str]) -> None:
-    with terminal.progress("{task.description}") as bar:
-        bar.add_task("[red]x\x1b]0;owned\x07")
-        assert "[red]x" in str(bar.columns[0](bar.tasks[0]))  # type: ignore[operator]
-    assert "\x1b]0;" not in capsys.readouterr().err
+def test_a_bar_shows_its_words_unread(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with terminal.progress("[red]x\x1b]0;owned\x07", "{task.fields[seen]}", seen="") as update:
+        update(completed=1, seen=":pile_of_poo:[b]")
+    written = capsys.readouterr().err
+    assert "[red]x\\x1b]0;owned\\x07" in written
+    assert ":pile_of_poo:[b]" in written
+    assert "\x1b]0;" not in written
+
+
+def test_bars_and_spinners_are_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.progress("bar", total=2) as update, terminal.doing("spinner"):
+        update(completed=1)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,10 +115,9 @@ def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_is_foreseen() -> None:
-    @click.command()
+    @click.command(cls=Command)
     def command() -> None:
-        with reported(as_json=False):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/file.pt2")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/file.pt2")
 
     result = CliRunner().invoke(command)
     assert result.exit_code == 1

@@ -1,0 +1,116 @@
+"""How every command ends: done, or one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from movinet_convert.cli.terminal import console, echo, echo_json
+from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
+
+INTERRUPTED = 130  # what a shell reports of a command stopped by Ctrl-C
+
+
+class Command(click.Command):
+    """A command with ``--debug``, whose errors are one sentence, or one object with ``--json``."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.append(
+            click.Option(
+                ["--debug"],
+                is_flag=True,
+                expose_value=False,
+                callback=_keep_debug,
+                help="Show the traceback of an error.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with reported(ctx.params.get("as_json", False)):
+            return super().invoke(ctx)
+
+
+class Group(Command, click.Group):
+    """A group whose commands are ``Command`` too, so that ``--debug`` may stand before or after."""
+
+    command_class = Command
+
+
+def _keep_debug(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        context.find_root().meta["debug"] = True
+
+
+@contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Turn an exception into one sentence and its exit code; ``--debug`` shows its traceback."""
+    try:
+        with _warnings_as_sentences():
+            yield
+    except KeyboardInterrupt:
+        echo("Stopped; nothing was changed.", err=True)
+        sys.exit(INTERRUPTED)
+    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        raise  # click's own business; whoever closed the pipe has read enough
+    except Exception as error:
+        if click.get_current_context().meta.get("debug"):
+            raise
+        exit_code = error.exit_code if isinstance(error, MovinetError) else 1
+        _print_error(error, exit_code, as_json)
+        sys.exit(exit_code)
+
+
+@contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """Print this package's own warnings without the line of code that gave them."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_sentence(
+            message: Warning | str, category: type[Warning], *where: Any, **how: Any
+        ) -> None:
+            if issubclass(category, MovinetWarning):
+                echo(f"Warning: {message}", err=True)
+            else:
+                show(message, category, *where, **how)
+
+        warnings.showwarning = show_sentence
+        yield
+
+
+def _print_error(error: Exception, exit_code: int, as_json: bool) -> None:
+    """One sentence on stderr, below the table of a comparison that failed."""
+    report = error.report if isinstance(error, ParityError) else None
+    text = _sentence(error)
+    if as_json:
+        from movinet_convert.parity import report_json
+
+        parity = report_json(report) if report is not None else None
+        echo_json({"error": text, "exit_code": exit_code, "parity": parity})
+    elif report is not None:
+        print_report(report)
+    echo(f"Error: {text}", err=True)
+
+
+def print_report(report: Any) -> None:
+    """Print a ``ParityReport`` as a table."""
+    from movinet_convert.parity.summary import report_table
+
+    console().print(report_table(report))
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, MovinetError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # A full disk, a missing permission: the system's own words say what to do.
+        where = f" {error.filename}" if error.filename is not None else ""
+        return f"The system could not read or write{where}: {error.strerror}."
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}. This is a defect; --debug shows the traceback."
