@@ -16,7 +16,7 @@ dependencies = [
     "urllib3",
     "platformdirs",
     "rich",
-    "markupsafe",
+    "jinja2",
     "h5py",
     "google_crc32c",
     "filelock",

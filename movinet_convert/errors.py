@@ -36,12 +36,12 @@ class WeightsError(MovinetError):
 class ParityError(MovinetError):
     """The network does not compute what the official model computes.
 
-    ``report`` is the ``parity.result.ParityReport`` that says how far off it is.
+    ``result`` is the ``parity.result.ParityResult``.
     """
 
-    def __init__(self, message: str, report: Any = None) -> None:
+    def __init__(self, message: str, result: Any = None) -> None:
         super().__init__(message)
-        self.report = report
+        self.result = result
 
 
 class DownloadError(MovinetError):

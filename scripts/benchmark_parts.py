@@ -75,7 +75,7 @@ def loading(rounds: int, clock: Any) -> list[dict[str, Any]]:
     from movinet_convert.conversion.pipeline import convert
     from movinet_convert.model import create_model
     from movinet_convert.model.settings import get_variant
-    from movinet_convert.parity.archive import write_synthetic_archive
+    from movinet_convert.parity.synthetic import write_synthetic_archive
     from movinet_convert.weights.load import load_converted
 
     name = "a2-stream"

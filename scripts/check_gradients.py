@@ -20,7 +20,7 @@ from movinet_convert.model.settings import get_variant
 from tests.parity.gradients import TOLERANCES, compare_gradients, training_reference
 
 if TYPE_CHECKING:
-    from tests.parity.gradients import GradientReport
+    from tests.parity.gradients import GradientComparison
 
 ROW = "{:10} {:9} {:>4} {:>6}  {:>8} {:>8} {:>8}  {:>8}  {}"
 
@@ -42,7 +42,7 @@ def main() -> None:
         reference = training_reference(get_variant(name), dtype=args.dtype)
         for norms in args.norms:
             for seed in args.seeds:
-                report = compare_gradients(
+                comparison = compare_gradients(
                     reference,
                     norms=norms,
                     clips=args.clips,
@@ -51,23 +51,25 @@ def main() -> None:
                     width=args.size,
                     seed=seed,
                 )
-                failed |= bool(report.faults())
-                print(_row(report, seed), flush=True)
+                failed |= bool(comparison.faults())
+                print(_row(comparison, seed), flush=True)
     sys.exit(1 if failed else 0)
 
 
-def _row(report: GradientReport, seed: int) -> str:
+def _row(comparison: GradientComparison, seed: int) -> str:
     worst = [
-        f"{report.worst(differences).relative:.1e}" if differences else "-"
+        f"{comparison.worst(differences).relative:.1e}" if differences else "-"
         for differences in (
-            report.gradients,
-            report.rounding,
-            report.reference_rounding,
-            report.statistics,
+            comparison.gradients,
+            comparison.rounding,
+            comparison.reference_rounding,
+            comparison.statistics,
         )
     ]
-    name = report.worst(report.gradients).name
-    return ROW.format(report.variant.name, report.norms, seed, len(report.gradients), *worst, name)
+    name = comparison.worst(comparison.gradients).name
+    return ROW.format(
+        comparison.variant.name, comparison.norms, seed, len(comparison.gradients), *worst, name
+    )
 
 
 if __name__ == "__main__":

@@ -104,11 +104,11 @@ def official(reference: Reference, model: MoViNet) -> Work:
     import tensorflow as tf
 
     clip = example(model).numpy().transpose(0, 2, 3, 4, 1)
-    call = tf.function(lambda inputs: reference.model(inputs, training=False), autograph=False)
+    call = tf.function(reference.call, autograph=False)
     inputs = {"image": tf.constant(clip)}
     if not model.settings.causal:
         return lambda: call(inputs)[0].numpy()
-    states = reference.backbone.init_states(clip.shape)
+    states = reference.model.backbone.init_states(clip.shape)
 
     def work() -> object:
         nonlocal states
@@ -125,11 +125,11 @@ def tflite_file(reference: Reference, model: MoViNet, path: Path) -> Path:
     clip = example(model).numpy().transpose(0, 2, 3, 4, 1)
     specs = {"image": tf.TensorSpec(clip.shape, tf.float32, name="image")}
     if model.settings.causal:
-        for name, state in reference.backbone.init_states(clip.shape).items():
+        for name, state in reference.model.backbone.init_states(clip.shape).items():
             specs[name] = tf.TensorSpec(state.shape, state.dtype, name=name)
 
     def call(**inputs: Any) -> Any:
-        logits, states = reference.model(inputs, training=False)
+        logits, states = reference.call(inputs)
         return {"logits": logits, **states} if states else {"logits": logits}
 
     function = tf.function(call).get_concrete_function(**specs)

@@ -26,7 +26,8 @@ from movinet_convert.checkpoint import mapping
 from movinet_convert.model.create import create_model, tensor_shapes
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.cases import Case, parity_cases
-from movinet_convert.parity.compare import Trio, compare_cases
+from movinet_convert.parity.comparison import compare_cases
+from movinet_convert.parity.models import Models
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
@@ -106,7 +107,7 @@ class Bench:
         mutant = copy.deepcopy(self.model)
         with torch.no_grad():
             mistake.make(mutant)
-        trio = Trio.of(mutant, self.reference)
+        trio = Models.of(mutant, self.reference)
         tolerance = OPTIONS.tolerance_for("float32")
         furthest = 0.0
         for result in compare_cases(trio, cases or self.cases(), OPTIONS):

@@ -44,7 +44,10 @@ from movinet_convert.errors import MovinetError  # noqa: E402
 from movinet_convert.files.atomic import replacing  # noqa: E402
 from movinet_convert.files.version import __version__  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
+from movinet_convert.parity.comparison import verify_model  # noqa: E402
 from movinet_convert.parity.options import ParityOptions  # noqa: E402
+from movinet_convert.parity.reference import shared_reference  # noqa: E402
+from movinet_convert.parity.report import Section, section_of, write_page  # noqa: E402
 from movinet_convert.variants import Release, list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
@@ -184,7 +187,7 @@ def _earlier_result(task: Task) -> Result | None:
 def _valid(entry: ConvertedVersion, task: Task) -> bool:
     """Whether this version of the converter compared the file, at least as thoroughly."""
     return (
-        report_path(task.store, entry).is_file()
+        _section(report_path(task.store, entry)) is not None
         and entry.converter == __version__
         and entry.parity is not None
         and entry.parity.tolerance <= task.parity.tolerance_for(entry.dtype)
@@ -233,20 +236,21 @@ def _convert(task: Task) -> Result:
     from movinet_convert.checkpoint import open_checkpoint
     from movinet_convert.conversion.pipeline import convert_checkpoint, staged
     from movinet_convert.conversion.recognition import recognise
-    from movinet_convert.parity.report.entry import compare, entry_of
 
     source = task.fetch()
     checkpoint = open_checkpoint(source.path)
     converted = convert_checkpoint(checkpoint, recognise(checkpoint, source, name=task.name))
     with staged(converted, source, Store(task.store)) as file:
-        report, profile = compare(file.model, converted.variables, task.parity)
-        report.raise_for_failure()
-        stored = file.commit(report)
-        entry = entry_of(stored.path, file.model, report, profile)
+        model = file.model
+        reference = shared_reference(model.variant, model.settings, model.num_classes)
+        result = verify_model(model, converted.variables, task.parity, reference=reference)
+        result.raise_for_failure()
+        stored = file.commit(result)
+        section = section_of(stored.path, model, result, reference)
     path = report_path(task.store, stored.entry)
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as unfinished:
-        unfinished.write_text(entry.model_dump_json(), "utf-8")
+        unfinished.write_text(section.model_dump_json(), "utf-8")
     return _compared_with_catalogue(task, "converted", stored.entry, source)
 
 
@@ -331,10 +335,16 @@ def _print_summary(results: list[Result]) -> None:
 
 
 def _write_report(path: Path, store: Path, results: list[Result]) -> None:
-    from movinet_convert.parity.report import Entry, write_page
+    sections = [_section(report_path(store, result.entry)) for result in results if result.entry]
+    write_page(path, [section for section in sections if section is not None])
 
-    kept = [report_path(store, result.entry) for result in results if result.entry]
-    write_page(path, [Entry.model_validate_json(kept_at.read_bytes()) for kept_at in kept])
+
+def _section(path: Path) -> Section | None:
+    """A stored section of the report; None where it is missing or of another version."""
+    try:
+        return Section.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 if __name__ == "__main__":

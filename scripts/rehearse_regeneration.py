@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))  # the package beside this script, installed or no
 
 from movinet_convert.files.atomic import file_sha256  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
-from movinet_convert.parity.archive import write_synthetic_archive  # noqa: E402
+from movinet_convert.parity.synthetic import write_synthetic_archive  # noqa: E402
 from movinet_convert.variants import list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ReleaseSource  # noqa: E402

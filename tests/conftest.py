@@ -66,7 +66,7 @@ def fresh_compiler() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def synthetic_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The seeded archive of a variant, written once a session by the official model."""
-    from movinet_convert.parity.archive import write_synthetic_archive
+    from movinet_convert.parity.synthetic import write_synthetic_archive
 
     folder = tmp_path_factory.mktemp("synthetic")
 

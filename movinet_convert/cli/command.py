@@ -86,23 +86,21 @@ def _warnings_as_sentences() -> Iterator[None]:
 
 def _print_error(error: Exception, exit_code: int, as_json: bool) -> None:
     """One sentence on stderr, below the table of a comparison that failed."""
-    report = error.report if isinstance(error, ParityError) else None
+    result = error.result if isinstance(error, ParityError) else None
     text = _sentence(error)
     if as_json:
-        from movinet_convert.parity import report_json
-
-        parity = report_json(report) if report is not None else None
+        parity = result.to_json() if result is not None else None
         echo_json({"error": text, "exit_code": exit_code, "parity": parity})
-    elif report is not None:
-        print_report(report)
+    elif result is not None:
+        print_parity(result)
     echo(f"Error: {text}", err=True)
 
 
-def print_report(report: Any) -> None:
-    """Print a ``ParityReport`` as a table."""
-    from movinet_convert.parity.summary import report_table
+def print_parity(result: Any) -> None:
+    """Print a ``ParityResult`` as a table."""
+    from movinet_convert.parity.table import result_table
 
-    console().print(report_table(report))
+    console().print(result_table(result))
 
 
 def _sentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from movinet_convert.cli.command import print_report
+from movinet_convert.cli.command import print_parity
 from movinet_convert.cli.fetch import download
 from movinet_convert.cli.list import settings_line
 from movinet_convert.cli.options import to_parity
@@ -80,10 +80,8 @@ def _source(stack: ExitStack, variant: Variant | None, options: dict[str, Any]) 
 
 
 def _as_json(conversion: Conversion) -> dict[str, Any]:
-    from movinet_convert.parity import report_json
-
     converted, stored = conversion.converted, conversion.stored
-    evidence = conversion.gating_evidence
+    evidence, as_stored = conversion.gating_evidence, conversion.parity_as_stored
     return {
         "variant": converted.variant.name,
         "path": str(stored.path),
@@ -92,8 +90,8 @@ def _as_json(conversion: Conversion) -> dict[str, Any]:
         "drawn": list(converted.drawn),
         "ignored": dict(converted.checkpoint.ignored),
         "gating_evidence": evidence.to_json() if evidence else None,
-        "parity": report_json(conversion.report) if conversion.report else None,
-        "parity_as_stored": report_json(conversion.as_stored) if conversion.as_stored else None,
+        "parity": conversion.parity.to_json() if conversion.parity else None,
+        "parity_as_stored": as_stored.to_json() if as_stored else None,
     }
 
 
@@ -111,12 +109,12 @@ def _print(conversion: Conversion) -> None:
         echo(f"  left out: {name} ({reason})")
     if converted.drawn:
         echo("  Warning: the checkpoint has no classifier; an untrained one was added.")
-    if conversion.as_stored:
+    if conversion.parity_as_stored:
         echo(f"Against the official model with the values as stored, in {entry.dtype}:")
-        print_report(conversion.as_stored)
+        print_parity(conversion.parity_as_stored)
         echo("Against the official model with the values of the checkpoint:")
-    if conversion.report:
-        print_report(conversion.report)
+    if conversion.parity:
+        print_parity(conversion.parity)
     else:
         echo("Not compared with the official model (--no-verify).")
     done = "Wrote" if stored.created else "Unchanged:"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:  # which needs torch
-    from movinet_convert.parity import ParityOptions
+    from movinet_convert.parity.options import ParityOptions
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -115,7 +115,7 @@ def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def to_parity(options: Mapping[str, Any]) -> ParityOptions:
     """The ``parity_options`` as the library takes them; UsageError where they prove nothing."""
-    from movinet_convert.parity import ParityOptions
+    from movinet_convert.parity.options import ParityOptions
 
     names = ("seed", "clips", "frames", "size", "tolerance")
     parity = ParityOptions(**{name: options[name] for name in names})

@@ -48,12 +48,12 @@ def report_command(
         if not names:
             raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
     refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
-    entries = []
+    sections = []
     for name in names:
         with doing(f"Comparing {name} with the official model"):
-            entries.append(examine(name, weights_dir=weights_dir, parity=parity))
-    write_page(out, entries)
-    passed = sum(entry.passed for entry in entries)
-    echo(f"Wrote {out}: {passed} of {len(entries)} within tolerance")
-    if passed < len(entries):
+            sections.append(examine(name, weights_dir=weights_dir, parity=parity))
+    write_page(out, sections)
+    passed = sum(section.parity.passed for section in sections)
+    echo(f"Wrote {out}: {passed} of {len(sections)} within tolerance")
+    if passed < len(sections):
         sys.exit(1)

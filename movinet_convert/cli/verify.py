@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from movinet_convert.cli.command import Command, print_report
+from movinet_convert.cli.command import Command, print_parity
 from movinet_convert.cli.options import (
     json_option,
     name_argument,
@@ -39,14 +39,13 @@ def verify_command(
     Example: movinet-convert verify a2-stream --clips 3
     """
     from movinet_convert.conversion.verification import verify
-    from movinet_convert.parity import report_json
 
     parity = to_parity(options)
     with doing(f"Comparing {name} with the official model"):
-        report = verify(name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity)
+        result = verify(name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity)
     if as_json:
-        echo_json(report_json(report))
+        echo_json(result.to_json())
     else:
-        print_report(report)
-    if not report.passed:
+        print_parity(result)
+    if not result.passed:
         sys.exit(1)

@@ -25,8 +25,9 @@ from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
-from movinet_convert.parity import ParityReport
-from movinet_convert.parity.options import TOLERANCES, ParityOptions
+from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.options import DEFAULT_PARITY, TOLERANCES, ParityOptions
+from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import Activation, Gating, Origins, Settings, Variant
 from movinet_convert.weights.file import (
     DTYPES,
@@ -39,8 +40,6 @@ from movinet_convert.weights.load import Located, read_network
 from movinet_convert.weights.manifest import ConvertedFrom, ConvertedVersion
 from movinet_convert.weights.store import Store, file_name, store_folder
 from movinet_convert.weights.tf_variables import tf_variables
-
-DEFAULT_PARITY = ParityOptions()
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,14 @@ class Converted:
 class Conversion:
     """What came of one job: the checkpoint, the file in the store, how it compared.
 
-    ``report`` compares the stored file with the official model that holds the checkpoint's
-    variables, ``as_stored`` a file of reduced precision with the one that holds the rounded
+    ``parity`` compares the stored file with the official model that has the checkpoint's
+    variables, ``parity_as_stored`` a file of reduced precision with one that has the rounded
     values; None where no comparison was asked for.
     """
 
     converted: Converted
-    report: ParityReport | None
-    as_stored: ParityReport | None
+    parity: ParityResult | None
+    parity_as_stored: ParityResult | None
     stored: Stored
     gating_evidence: GatingEvidence | None = None  # where the gating was read from the weights
 
@@ -138,11 +137,11 @@ def convert(
         found = dataclasses.replace(found, origins=origins)
     converted = convert_checkpoint(opened, found, num_classes)
     with staged(converted, source, Store(store_folder(out)), dtype) as file:
-        report = as_stored = None
+        result = as_stored = None
         if parity is not None:
-            report, as_stored = compare_staged(file, parity)
-        stored = file.commit(report, as_stored)
-    return Conversion(converted, report, as_stored, stored, evidence)
+            result, as_stored = compare_staged(file, parity)
+        stored = file.commit(result, as_stored)
+    return Conversion(converted, result, as_stored, stored, evidence)
 
 
 def _gating_from_clips(
@@ -173,24 +172,20 @@ def model_of_either_gating(checkpoint: Checkpoint, source: Source, **said: Any) 
     return convert_checkpoint(checkpoint, found, None if found.num_classes else 1).to_model()
 
 
-def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityReport, ParityReport | None]:
+def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityResult, ParityResult | None]:
     """Compare a written file with the checkpoint and, if it was rounded, with its own values.
 
     Rounding hides small mistakes, so a file of reduced precision must also agree, as a float32
     file must, with the official model that holds the very values it stores. Raises ParityError.
     """
-    from movinet_convert.parity import verify_model
-
     as_stored = None
     if file.dtype != "float32":
         strict = dataclasses.replace(parity, tolerance=TOLERANCES["float32"])
-        as_stored = verify_model(
-            file.model, tf_variables(file.model), dtype="float32", **dataclasses.asdict(strict)
-        )
+        as_stored = verify_model(file.model, tf_variables(file.model), strict, dtype="float32")
         as_stored.raise_for_failure()
-    report = verify_model(file.model, file.converted.variables, **dataclasses.asdict(parity))
-    report.raise_for_failure()
-    return report, as_stored
+    result = verify_model(file.model, file.converted.variables, parity)
+    result.raise_for_failure()
+    return result, as_stored
 
 
 def convert_checkpoint(
@@ -239,7 +234,7 @@ class Staged:
     dtype: Dtype
 
     def commit(
-        self, report: ParityReport | None = None, as_stored: ParityReport | None = None
+        self, result: ParityResult | None = None, as_stored: ParityResult | None = None
     ) -> Stored:
         """Move the file into the store; equal bytes that are there already are left alone.
 
@@ -248,7 +243,7 @@ class Staged:
         """
         name = self.converted.variant.name
         figures = {
-            "parity": report.figures() if report is not None else None,
+            "parity": result.figures() if result is not None else None,
             "parity_as_stored": as_stored.figures() if as_stored is not None else None,
         }
         sha256 = file_sha256(self.path)
@@ -257,7 +252,7 @@ class Staged:
             known = manifest.versions(name)
             same = next((entry for entry in known if entry.sha256 == sha256), None)
             if same is not None:
-                entry = same if report is None else same.model_copy(update=figures)
+                entry = same if result is None else same.model_copy(update=figures)
             else:
                 version = self._free_version(known, sha256)
                 entry = self._entry(version, sha256).model_copy(update=figures)

@@ -59,7 +59,7 @@ def given(path: str | os.PathLike[str]) -> Source:
 @contextmanager
 def synthetic(variant: Variant, seed: int = 0) -> Iterator[Source]:
     """A seeded checkpoint in the released layout, written by the official model, for a while."""
-    from movinet_convert.parity.archive import write_synthetic_archive
+    from movinet_convert.parity.synthetic import write_synthetic_archive
 
     with tempfile.TemporaryDirectory(prefix="movinet-synthetic-") as folder:
         archive = write_synthetic_archive(variant, Path(folder), seed=seed)

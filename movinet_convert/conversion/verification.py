@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,11 @@ from movinet_convert.conversion.recognition import recognise
 from movinet_convert.conversion.sources import given
 from movinet_convert.errors import WeightsError
 from movinet_convert.model import MoViNet
-from movinet_convert.parity import ParityReport
-from movinet_convert.parity.options import ParityOptions
+from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.options import DEFAULT_PARITY, ParityOptions
+from movinet_convert.parity.result import ParityResult
 from movinet_convert.weights.load import load_file, locate
 from movinet_convert.weights.tf_variables import tf_variables
-
-DEFAULT_PARITY = ParityOptions()
 
 
 def verify(
@@ -32,7 +30,7 @@ def verify(
     weights_dir: str | os.PathLike[str] | None = None,
     version: int | None = None,
     parity: ParityOptions = DEFAULT_PARITY,
-) -> ParityReport:
+) -> ParityResult:
     """Compare a converted variant, or a file, with the official TensorFlow model.
 
     Without a ``checkpoint`` the official model holds the file's own tensors, which go back through
@@ -42,15 +40,13 @@ def verify(
     Raises as ``load_converted`` does, WeightsError where the file holds other values than the
     checkpoint, and MissingExtraError without the extra [tf].
     """
-    from movinet_convert.parity import verify_model
-
     located = locate(name, weights_dir=weights_dir, version=version)
     model = load_file(located)
     if checkpoint is not None:
         variables = _variables_of(checkpoint, located.path, model)
-        return verify_model(model, variables, **dataclasses.asdict(parity))
+        return verify_model(model, variables, parity)
     # Both hold the same values, rounded or not, so rounding is no excuse.
-    return verify_model(model, tf_variables(model), dtype="float32", **dataclasses.asdict(parity))
+    return verify_model(model, tf_variables(model), parity, dtype="float32")
 
 
 def _variables_of(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from movinet_convert.errors import UsageError
 from movinet_convert.export.outputs import file_names, folder_name, staged, staged_folder
 from movinet_convert.export.tf_checkpoint import export_checkpoint
 from movinet_convert.model import MoViNet
-from movinet_convert.parity.tf import TensorFlow, import_tensorflow
+from movinet_convert.parity.official import build_official, import_tensorflow
 
 CHANNELS = 3
 
@@ -42,8 +41,15 @@ def export_saved_model(
     from official.projects.movinet.tools import export_saved_model as exporter
 
     shape = (batch, frames, height, width, CHANNELS)
-    modules.keras.backend.reset_uids()
-    official = _official_model(modules, model, shape)
+    official = build_official(
+        modules,
+        model.variant.arch,
+        model.settings,
+        model.num_classes,
+        clip_shape=shape,
+        simple_swish=True,
+    )
+    official.build([1 if n is None else n for n in shape])
     with tempfile.TemporaryDirectory(prefix="movinet-export-") as scratch:
         prefix = export_checkpoint(model, Path(scratch) / "checkpoint")
         # The exporter could restore it, but makes an optimizer first, which Keras since 2.11 then
@@ -59,40 +65,6 @@ def export_saved_model(
             bundle_input_init_states_fn=None in shape,
         )
     return folder
-
-
-def _official_model(modules: TensorFlow, model: MoViNet, shape: tuple[int | None, ...]) -> Any:
-    """The official model as ``build_and_export_saved_model`` builds it."""
-    settings = model.settings
-    gating: Any = {
-        "sigmoid": "sigmoid",
-        "keras": modules.keras.activations.hard_sigmoid,
-        "model-garden": "hard_sigmoid",
-    }[settings.gating]
-    # The plain swish: the other one has a gradient of its own, which SavedModels cannot hold.
-    plain = {"swish": "simple_swish"}
-    specs = modules.keras.layers.InputSpec(shape=shape)
-    backbone = modules.movinet.Movinet(
-        model_id=model.variant.arch,
-        causal=settings.causal,
-        use_positional_encoding=settings.positional_encoding,
-        conv_type=settings.conv_type,
-        se_type=settings.se_type,
-        input_specs=specs,
-        activation=plain.get(settings.activation, settings.activation),
-        gating_activation=gating,
-        use_sync_bn=False,
-        use_external_states=settings.causal,
-    )
-    official = modules.movinet_model.MovinetClassifier(
-        backbone,
-        num_classes=model.num_classes,
-        output_states=settings.causal,
-        input_specs={"image": specs},
-        activation=plain.get(settings.head_activation, settings.head_activation),
-    )
-    official.build([1 if n is None else n for n in shape])
-    return official
 
 
 def export_tflite(model: MoViNet, path: Path, *, height: int, width: int) -> Path:

@@ -1,8 +1,11 @@
-"""What a comparison runs: clips of several shapes, cut into calls in several ways."""
+"""What a comparison runs: cases, and the seeded random clips for them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.variants import Settings, Variant
@@ -13,11 +16,13 @@ DEFAULT_FRAMES = 8
 DEFAULT_SIZE = (64, 64)
 BATCH = 2
 
-# One video that goes on for longer, in chunks shorter and longer than any kernel, and one of the
-# size that the variant was made for.
+# One longer video, in chunks shorter and longer than any kernel, and one of the variant's own size.
 LONG_CHUNKS = (1, 7, 24, 33)
 LONG_SIZE = (36, 36)
 OWN_SIZE_CHUNKS = (1, 2)
+
+WAVES = 3
+NOISE_STD = 0.08
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,39 @@ def _uneven(frames: int) -> tuple[int, ...]:
 
 def _odd(pixels: int) -> int:
     return max(pixels - 1 + pixels % 2, 1)
+
+
+def random_clips(
+    count: int, frames: int, height: int, width: int, *, seed: int
+) -> NDArray[np.float32]:
+    """``count`` clips (B, 3, T, H, W), float32 RGB in [0, 1]; clip i depends on (seed, i).
+
+    Pure noise has the same statistics in every clip and frame, and a network that pools over space
+    would hardly distinguish them. These have waves, colours and a moving spot of their own, under
+    some noise. A shorter clip is the beginning of a longer one of the same size, up to its noise.
+    """
+    return np.stack([_random_clip(frames, height, width, (seed, i)) for i in range(count)])
+
+
+def _random_clip(
+    frames: int, height: int, width: int, seed: tuple[int, int]
+) -> NDArray[np.float32]:
+    random = np.random.default_rng(seed)
+    time = np.arange(frames)[:, None, None] / 8
+    y = np.linspace(0, 1, height)[None, :, None]
+    x = np.linspace(0, 1, width)[None, None, :]
+    clip = np.empty((3, frames, height, width))
+    clip[:] = random.uniform(0.2, 0.8, (3, 1, 1, 1))
+    for _ in range(WAVES):
+        u, v = random.uniform(-25, 25, 2)
+        speed, phase = random.uniform(-6, 6), random.uniform(0, 2 * np.pi)
+        wave = np.sin(u * x + v * y + speed * time + phase)
+        clip += random.uniform(-0.3, 0.3, (3, 1, 1, 1)) * wave
+    colour = random.uniform(-0.6, 0.6, (3, 1, 1, 1))
+    start_y, start_x = random.uniform(0.2, 0.8, 2)
+    speed_y, speed_x = random.uniform(-0.5, 0.5, 2)
+    radius = random.uniform(0.08, 0.25)
+    distance = (y - start_y - speed_y * time) ** 2 + (x - start_x - speed_x * time) ** 2
+    clip += colour * np.exp(-distance / radius**2)
+    clip += random.normal(0, NOISE_STD, clip.shape)
+    return np.clip(clip, 0, 1).astype(np.float32)

@@ -1,8 +1,9 @@
-"""What a comparison found, as values."""
+"""The result of a comparison, as values."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,10 +16,10 @@ LOGITS = "logits"
 
 @dataclass(frozen=True)
 class Distances:
-    """Largest absolute differences, relative to the spread of the reference tensor.
+    """Largest absolute differences, relative to the standard deviation of the reference tensor.
 
     ``tf_fp32`` is the official model, ``pt_fp32`` and ``pt_fp64`` this package's network in float32
-    and float64. See ``spread.py`` for the spread, which a few outliers do not move.
+    and float64. ``parity.scales`` says which standard deviation.
     """
 
     tf_fp32_pt_fp32: float
@@ -26,21 +27,23 @@ class Distances:
     pt_fp32_pt_fp64: float
 
     @staticmethod
-    def largest(distances: list[Distances]) -> Distances:
-        """The largest of each kind; NaN, which is larger than any number, stays."""
-        return Distances(
-            *(
-                max(values, key=lambda value: math.inf if math.isnan(value) else value)
-                for values in zip(*(asdict(d).values() for d in distances), strict=True)
-            )
-        )
+    def largest(distances: Sequence[Distances]) -> Distances:
+        """The largest of each kind; NaN is larger than any number."""
+
+        def key(value: float) -> float:
+            return math.inf if math.isnan(value) else value
+
+        columns = zip(*(asdict(d).values() for d in distances), strict=True)
+        return Distances(*(max(values, key=key) for values in columns))
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: ``spread`` of the reference logits, and the distances of every tensor.
+    """The distances of every tensor in one case.
 
-    ``problems`` says of tensors that could not be compared why: not finite, of another shape.
+    ``spread`` is the robust standard deviation of the reference logits. ``tensors`` has "logits",
+    then the state as ``StreamState.tensors`` names it. ``problems`` says of tensors that could not
+    be compared (not finite, of another shape) why.
     """
 
     name: str
@@ -48,7 +51,7 @@ class CaseResult:
     size: tuple[int, int]
     chunks: tuple[int, ...]
     spread: float
-    tensors: dict[str, Distances]  # "logits", then the state as StreamState.tensors names it
+    tensors: dict[str, Distances]
     problems: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -67,7 +70,7 @@ class CaseResult:
         return replace(self, tensors={LOGITS: self.logits}, problems=problems)
 
     def beyond(self, tolerance: float) -> list[str]:
-        """Names of the tensors that are further from the reference than allowed."""
+        """Names of the tensors that differ by more than ``tolerance``."""
         # Written so that NaN is beyond any tolerance.
         return [
             name
@@ -77,8 +80,8 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """Every case of one comparison; ``first_difference`` names the layer where it failed, if so."""
+class ParityResult:
+    """All cases of one comparison; ``first_difference`` is the first layer that differs, if any."""
 
     variant: str
     settings: Settings
@@ -101,11 +104,22 @@ class ParityReport:
 
     @property
     def nearer_than_reference(self) -> bool:
-        """Whether our float32 is at least as near to our float64 as TF float32 is, at worst."""
+        """Whether PyTorch float32 is at least as near to float64 as TF float32, at worst."""
         return self.worst.pt_fp32_pt_fp64 <= self.worst.tf_fp32_pt_fp64
 
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        figures = (
+            f"largest difference {self.worst.tf_fp32_pt_fp32:.2g}, tolerance {self.tolerance:g}"
+        )
+        if not self.passed:
+            return f"FAILED: {figures}; activations first differ at {self.first_difference}."
+        nearer = "at least as near" if self.nearer_than_reference else "not as near"
+        return f"Passed: {figures}; PyTorch float32 is {nearer} to float64 as TF float32."
+
     def figures(self) -> ParityFigures:
-        """What the manifest keeps of it."""
+        """What a manifest records of it."""
         first = self.cases[0]
         return ParityFigures(
             tolerance=self.tolerance,
@@ -118,35 +132,31 @@ class ParityReport:
             seed=self.seed,
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """The result in JSON's types, with what follows from it."""
+        return {
+            **asdict(self),
+            "passed": self.passed,
+            "nearer_than_reference": self.nearer_than_reference,
+            "worst": asdict(self.worst),
+        }
+
     def raise_for_failure(self) -> None:
-        """ParityError that names case, tensor, difference and layer, unless all is within."""
+        """Raise ParityError for the first tensor beyond the tolerance."""
         for case in self.cases:
             for name in case.beyond(self.tolerance):
-                if name in case.problems:
-                    raise ParityError(self._problem(case, name), self)
-                raise ParityError(self._difference(case, name), self)
+                raise ParityError(self._failure(case, name), self)
 
-    def _problem(self, case: CaseResult, name: str) -> str:
-        return (
-            f"{self.variant} cannot be compared with the official model: in the case "
-            f"'{case.name}' the values of {name} {case.problems[name]}. The first layer concerned "
-            f"is {self.first_difference}."
-        )
-
-    def _difference(self, case: CaseResult, name: str) -> str:
+    def _failure(self, case: CaseResult, name: str) -> str:
+        if name in case.problems:
+            return (
+                f"{self.variant} cannot be compared with the official model: in the case "
+                f"'{case.name}' the values of {name} {case.problems[name]}. The first layer "
+                f"concerned is {self.first_difference}."
+            )
         return (
             f"{self.variant} does not compute what the official model computes: in the case "
-            f"'{case.name}' {name} differs by {case.tensors[name].tf_fp32_pt_fp32:.2g} relative to "
-            f"its spread, {self.tolerance:g} is allowed; activations first differ at "
+            f"'{case.name}' {name} differs by {case.tensors[name].tf_fp32_pt_fp32:.2g} standard "
+            f"deviations, the tolerance is {self.tolerance:g}; activations first differ at "
             f"{self.first_difference}. If the checkpoint is a stream model, check its gating."
         )
-
-
-def report_json(report: ParityReport) -> dict[str, Any]:
-    """The whole report as JSON's types, verdicts included."""
-    return {
-        **asdict(report),
-        "passed": report.passed,
-        "nearer_than_reference": report.nearer_than_reference,
-        "worst": asdict(report.worst),
-    }

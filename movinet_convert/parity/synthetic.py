@@ -1,8 +1,8 @@
-"""Seeded weights that behave like trained ones, for every variant, without a download.
+"""Seeded checkpoints that behave like trained ones, for every variant, without a download.
 
 Kernels, scales and norms are drawn by variable name; the moving statistics of the norms and the
-classifier's biases are then measured on a few random images that run through the network, as
-training would have left them. Without that, a random deep network answers the same to every clip.
+classifier's biases are then measured on a few random images that run through the network. Without
+that, a random deep network gives every clip the same logits.
 
 Every machine gets the same bytes: only the raw bits of PCG64 and correctly rounded operations
 (+, -, *, /, sqrt) in a fixed order are used, and neither TensorFlow's generators nor BLAS.
@@ -12,33 +12,35 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tarfile
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from movinet_convert.parity.calibration import calibrate
-from movinet_convert.variants import Variant
+from movinet_convert.parity.moving_statistics import measure_statistics
+from movinet_convert.parity.reference import shared_reference
+from movinet_convert.variants import KINETICS_600_CLASSES, Variant
 
 REZERO = (1.6, 2.5)  # as in a trained A0 stream
 ENCODING_REZERO = (0.1, 0.3)  # beside pooled activations of about 0.3
 GAMMA = (0.7, 1.3)
-BETA_DEVIATION = 0.3
-BIAS_DEVIATION = 0.3
-MOVING_MEAN_DEVIATION = 0.2  # of the measured deviation, around the measured mean
-MOVING_VARIANCE = (
-    2.5,
-    5.0,
-)  # of the measured variance; other clips stay tame
+BETA_STD = 0.3
+BIAS_STD = 0.3
+MOVING_MEAN_STD = 0.2  # of the measured standard deviation, around the measured mean
+MOVING_VARIANCE = (2.5, 5.0)  # of the measured variance, so that other clips do not saturate
 
 # Activations of a deep random network grow without bound where its blocks add much to the residual
 # stream, so they add little: times ReZero, under a tenth of what a skip projection brings.
 PROJECTION_GAMMA = (0.04, 0.1)
-PROJECTION_BETA_DEVIATION = 0.1
+PROJECTION_BETA_STD = 0.1
 SKIP_VARIANCE = (0.8, 1.2)
 
-# Deviation of a kernel's values times the square root of its inputs. A norm undoes the scale of
-# the kernel before it; the others are chosen so that gates spread and logits deviate by 2 to 6.
+# Standard deviation of a kernel's values times the square root of its inputs. A norm undoes the
+# scale of the kernel before it; the others are chosen so that gates vary and logits have a standard
+# deviation of 2 to 6.
 KERNEL_GAIN = {"_se_reduce": 2.0, "_se_expand": 3.0, "_head": 2.0, "_classifier": 12.0}
 # All other taps of a depthwise kernel together, beside the tap of one at the pixel itself: so
 # neither the padding of small frames nor the empty past of a video's start weighs much.
@@ -49,12 +51,44 @@ IMAGES = 12
 IMAGE_SIZE = 80
 
 
+def write_synthetic_archive(variant: Variant, folder: Path, *, seed: int = 0) -> Path:
+    """Write a seeded checkpoint as released; returns e.g. ``folder/movinet_a0_stream.tar.gz``.
+
+    The official TensorFlow model saves it, with ``tf.train.Checkpoint(model=model)``. Like the
+    released ones, the archive is an uncompressed tar in spite of its name. Raises MissingExtraError
+    without TensorFlow.
+    """
+    reference = shared_reference(variant, variant.settings(), KINETICS_600_CLASSES)
+    reference.load(synthetic_variables(variant, reference.shapes, seed=seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / variant.archive_name
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        checkpoint = Path(scratch) / variant.release_folder
+        checkpoint.mkdir()
+        reference.save(checkpoint)
+        for path in (checkpoint, *sorted(checkpoint.iterdir())):
+            name = path.relative_to(scratch).as_posix()
+            tar.add(path, name, recursive=False, filter=_with_fixed_metadata)
+    return archive
+
+
+def _with_fixed_metadata(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Times, owners and modes would make the archives of equal checkpoints differ."""
+    info.mtime = info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mode = 0o755 if info.isdir() else 0o644
+    return info
+
+
 def synthetic_variables(
     variant: Variant, shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0
 ) -> dict[str, NDArray[np.float32]]:
     """Return a float32 array of each shape, by canonical TF path."""
     drawn = {name: _draw(name, shape, seed) for name, shape in shapes.items()}
-    return calibrate(variant, drawn, _images(seed))
+    return measure_statistics(variant, drawn, _images(seed))
 
 
 def _images(seed: int) -> NDArray[np.float64]:
@@ -70,7 +104,7 @@ def _images(seed: int) -> NDArray[np.float64]:
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
-    """The values of one variable; moving statistics relative to what calibration will measure."""
+    """The values of one variable; moving statistics relative to what will be measured."""
     random = _Random(name, shape, seed)
     owner, kind = name.rsplit("/", 1)
     if kind in ("kernel", "depthwise_kernel"):
@@ -80,13 +114,13 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     elif kind == "moving_variance":
         values = random.uniform(*(SKIP_VARIANCE if "/_skip/" in owner else MOVING_VARIANCE))
     elif kind == "moving_mean":
-        values = random.normal(MOVING_MEAN_DEVIATION)
+        values = random.normal(MOVING_MEAN_STD)
     elif kind == "beta" and _ends_block(owner):
-        values = random.normal(PROJECTION_BETA_DEVIATION)
+        values = random.normal(PROJECTION_BETA_STD)
     elif kind == "beta":
-        values = random.normal(BETA_DEVIATION)
+        values = random.normal(BETA_STD)
     elif kind == "bias":
-        values = random.normal(BIAS_DEVIATION)
+        values = random.normal(BIAS_STD)
     elif owner.endswith("_pos_encoding/_rezero"):
         values = random.signed(*ENCODING_REZERO)
     else:
@@ -132,10 +166,10 @@ class _Random:
         sign = np.where(self._unit() < 0.5, -1.0, 1.0).astype(np.float64)
         return sign * self.uniform(low, high)
 
-    def normal(self, deviation: float) -> NDArray[np.float64]:
+    def normal(self, std: float) -> NDArray[np.float64]:
         """A sum of four uniforms: near enough to normal, and free of libm's logarithm."""
         total = self._unit() + self._unit() + self._unit() + self._unit()
-        return (total - 2.0) * (deviation * math.sqrt(3.0))
+        return (total - 2.0) * (std * math.sqrt(3.0))
 
     def _unit(self) -> NDArray[np.float64]:
         raw = np.asarray(self._bits.random_raw(math.prod(self._shape)), np.uint64)

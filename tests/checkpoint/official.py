@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-STREAM = {
-    "causal": True,
-    "conv_type": "2plus1d",
-    "se_type": "2plus3d",
-    "activation": "hard_swish",
-    "gating_activation": "hard_sigmoid",
-}
+from movinet_convert.model.settings import get_variant
+from movinet_convert.parity.official import build_official, import_tensorflow
 
 
 def build(variant: str, classes: int = 7, **settings: Any) -> Any:
     """The official model of ``variant`` with weights that depend on variable names alone."""
-    import tf_keras
-    from official.projects.movinet.modeling import movinet, movinet_model
-
-    arch, mode = variant.split("-")
-    options: dict[str, Any] = dict(STREAM) if mode == "stream" else {}
-    if mode == "stream":
-        options["use_positional_encoding"] = arch in ("a3", "a4", "a5")
-    tf_keras.backend.clear_session()
-    backbone = movinet.Movinet(model_id=arch, **{**options, **settings})
-    model = movinet_model.MovinetClassifier(backbone, num_classes=classes)
-    model.build([1, 1, 1, 1, 3])
+    modules = import_tensorflow("Writing a checkpoint with the official code")
+    modules.keras.backend.clear_session()
+    chosen = dataclasses.replace(get_variant(variant).settings(), **settings)
+    model = build_official(modules, variant.split("-")[0], chosen, classes)
     randomise(model.variables)
     return model
 

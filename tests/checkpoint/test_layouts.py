@@ -181,7 +181,7 @@ def test_the_settings_of_a_causal_3d_model_are_read_from_the_weights(
     se_type: str, encoded: bool, tmp_path: Path
 ) -> None:
     """Without running context in its shapes, nothing tells such a model from a base model."""
-    options = {"conv_type": "3d", "se_type": se_type, "use_positional_encoding": encoded}
+    options = {"conv_type": "3d", "se_type": se_type, "positional_encoding": encoded}
     prefix = official.save_model_garden(official.build("t0-stream", **options), tmp_path)
     causal = True if encoded or se_type == "2plus3d" else None
     assert identify(open_checkpoint(prefix)) == Identity("t0", "3d", se_type, encoded, 7, causal)

@@ -148,7 +148,8 @@ def test_weights_of_another_gating_are_refused(
     from movinet_convert.conversion.pipeline import convert_checkpoint
     from movinet_convert.conversion.recognition import Recognised
     from movinet_convert.model.settings import get_variant
-    from movinet_convert.parity import verify_model
+    from movinet_convert.parity.comparison import verify_model
+    from movinet_convert.parity.options import ParityOptions
     from movinet_convert.parity.reference import Reference
     from movinet_convert.variants import Origins
 
@@ -158,12 +159,11 @@ def test_weights_of_another_gating_are_refused(
     found = Recognised(variant, variant.settings("keras"), origins, 600)
     converted = convert_checkpoint(checkpoint, found)
     reference = Reference(variant, variant.settings("model-garden"), 600)
-    report = verify_model(
+    result = verify_model(
         converted.to_model(),
         checkpoint.variables,
-        frames=3,
-        size=(40, 40),
+        ParityOptions(frames=3, size=(40, 40)),
         reference=reference,
     )
-    assert not report.passed
-    assert report.first_difference == "block0_layer0"
+    assert not result.passed
+    assert result.first_difference == "block0_layer0"

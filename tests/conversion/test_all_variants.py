@@ -14,9 +14,11 @@ import pytest
 from movinet_convert.checkpoint import mapping
 from movinet_convert.export.tf_checkpoint import export_checkpoint
 from movinet_convert.model.create import tensor_shapes
-from movinet_convert.parity import ParityReport, verify_model
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
+from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import list_variants
 from tests.helpers.parity_tools import converted, forget, stored_tensors, synthetic_model
 
@@ -58,18 +60,19 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return make_pair(request.param)
 
 
-@pytest.fixture(scope="module")
-def report() -> Callable[..., ParityReport]:
-    """The report of a variant, made once; small clips, for Conv3D is slow in TensorFlow."""
-    reports: dict[str, ParityReport] = {}
+SMALL = ParityOptions(frames=5, size=(36, 36))
 
-    def of(name: str, pair: Pair | None = None) -> ParityReport:
-        if name not in reports:
+
+@pytest.fixture(scope="module")
+def result_of() -> Callable[..., ParityResult]:
+    """The result of a variant, computed once; small clips, for Conv3D is slow in TensorFlow."""
+    results: dict[str, ParityResult] = {}
+
+    def of(name: str, pair: Pair | None = None) -> ParityResult:
+        if name not in results:
             one = pair or make_pair(name)
-            reports[name] = verify_model(
-                one.model, one.variables, frames=5, size=(36, 36), reference=one.reference
-            )
-        return reports[name]
+            results[name] = verify_model(one.model, one.variables, SMALL, reference=one.reference)
+        return results[name]
 
     return of
 
@@ -83,9 +86,9 @@ def test_the_table_names_each_variable_of_the_official_model_once(pair: Pair) ->
 
 
 def test_every_case_and_every_state_is_within_the_limit(
-    pair: Pair, report: Callable[..., ParityReport]
+    pair: Pair, result_of: Callable[..., ParityResult]
 ) -> None:
-    result = report(pair.name, pair)
+    result = result_of(pair.name, pair)
     assert [case.name for case in result.cases] == (
         STREAM_CASES if pair.model.settings.causal else BASE_CASES
     )
@@ -121,7 +124,7 @@ def test_every_tensor_and_every_logit_comes_back_bit_by_bit(pair: Pair, tmp_path
 
 
 def test_ten_of_the_twelve_are_at_least_as_near_to_float64_as_tensorflow(
-    report: Callable[..., ParityReport],
+    result_of: Callable[..., ParityResult],
 ) -> None:
-    nearer = [name for name in list_variants() if report(name).nearer_than_reference]
+    nearer = [name for name in list_variants() if result_of(name).nearer_than_reference]
     assert len(nearer) >= 10

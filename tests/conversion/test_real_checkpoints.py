@@ -10,7 +10,7 @@ from movinet_convert import convert
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.identify import identify
 from movinet_convert.errors import CheckpointError
-from movinet_convert.parity import ParityOptions
+from movinet_convert.parity.options import ParityOptions
 
 SMALL = ParityOptions(frames=5, size=(96, 96))
 GATINGS = {"movinet_a0_stream_cattle7": "model-garden"}  # trained after the releases
@@ -31,10 +31,10 @@ def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_
         said = {"gating": GATINGS.get(path.name, "keras"), "head_activation": "swish"}
         said = said if identify(checkpoint).causal else {}
         conversion = convert(None, path, **said, out=tmp_path, parity=SMALL)
-        assert conversion.report is not None
-        assert conversion.report.passed
-        assert all(case.logits.tf_fp32_pt_fp32 <= 1e-5 for case in conversion.report.cases)
-        assert conversion.report.nearer_than_reference
+        assert conversion.parity is not None
+        assert conversion.parity.passed
+        assert all(case.logits.tf_fp32_pt_fp32 <= 1e-5 for case in conversion.parity.cases)
+        assert conversion.parity.nearer_than_reference
         verified += 1
     assert verified > 0
 

@@ -17,7 +17,7 @@ from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.export.tf_checkpoint import export_checkpoint, tf_variables
 from movinet_convert.model import create_model
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
 from tests.helpers.parity_tools import converted, forget
@@ -53,7 +53,7 @@ def test_the_backbone_alone_can_be_restored(tmp_path: Path) -> None:
     prefix = export_checkpoint(
         converted("t0-stream", reference.save(tmp_path / "tensorflow")), tmp_path / "ours"
     )
-    backbone = reference.backbone
+    backbone = reference.model.backbone
     expected = [variable.numpy() for variable in backbone.variables]
     forget(reference)
     holder = tf.train.Checkpoint(_backbone=backbone)

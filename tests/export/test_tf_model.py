@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from movinet_convert import create_model, load_converted, save_weights
 from movinet_convert.errors import UsageError
 from movinet_convert.export.tf_model import export_saved_model, export_tflite
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
 
 if TYPE_CHECKING:
     from pathlib import Path

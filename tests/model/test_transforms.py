@@ -25,7 +25,7 @@ def test_every_variant_has_a_transform_to_its_own_size(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(90, 123), (200, 80), (64, 64), (48, 99)])
 def test_it_scales_and_cuts_as_the_official_evaluation_does(shape: tuple[int, int]) -> None:
-    from movinet_convert.parity.tf import import_tensorflow
+    from movinet_convert.parity.official import import_tensorflow
 
     tf = import_tensorflow("This test").tf
     from official.vision.ops import preprocess_ops_3d

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from movinet_convert.checkpoint.mapping import Link, links, map_variables
 from movinet_convert.model import MoViNet
 from movinet_convert.model.layers import BATCH_NORM_MOMENTUM, BatchNorm
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
+from movinet_convert.parity.official import build_official, import_tensorflow
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
 from tests.parity.conditioning import choose_labels, clear_kinks
@@ -75,8 +76,8 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class GradientReport:
-    """What came of one comparison: every parameter and, in training mode, moving statistic.
+class GradientComparison:
+    """The result of one comparison: every parameter and, in training mode, moving statistic.
 
     ``rounding`` is how far our float32 gradients are from our float64 ones, and
     ``reference_rounding`` how far TensorFlow's float32 gradients are from those; both are empty
@@ -120,8 +121,31 @@ class _Step:
 def training_reference(
     variant: Variant, num_classes: int = 7, dtype: Literal["float32", "float64"] = "float32"
 ) -> Reference:
-    """The official model as its authors train it, without dropout or stochastic depth."""
-    return Reference(variant, num_classes=num_classes, use_sync_bn=True, dtype=dtype)
+    """The official model as its authors train it, without dropout or stochastic depth.
+
+    In float64 it computes the same formulas all but free of rounding; only its fused normalisations
+    give way to unfused ones, which TensorFlow does not have in float64. The official positional
+    encoding does not run in float64, hence no stream model from A3 on.
+    """
+    modules = import_tensorflow("Comparing gradients with the official model")
+    keras = modules.keras
+    default = keras.backend.floatx()
+    keras.backend.set_floatx(dtype)
+    try:
+        model = build_official(
+            modules, variant.arch, variant.settings(), num_classes, use_sync_bn=True
+        )
+    finally:
+        keras.backend.set_floatx(default)
+    if dtype != "float32":
+        # The classifier returns float32 whatever it computes in.
+        (classifier,) = (layer for layer in model.layers if hasattr(layer, "_cast"))
+        classifier._cast = keras.layers.Activation("linear", dtype=dtype)
+        # TensorFlow has 3D pooling in float64 under its compiler alone.
+        for layer in model.backbone.submodules:
+            if isinstance(layer, keras.layers.AveragePooling3D):
+                layer.call = modules.tf.function(layer.call, jit_compile=True)
+    return Reference(variant, num_classes=num_classes, model=model)
 
 
 def compare_gradients(
@@ -133,25 +157,25 @@ def compare_gradients(
     height: int = 64,
     width: int = 64,
     seed: int = 0,
-) -> GradientReport:
+) -> GradientComparison:
     """Compare one training step on ``clips`` seeded clips with the official model's.
 
-    ``frames`` are the pieces that a video is cut into; stream variants take several, and the
+    ``frames`` are the chunks that a video is cut into; stream variants take several, and the
     gradients then reach back through the state. The reference's weights are replaced by seeded
     ones, and our network computes in the reference's dtype.
     """
-    exactly = reference.dtype == np.float64
+    in_float64 = reference.dtype == np.float64
     model, pairs = _draw_model(reference, seed)
     video = random_clips(clips, sum(frames), height, width, seed=seed)
-    labels = _prepare(model, torch.from_numpy(video), norms, seed, exactly=exactly)
-    exact_model = None if exactly else copy.deepcopy(model).double()
+    labels = _prepare(model, torch.from_numpy(video), norms, seed, in_float64=in_float64)
+    exact_model = None if in_float64 else copy.deepcopy(model).double()
     reference.load({link.tf: link.to_tf(model.state_dict()[link.torch].numpy()) for link in pairs})
 
-    pieces = np.split(video, np.cumsum(frames)[:-1], axis=2)
-    theirs = _reference_step(reference, pieces, labels.numpy(), norms)
-    ours = _our_step(model, pairs, pieces, labels)
-    exact = _our_step(exact_model, pairs, pieces, labels) if exact_model is not None else None
-    return GradientReport(
+    chunks = np.split(video, np.cumsum(frames)[:-1], axis=2)
+    theirs = _reference_step(reference, chunks, labels.numpy(), norms)
+    ours = _our_step(model, pairs, chunks, labels)
+    exact = _our_step(exact_model, pairs, chunks, labels) if exact_model is not None else None
+    return GradientComparison(
         variant=reference.variant,
         norms=norms,
         dtype=reference.dtype.name,
@@ -180,13 +204,13 @@ def _draw_model(reference: Reference, seed: int) -> tuple[MoViNet, tuple[Link, .
 
 
 def _prepare(
-    model: MoViNet, video: torch.Tensor, norms: Norms, seed: int, *, exactly: bool
+    model: MoViNet, video: torch.Tensor, norms: Norms, seed: int, *, in_float64: bool
 ) -> torch.Tensor:
     """Make ``model`` ready for a step on ``video``; returns the labels (B,) to learn."""
     if norms == "inference":
         _settle_statistics(model, video)
     model.train(norms == "training")
-    if exactly:
+    if in_float64:
         _without_fused_norms(model.double())
         return torch.arange(len(video)) % model.num_classes
     clear_kinks(model, video)
@@ -212,14 +236,14 @@ def _without_fused_norms(model: MoViNet) -> None:
 
 
 def _reference_step(
-    reference: Reference, pieces: Sequence[Array], labels: Array, norms: Norms
+    reference: Reference, chunks: Sequence[Array], labels: Array, norms: Norms
 ) -> _Step:
     tf = reference.tf
     with tf.GradientTape() as tape:
         states = None
-        for piece in pieces:
-            inputs = reference.tf_inputs(piece, states)
-            logits, states = reference.model(inputs, training=norms == "training")
+        for chunk in chunks:
+            inputs = reference.inputs(chunk, states)
+            logits, states = reference.call(inputs, training=norms == "training")
         loss = tf.reduce_mean(
             tf.nn.sparse_softmax_cross_entropy_with_logits(
                 labels, tf.reshape(logits, [len(labels), -1])
@@ -235,14 +259,14 @@ def _reference_step(
 
 
 def _our_step(
-    model: MoViNet, pairs: Sequence[Link], pieces: Sequence[Array], labels: torch.Tensor
+    model: MoViNet, pairs: Sequence[Link], chunks: Sequence[Array], labels: torch.Tensor
 ) -> _Step:
     if model.settings.causal:
         state: StreamState | None = None
-        for piece in pieces:
-            logits, state = model.stream(torch.from_numpy(piece).to(model.dtype), state)
+        for chunk in chunks:
+            logits, state = model.stream(torch.from_numpy(chunk).to(model.dtype), state)
     else:
-        (clip,) = pieces
+        (clip,) = chunks
         logits = model(torch.from_numpy(clip).to(model.dtype))
     loss = F.cross_entropy(logits, labels)
     torch.autograd.backward(loss)

@@ -10,7 +10,7 @@ import torch
 
 from movinet_convert.model.layers import ACTIVATIONS, ConvNorm
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
 from tests.helpers.settled import settled_model
 from tests.parity.conditioning import (
     MARGIN,
@@ -23,7 +23,7 @@ from tests.parity.gradients import CANCELLED, compare_gradients, training_refere
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
     from movinet_convert.parity.reference import Reference
-    from tests.parity.gradients import GradientReport, Norms
+    from tests.parity.gradients import GradientComparison, Norms
 
 SMALL = {"clips": 3, "height": 48, "width": 48}
 
@@ -38,18 +38,18 @@ def stream_reference(request: pytest.FixtureRequest) -> Reference:
     return training_reference(get_variant(name), dtype=dtype)
 
 
-def require_agreement(report: GradientReport, reference: Reference) -> None:
+def require_agreement(comparison: GradientComparison, reference: Reference) -> None:
     """Everything was compared, nothing with a zero that is not one by construction, and agrees."""
     parameters = [name for name in reference.shapes if "/moving_" not in name]
     moving = [name for name in reference.shapes if "/moving_" in name]
-    assert sorted(d.name for d in report.gradients) == sorted(parameters)
-    assert sorted(d.name for d in report.statistics) == (
-        sorted(moving) if report.norms == "training" else []
+    assert sorted(d.name for d in comparison.gradients) == sorted(parameters)
+    assert sorted(d.name for d in comparison.statistics) == (
+        sorted(moving) if comparison.norms == "training" else []
     )
-    for difference in report.gradients:
+    for difference in comparison.gradients:
         assert difference.size > 0 or difference.name.endswith(CANCELLED)
-    assert report.loss == pytest.approx(report.reference_loss, rel=1e-5)
-    assert report.faults() == ()
+    assert comparison.loss == pytest.approx(comparison.reference_loss, rel=1e-5)
+    assert comparison.faults() == ()
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,9 @@ def require_agreement(report: GradientReport, reference: Reference) -> None:
 def test_a_step_of_a_stream_is_the_official_models(
     stream_reference: Reference, norms: Norms, frames: tuple[int, ...]
 ) -> None:
-    report = compare_gradients(stream_reference, norms=norms, frames=frames, **SMALL)
-    assert report.dtype == stream_reference.dtype.name
-    require_agreement(report, stream_reference)
+    comparison = compare_gradients(stream_reference, norms=norms, frames=frames, **SMALL)
+    assert comparison.dtype == stream_reference.dtype.name
+    require_agreement(comparison, stream_reference)
 
 
 def test_a_step_of_a_base_model_is_the_official_models() -> None:

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity.archive import write_synthetic_archive
-from movinet_convert.parity.clips import random_clips
-from movinet_convert.parity.synthetic import synthetic_variables
+from movinet_convert.parity.cases import random_clips
+from movinet_convert.parity.synthetic import synthetic_variables, write_synthetic_archive
 from movinet_convert.variants import list_variants
 from tests.helpers.parity_tools import synthetic_model, variable_shapes
 

@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity import ParityOptions
+from movinet_convert.parity.options import ParityOptions
 from movinet_convert.variants import list_variants
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.store import Store

@@ -1,6 +1,6 @@
-"""A page to look at: how close the converted networks are to the official model."""
+"""The parity report: an HTML page about converted files and the official model."""
 
-from movinet_convert.parity.report.entry import Entry, examine
 from movinet_convert.parity.report.page import write_page
+from movinet_convert.parity.report.section import Section, examine, section_of
 
-__all__ = ["Entry", "examine", "write_page"]
+__all__ = ["Section", "examine", "section_of", "write_page"]

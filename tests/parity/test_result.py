@@ -12,11 +12,10 @@ from rich.console import Console
 
 from movinet_convert.errors import ParityError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity import CaseResult, Distances, ParityReport, report_json
-from movinet_convert.parity.cases import parity_cases
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import parity_cases, random_clips
 from movinet_convert.parity.options import ParityOptions
-from movinet_convert.parity.summary import report_table
+from movinet_convert.parity.result import CaseResult, Distances, ParityResult
+from movinet_convert.parity.table import result_table
 from movinet_convert.weights.manifest import ParityFigures
 
 GOOD = Distances(5e-6, 4e-6, 2e-6)
@@ -25,40 +24,46 @@ VARIANT = get_variant("a0-stream")
 SETTINGS = VARIANT.settings()
 
 
-def report(*tensors: dict[str, Distances], first_difference: str | None = None) -> ParityReport:
+def parity_result(
+    *tensors: dict[str, Distances], first_difference: str | None = None
+) -> ParityResult:
     cases = tuple(
         CaseResult(f"case {i}", 1, (32, 48), (1, 4), 2.5, named) for i, named in enumerate(tensors)
     )
-    return ParityReport("a0-stream", SETTINGS, 600, 0, 1, 1e-4, cases, first_difference)
+    return ParityResult("a0-stream", SETTINGS, 600, 0, 1, 1e-4, cases, first_difference)
 
 
-def printed(result: ParityReport) -> str:
+def printed(result: ParityResult) -> str:
     console = Console(file=io.StringIO(), width=80)
-    console.print(report_table(result))
+    console.print(result_table(result))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_it_passes_if_every_tensor_of_every_case_is_within_the_tolerance() -> None:
-    assert report({"logits": GOOD}, {"logits": GOOD, "head": GOOD}).passed
-    assert not report({"logits": GOOD}, {"logits": GOOD, "head": BAD}).passed
+    assert parity_result({"logits": GOOD}, {"logits": GOOD, "head": GOOD}).passed
+    assert not parity_result({"logits": GOOD}, {"logits": GOOD, "head": BAD}).passed
 
 
 def test_not_a_number_never_passes() -> None:
     nothing = Distances(math.nan, math.nan, math.nan)
-    result = report({"logits": GOOD}, {"logits": nothing})
+    result = parity_result({"logits": GOOD}, {"logits": nothing})
     assert not result.passed
     assert math.isnan(result.worst.tf_fp32_pt_fp32)
 
 
 def test_the_worst_is_the_largest_of_each_kind() -> None:
-    result = report({"logits": Distances(1.0, 5.0, 3.0)}, {"logits": Distances(2.0, 4.0, 1.0)})
+    result = parity_result(
+        {"logits": Distances(1.0, 5.0, 3.0)}, {"logits": Distances(2.0, 4.0, 1.0)}
+    )
     assert result.worst == Distances(2.0, 5.0, 3.0)
     assert result.nearer_than_reference
-    assert not report({"logits": Distances(1.0, 1.0, 1.1)}).nearer_than_reference
+    assert not parity_result({"logits": Distances(1.0, 1.0, 1.1)}).nearer_than_reference
 
 
 def test_the_error_names_case_tensor_distance_and_block() -> None:
-    result = report({"logits": GOOD, "block1_layer0.pool": BAD}, first_difference="block1_layer0")
+    result = parity_result(
+        {"logits": GOOD, "block1_layer0.pool": BAD}, first_difference="block1_layer0"
+    )
     with pytest.raises(ParityError) as caught:
         result.raise_for_failure()
     for word in ("case 0", "block1_layer0.pool", "0.002", "0.0001", "gating"):
@@ -66,7 +71,7 @@ def test_the_error_names_case_tensor_distance_and_block() -> None:
 
 
 def test_the_manifest_gets_the_worst_figures() -> None:
-    figures = report({"logits": GOOD, "head": Distances(1e-6, 9e-6, 1e-6)}).figures()
+    figures = parity_result({"logits": GOOD, "head": Distances(1e-6, 9e-6, 1e-6)}).figures()
     assert figures.model_dump() == {
         "tolerance": 1e-4,
         "tf_fp32_pt_fp32": 5e-6,
@@ -82,7 +87,7 @@ def test_the_manifest_gets_the_worst_figures() -> None:
 
 
 def test_programs_get_every_distance_and_the_verdicts() -> None:
-    told = json.loads(json.dumps(report_json(report({"logits": GOOD, "head": BAD}))))
+    told = json.loads(json.dumps(parity_result({"logits": GOOD, "head": BAD}).to_json()))
     assert told["passed"] is False
     assert told["nearer_than_reference"] is True
     assert told["cases"][0]["tensors"]["head"] == dataclasses.asdict(BAD)
@@ -91,13 +96,13 @@ def test_programs_get_every_distance_and_the_verdicts() -> None:
 
 
 def test_people_get_a_table_that_fits_a_terminal() -> None:
-    text = printed(report({"logits": GOOD, "head": GOOD}))
+    text = printed(parity_result({"logits": GOOD, "head": GOOD}))
     assert "5.0e-06" in text
     assert "states" in text
     assert "1 x 5 in 2 x 32 x 48" in text
-    assert "Passed: at most 5e-06" in text
+    assert "Passed: largest difference 5e-06" in text
     assert "…" not in text
-    failed = printed(report({"logits": BAD}, first_difference="block2_layer0"))
+    failed = printed(parity_result({"logits": BAD}, first_difference="block2_layer0"))
     assert "FAILED" in failed
     assert "block2_layer0" in failed
 
@@ -146,7 +151,7 @@ def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_s
         CaseResult(case.name, case.batch, case.size, case.chunks, 2.5, {"logits": GOOD})
         for case in parity_cases(get_variant("a5-stream"), SETTINGS, ParityOptions())
     )
-    partial = dataclasses.replace(report({"logits": GOOD}), cases=cases)
+    partial = dataclasses.replace(parity_result({"logits": GOOD}), cases=cases)
     full = dataclasses.replace(partial, coverage="full")
     assert "…" not in printed(full)
     assert "1 x 65 in 4 x 36 x 36" in printed(full)
@@ -155,6 +160,6 @@ def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_s
 
 
 def test_of_rounded_weights_the_logits_alone_are_judged() -> None:
-    (case,) = report({"logits": GOOD, "block1_layer0.pool": BAD}).cases
+    (case,) = parity_result({"logits": GOOD, "block1_layer0.pool": BAD}).cases
     assert case.beyond(1e-4) == ["block1_layer0.pool"]
     assert case.of_logits().beyond(1e-4) == []

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 from movinet_convert.errors import CheckpointError, MissingExtraError, StateError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity.clips import random_clips
+from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
 from movinet_convert.variants import Settings
@@ -97,7 +98,7 @@ def test_a_stream_in_chunks_gives_the_logits_and_the_state_of_the_whole(
 def test_a_batch_of_videos_that_began_at_different_times_is_refused(reference: Reference) -> None:
     clip = random_clips(2, 1, 32, 32, seed=0)
     _, state = reference.stream(clip)
-    mixed = dataclasses.replace(state, frame_count=np.array([1, 5]))
+    mixed = dataclasses.replace(state, frame_count=torch.tensor([1, 5]))
     with pytest.raises(StateError, match="one frame count"):
         reference.stream(clip, mixed)
 

@@ -9,45 +9,44 @@ import pytest
 
 from movinet_convert.errors import UsageError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity import ParityOptions
 from movinet_convert.parity.cases import parity_cases
-from movinet_convert.parity.options import MAX_TOLERANCES, TOLERANCES
-from movinet_convert.parity.spread import (
-    HALF,
-    MOST,
+from movinet_convert.parity.options import MAX_TOLERANCES, TOLERANCES, ParityOptions
+from movinet_convert.parity.scales import (
+    LOGITS_SHARE,
+    STATE_SHARE,
     element_scales,
-    logit_spread,
-    spread,
-    state_spread,
+    logits_std,
+    robust_std,
+    state_std,
 )
 from movinet_convert.variants import list_variants
 
 NORMAL = np.random.default_rng(0).normal(0.0, 3.0, 10_000)
 
 
-@pytest.mark.parametrize("share", [HALF, MOST])
+@pytest.mark.parametrize("share", [LOGITS_SHARE, STATE_SHARE])
 def test_the_spread_of_a_normal_distribution_is_its_standard_deviation(share: float) -> None:
-    assert spread(NORMAL + 50.0, share) == pytest.approx(3.0, rel=0.03)
+    assert robust_std(NORMAL + 50.0, share) == pytest.approx(3.0, rel=0.03)
 
 
-@pytest.mark.parametrize("share", [HALF, MOST])
+@pytest.mark.parametrize("share", [LOGITS_SHARE, STATE_SHARE])
 def test_a_few_enormous_values_do_not_change_the_spread(share: float) -> None:
     attacked = np.append(NORMAL, [1e6, -1e9, 1e30])
-    assert spread(attacked, share) == pytest.approx(spread(NORMAL, share), rel=0.01)
+    assert robust_std(attacked, share) == pytest.approx(robust_std(NORMAL, share), rel=0.01)
 
 
 def test_half_of_the_logits_at_most_may_be_far_away() -> None:
-    assert spread(np.array([0.5, -1.0, 2.0, 1e6, -1e6])) < 5.0
+    assert robust_std(np.array([0.5, -1.0, 2.0, 1e6, -1e6])) < 5.0
 
 
 def test_zeros_that_are_not_activations_do_not_change_the_spread() -> None:
     mostly_zero = np.append(NORMAL, np.zeros(90_000))
-    assert spread(mostly_zero) == pytest.approx(spread(NORMAL), rel=0.01)
+    assert robust_std(mostly_zero) == pytest.approx(robust_std(NORMAL), rel=0.01)
 
 
 def test_of_equal_values_their_size_is_the_spread() -> None:
-    assert spread(np.full(7, -2.5)) == 2.5
-    assert spread(np.zeros(7)) == 0.0
+    assert robust_std(np.full(7, -2.5)) == 2.5
+    assert robust_std(np.zeros(7)) == 0.0
 
 
 @pytest.mark.parametrize("mask", [1e6, -1e4, -1e9, np.finfo(np.float32).min])
@@ -56,22 +55,22 @@ def test_masking_classes_leaves_the_spread_of_the_others(mask: float, masked: in
     computed = NORMAL[:6000].reshape(10, 600).astype(np.float32)
     bias = np.zeros(600, np.float32)
     bias[:masked] = mask
-    assert logit_spread(computed + bias, bias) == pytest.approx(3.0, rel=0.3)
+    assert logits_std(computed + bias, bias) == pytest.approx(3.0, rel=0.3)
 
 
 def test_logits_that_are_all_bias_have_no_spread() -> None:
     bias = np.array([1e12, -3e12], np.float32)
-    assert logit_spread(bias + np.ones((5, 2), np.float32), bias) is None
-    assert logit_spread(np.zeros((5, 2), np.float32), np.zeros(2, np.float32)) is None
+    assert logits_std(bias + np.ones((5, 2), np.float32), bias) is None
+    assert logits_std(np.zeros((5, 2), np.float32), np.zeros(2, np.float32)) is None
 
 
 def test_a_state_is_judged_by_its_own_spread_or_by_that_of_the_logits_if_larger() -> None:
-    own = spread(NORMAL, MOST)
-    assert state_spread(NORMAL, own / 2) == own
-    assert state_spread(NORMAL, own * 2) == own * 2
-    assert state_spread(NORMAL, own * 1e6) == pytest.approx(own * 32)
-    assert state_spread(np.zeros(5), own) == own
-    assert state_spread(np.array([65, 65]), own) == 1.0
+    own = robust_std(NORMAL, STATE_SHARE)
+    assert state_std(NORMAL, own / 2) == own
+    assert state_std(NORMAL, own * 2) == own * 2
+    assert state_std(NORMAL, own * 1e6) == pytest.approx(own * 32)
+    assert state_std(np.zeros(5), own) == own
+    assert state_std(np.array([65, 65]), own) == 1.0
 
 
 def test_an_outlier_is_judged_by_its_own_size_and_nothing_else_is() -> None:

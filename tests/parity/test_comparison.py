@@ -1,4 +1,4 @@
-"""A network that computes something else does not pass, and the report says where it begins."""
+"""A network that computes something else does not pass, and the result says where it begins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 
 from movinet_convert.errors import ParityError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity import ParityReport, verify_model
+from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
+from movinet_convert.parity.result import ParityResult
 from scripts.mutations import MISTAKES
 from tests.helpers.parity_tools import synthetic_model
 
@@ -64,10 +66,10 @@ class Stand:
 
     def verify(
         self, model: MoViNet, variables: dict[str, Any] | None = None, **options: Any
-    ) -> ParityReport:
+    ) -> ParityResult:
         options = {"frames": 5, "size": (32, 32), **options}
         variables = self.variables if variables is None else variables
-        return verify_model(model, variables, reference=self._reference, **options)
+        return verify_model(model, variables, ParityOptions(**options), reference=self._reference)
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +78,10 @@ def stand() -> Stand:
 
 
 def test_the_same_weights_pass(stand: Stand) -> None:
-    report = stand.verify(stand.model(), clips=2)
-    assert report.passed
-    assert report.first_difference is None
-    report.raise_for_failure()
+    result = stand.verify(stand.model(), clips=2)
+    assert result.passed
+    assert result.first_difference is None
+    result.raise_for_failure()
 
 
 @pytest.mark.parametrize(
@@ -101,22 +103,22 @@ def test_one_wrong_number_fails_and_its_layer_is_named(
 ) -> None:
     model = stand.model()
     model.state_dict()[tensor].view(-1)[0] += 1.0
-    report = stand.verify(model)
-    assert not report.passed
-    assert report.first_difference == layer
+    result = stand.verify(model)
+    assert not result.passed
+    assert result.first_difference == layer
     with pytest.raises(ParityError, match=rf"{NAME} .* differ at {layer}"):
-        report.raise_for_failure()
+        result.raise_for_failure()
 
 
 @torch.no_grad()
 def test_a_weight_that_is_not_a_number_fails_and_is_said(stand: Stand) -> None:
     model = stand.model()
     model.head.norm.bias[0] = float("nan")
-    report = stand.verify(model)
-    assert not report.passed
-    assert report.first_difference == "head"
+    result = stand.verify(model)
+    assert not result.passed
+    assert result.first_difference == "head"
     with pytest.raises(ParityError, match="logits of this network are not all finite"):
-        report.raise_for_failure()
+        result.raise_for_failure()
 
 
 @torch.no_grad()
@@ -124,10 +126,10 @@ def test_two_networks_that_are_both_infinite_are_not_equal(stand: Stand) -> None
     model = stand.model()
     model.classifier.output.bias[3] = float("inf")
     variables = {**stand.variables, BIAS: model.classifier.output.bias.numpy()}
-    report = stand.verify(model, variables, frames=3)
-    assert not report.passed
+    result = stand.verify(model, variables, frames=3)
+    assert not result.passed
     with pytest.raises(ParityError, match="logits of the official model are not all finite"):
-        report.raise_for_failure()
+        result.raise_for_failure()
 
 
 class Masked:
@@ -155,15 +157,15 @@ def masked(request: pytest.FixtureRequest, stand: Stand) -> Masked:
 
 
 def test_masked_classes_pass(stand: Stand, masked: Masked) -> None:
-    report = stand.verify(masked.masking(stand.model()), masked.variables, frames=3)
-    assert report.passed
-    assert report.worst.tf_fp32_pt_fp32 < 1e-5
+    result = stand.verify(masked.masking(stand.model()), masked.variables, frames=3)
+    assert result.passed
+    assert result.worst.tf_fp32_pt_fp32 < 1e-5
 
 
 def test_masked_classes_do_not_hide_the_wrong_gate(stand: Stand, masked: Masked) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
-    report = stand.verify(masked.masking(model), masked.variables, frames=3)
-    assert all("logits" in case.beyond(report.tolerance) for case in report.cases)
+    result = stand.verify(masked.masking(model), masked.variables, frames=3)
+    assert all("logits" in case.beyond(result.tolerance) for case in result.cases)
 
 
 def test_masked_classes_do_not_hide_the_wrong_epsilon(stand: Stand, masked: Masked) -> None:
@@ -171,24 +173,24 @@ def test_masked_classes_do_not_hide_the_wrong_epsilon(stand: Stand, masked: Mask
     for module in model.modules():
         if hasattr(module, "running_var"):
             module.eps = 1e-5
-    report = stand.verify(masked.masking(model), masked.variables, frames=3)
-    assert all("logits" in case.beyond(report.tolerance) for case in report.cases)
+    result = stand.verify(masked.masking(model), masked.variables, frames=3)
+    assert all("logits" in case.beyond(result.tolerance) for case in result.cases)
 
 
 def test_logits_that_biases_have_drowned_are_not_certified(stand: Stand) -> None:
     drowned = Masked(stand, slice(None), 1e6)
-    report = stand.verify(drowned.masking(stand.model()), drowned.variables, frames=3)
-    assert not report.passed
+    result = stand.verify(drowned.masking(stand.model()), drowned.variables, frames=3)
+    assert not result.passed
     with pytest.raises(ParityError, match="the biases hide the rest"):
-        report.raise_for_failure()
+        result.raise_for_failure()
 
 
 def test_the_other_gating_is_noticed_at_the_first_block(stand: Stand) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
-    report = stand.verify(model)
-    assert not report.passed
-    assert report.first_difference == "block0_layer0"
-    assert report.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
+    result = stand.verify(model)
+    assert not result.passed
+    assert result.first_difference == "block0_layer0"
+    assert result.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
 
 
 def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
@@ -207,20 +209,20 @@ def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
         return whole(self, frames, state)
 
     monkeypatch.setattr(type(model), "stream", forgetful)
-    report = stand.verify(model)
-    failed = [case.name for case in report.cases if case.beyond(report.tolerance)]
+    result = stand.verify(model)
+    failed = [case.name for case in result.cases if case.beyond(result.tolerance)]
     assert failed == ["frame by frame", "uneven chunks", "batch"]
-    assert report.first_difference is not None
-    assert report.first_difference.startswith("block3_layer1")
+    assert result.first_difference is not None
+    assert result.first_difference.startswith("block3_layer1")
 
 
 def test_frames_size_seed_and_tolerance_are_the_callers(stand: Stand) -> None:
-    report = stand.verify(stand.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
-    assert (report.seed, report.tolerance) == (7, 1e-12)
-    assert report.cases[0].size == (40, 34)
-    assert report.cases[1].chunks == (1, 1, 1)
-    assert report.cases[2].chunks == (1, 2)
-    assert not report.passed
+    result = stand.verify(stand.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
+    assert (result.seed, result.tolerance) == (7, 1e-12)
+    assert result.cases[0].size == (40, 34)
+    assert result.cases[1].chunks == (1, 1, 1)
+    assert result.cases[2].chunks == (1, 2)
+    assert not result.passed
 
 
 @pytest.mark.parametrize(
@@ -241,8 +243,8 @@ def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
     (made,) = (m for m in MISTAKES if m.name == mistake and NAME in m.variants)
     with torch.no_grad():
         made.make(model)
-    report = stand.verify(model, frames=3)
-    assert next(c.name for c in report.cases if c.beyond(report.tolerance)) == case
+    result = stand.verify(model, frames=3)
+    assert next(c.name for c in result.cases if c.beyond(result.tolerance)) == case
 
 
 def test_scripts_mutants_makes_a_hundred_networks_of_four_variants() -> None:
