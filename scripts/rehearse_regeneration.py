@@ -4,9 +4,9 @@
     python scripts/rehearse_regeneration.py                      all twelve
     python scripts/rehearse_regeneration.py a0-base a0-stream    some
 
-Runs ``regenerate_weights.py`` from nothing, then again, then into a new store with one archive
-damaged. Exit code 1 unless all are converted and verified at first, the second run has nothing to
-do and takes less than a tenth of the time, and in the third the damaged one fails alone.
+Runs ``regenerate_weights.py`` with an empty store, then again, then with another empty store and
+one damaged archive. Exit code 0 if the first run converts and verifies all, the second has nothing
+to do and takes less than a tenth of the time, and in the third the damaged one fails alone.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ReleaseSource  # noqa: E402
 from scripts.regenerate_weights import default_jobs  # noqa: E402
 
-JOB = ROOT / "scripts" / "regenerate_weights.py"
-SMALL = ("--frames", "5", "--size", "36x36")  # 3D convolutions are slow in TensorFlow on a CPU
+SCRIPT = ROOT / "scripts" / "regenerate_weights.py"
+SMALL = ("--frames", "5", "--size", "36x36")  # TensorFlow is slow at 3D convolutions on a CPU
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: its exit code, what it printed, and how long it took."""
+    """One run of the script: its exit code, its output, and how long it took."""
 
     code: int
     output: str
@@ -59,7 +59,7 @@ def make_archive(name: str, folder: Path) -> None:
 
 
 def make_archives(names: Sequence[str], folder: Path) -> None:
-    """Each in a process of its own: TensorFlow gives memory back only when its process ends."""
+    """Each in a process of its own: TensorFlow frees its memory only when its process ends."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(default_jobs(), maxtasksperchild=1) as pool:
         pool.map(functools.partial(make_archive, folder=folder), names, chunksize=1)
@@ -79,7 +79,7 @@ def pin(names: Sequence[str], archives: Path, path: Path) -> None:
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Leave the terminal to the job."""
+        """Leave the terminal to the script."""
 
 
 @contextmanager
@@ -98,9 +98,9 @@ def damage(archive: Path) -> None:
 
 
 def run(names: Sequence[str], url: str, scratch: Path, attempt: str) -> Run:
-    """Run the job; ``attempt`` names the store and the cache that it finds or makes."""
+    """Run the script; ``attempt`` names the store and the cache that it uses."""
     where = ("--source-root", url, "--manifest", str(scratch / "catalogue.yaml"))
-    command = [sys.executable, str(JOB), *names, *where, *SMALL]
+    command = [sys.executable, str(SCRIPT), *names, *where, *SMALL]
     start = time.monotonic()
     done = subprocess.run(
         [*command, "--weights-dir", str(scratch / f"store-{attempt}")],
@@ -129,18 +129,18 @@ def main(names: tuple[str, ...]) -> None:
             damage(archives / get_variant(chosen[0]).archive_name)
             damaged = run(chosen, url, scratch, "damaged")
     count = len(chosen)
-    found = {
+    checks = {
         f"{count} converted and verified": first.code == 0 and first.count("converted") == count,
         "the second run has nothing to do": again.code == 0 and again.count("unchanged") == count,
         "in under a tenth of the time": again.seconds < first.seconds / 10,
         f"{chosen[0]}, damaged, fails alone": damaged.code == 1
         and (damaged.count("failed"), damaged.count("converted")) == (1, count - 1),
     }
-    for title, it in (("first", first), ("again", again), ("damaged", damaged)):
-        click.echo(f"{title}: exit code {it.code}, {it.seconds:.1f} s\n{it.output}")
-    for what, holds in found.items():
-        click.echo(f"{'yes' if holds else 'NO '}  {what}")
-    if not all(found.values()):
+    for title, done in (("first", first), ("again", again), ("damaged", damaged)):
+        click.echo(f"{title}: exit code {done.code}, {done.seconds:.1f} s\n{done.output}")
+    for check, passed in checks.items():
+        click.echo(f"{'yes' if passed else 'NO '}  {check}")
+    if not all(checks.values()):
         sys.exit(1)
 
 

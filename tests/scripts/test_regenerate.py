@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.variants import list_variants
 from movinet_convert.weights import manifest as manifests
+from movinet_convert.weights.manifest import Manifest
 from movinet_convert.weights.store import Store
 from scripts.regenerate_weights import Result, Task, default_jobs, regenerate, tasks, updated
 from scripts.rehearse_regeneration import damage, pin, serve
@@ -43,92 +45,123 @@ class Mirror:
     folder: Path
     url: str
     catalogue: Path
-
-    def damage(self, name: str) -> None:
-        damage(self.folder / get_variant(name).archive_name)
+    store: Path
 
 
-@pytest.fixture
-def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    folder = tmp_path / "mirror"
+@dataclass(frozen=True)
+class Run:
+    """One run of the script, and the manifests as it left them."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    catalogue: Manifest
+    stored: Manifest
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
+    root = tmp_path_factory.mktemp("regeneration")
+    folder, catalogue = root / "mirror", root / "catalogue.yaml"
     folder.mkdir()
     for name in NAMES:
         write_archive(folder, name)
-    monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
-    catalogue = tmp_path / "catalogue.yaml"
     pin(NAMES, folder, catalogue)
-    with serve(folder) as url:
-        yield Mirror(folder, url, catalogue)
+    with pytest.MonkeyPatch.context() as patch, serve(folder) as url:
+        patch.setenv("MOVINET_CACHE_DIR", str(root / "cache"))
+        yield Mirror(folder, url, catalogue, root / "store")
 
 
-def run(mirror: Mirror, store: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(mirror: Mirror, *options: str) -> Run:
     where = ("--source-root", mirror.url, "--manifest", str(mirror.catalogue))
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *NAMES, *where, "--weights-dir", str(store), *options],
+    command = [sys.executable, str(SCRIPT), *NAMES, *where, "--weights-dir", str(mirror.store)]
+    start = time.monotonic()
+    done = subprocess.run(
+        [*command, *OPTIONS, *options],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    seconds = time.monotonic() - start
+    manifest, stored = manifests.read(mirror.catalogue), Store(mirror.store).manifest()
+    return Run(done.returncode, done.stdout, done.stderr, seconds, manifest, stored)
 
 
-def todo(mirror: Mirror, store: Path, *names: str) -> list[Task]:
+def todo(mirror: Mirror, *names: str) -> list[Task]:
     catalogue = manifests.read(mirror.catalogue)
-    return tasks(names, catalogue, store, source_root=mirror.url, parity=PARITY)
+    return tasks(names, catalogue, mirror.store, source_root=mirror.url, parity=PARITY)
 
 
-def test_it_converts_compares_records_and_then_has_nothing_to_do(
-    mirror: Mirror, tmp_path: Path
+@pytest.fixture(scope="module")
+def damaged_run(mirror: Mirror) -> Run:
+    """A first run, with a damaged a0-base on the mirror."""
+    damage(mirror.folder / get_variant("a0-base").archive_name)
+    try:
+        return run(mirror, "--update")
+    finally:
+        write_archive(mirror.folder, "a0-base")
+
+
+@pytest.fixture(scope="module")
+def complete_run(mirror: Mirror, damaged_run: Run) -> Run:
+    """A second run, with the mirror repaired."""
+    return run(mirror, "--update", "--report", str(mirror.store / "report.html"))
+
+
+def test_a_damaged_archive_fails_alone(damaged_run: Run) -> None:
+    assert damaged_run.code == 1
+    assert "1 of 2 as expected" in damaged_run.stdout
+    assert "movinet_a0_base.tar.gz has sha256" in damaged_run.stdout.replace("\n", " ")
+    assert "Traceback" not in damaged_run.stderr
+    for manifest in (damaged_run.stored, damaged_run.catalogue):
+        assert manifest.versions("a0-base") == ()
+        assert len(manifest.versions("a0-stream")) == 1
+
+
+def test_a_later_run_converts_what_is_missing(mirror: Mirror, complete_run: Run) -> None:
+    assert complete_run.code == 0, complete_run.stdout + complete_run.stderr
+    assert "2 of 2 as expected" in complete_run.stdout
+    states = dict(re.findall(r"(a0-\w+)\s*│\s*(\w+)", complete_run.stdout))
+    assert states == {"a0-base": "converted", "a0-stream": "unchanged"}
+    assert "2 of 2 within tolerance" in (mirror.store / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_converted_is_compared_and_recorded(
+    name: str, mirror: Mirror, complete_run: Run
 ) -> None:
-    store, page = tmp_path / "store", tmp_path / "report.html"
-    start = time.monotonic()
-    first = run(mirror, store, *OPTIONS, "--update", "--report", str(page))
-    took = time.monotonic() - start
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "2 of 2 as expected" in first.stdout
-    assert "2 of 2 within tolerance" in page.read_text("utf-8")
-    pinned = manifests.read(mirror.catalogue)
-    for name in NAMES:
-        (entry,) = pinned.variants[name].versions
-        assert Store(store).is_intact(entry)
-        assert entry.parity is not None
-        assert entry.parity.tf_fp32_pt_fp32 < 1e-4
+    (entry,) = complete_run.catalogue.versions(name)
+    assert Store(mirror.store).is_intact(entry)
+    assert entry.parity is not None
+    assert entry.parity.tf_fp32_pt_fp32 < 1e-4
 
-    before = mirror.catalogue.read_bytes()
-    again = run(mirror, store, *OPTIONS, "--update", "--report", str(page))
-    assert again.returncode == 0, again.stdout + again.stderr
+
+def test_a_run_after_a_complete_one_has_nothing_to_do(mirror: Mirror, complete_run: Run) -> None:
+    again = run(mirror, "--update")
+    assert again.code == 0, again.stdout + again.stderr
     assert again.stdout.count("unchanged") == 2
-    assert mirror.catalogue.read_bytes() == before
-    results = regenerate(todo(mirror, store, *NAMES), jobs=1)
+    assert again.catalogue == complete_run.catalogue
+    results = regenerate(todo(mirror, *NAMES), jobs=1)
     assert [result.state for result in results] == ["unchanged"] * 2
-    assert sum(result.seconds for result in results) < took / 10
+    assert sum(result.seconds for result in results) < complete_run.seconds / 10
 
-    # A digest that is pinned otherwise is a difference, whoever is wrong.
+
+def test_another_digest_than_the_pinned_one_is_a_difference(
+    mirror: Mirror, complete_run: Run, tmp_path: Path
+) -> None:
     yaml = YAML()
     data = yaml.load(mirror.catalogue)
     data["variants"]["a0-base"]["versions"][0]["sha256"] = "0" * 64
-    yaml.dump(data, mirror.catalogue)
-    results = regenerate(todo(mirror, store, *NAMES), jobs=1)
+    otherwise = replace(mirror, catalogue=tmp_path / "catalogue.yaml")
+    yaml.dump(data, otherwise.catalogue)
+    results = regenerate(todo(otherwise, *NAMES), jobs=1)
     assert [result.state for result in results] == ["differs", "unchanged"]
     assert f"the catalogue pins {'0' * 64}" in (results[0].problem or "")
-    differing = run(mirror, store, *OPTIONS)
-    assert differing.returncode == 1
+    differing = run(otherwise)
+    assert differing.code == 1
     assert "1 of 2 as expected" in differing.stdout
-
-
-def test_a_damaged_archive_fails_alone(mirror: Mirror, tmp_path: Path) -> None:
-    mirror.damage("a0-base")
-    store = tmp_path / "store"
-    result = run(mirror, store, *OPTIONS, "--update")
-    assert result.returncode == 1
-    assert "1 of 2 as expected" in result.stdout
-    assert "movinet_a0_base.tar.gz has sha256" in result.stdout.replace("\n", " ")
-    assert "Traceback" not in result.stderr
-    assert Store(store).manifest().versions("a0-base") == ()
-    assert len(Store(store).manifest().versions("a0-stream")) == 1
-    recorded = manifests.read(mirror.catalogue)
-    assert recorded.variants["a0-base"].versions == ()
-    assert len(recorded.variants["a0-stream"].versions) == 1
 
 
 def test_a_process_that_is_killed_is_one_failure(
@@ -136,7 +169,7 @@ def test_a_process_that_is_killed_is_one_failure(
 ) -> None:
     module = sys.modules["scripts.regenerate_weights"]
     monkeypatch.setattr(module, "_work", die)
-    (result,) = regenerate(todo(mirror, tmp_path / "store", "a0-base"), jobs=1)
+    (result,) = regenerate(todo(replace(mirror, store=tmp_path), "a0-base"), jobs=1)
     assert result.state == "failed"
     assert "was killed" in (result.problem or "")
 
@@ -159,20 +192,3 @@ def test_variants_that_failed_stay_as_they_are_pinned() -> None:
 
 def test_there_is_always_room_for_one_job() -> None:
     assert 1 <= default_jobs() <= (os.cpu_count() or 1)
-
-
-@pytest.mark.parametrize("name", ["tests.yml", "weights.yml"])
-def test_workflows_run_scripts_of_the_repository(name: str) -> None:
-    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / name)
-    commands = [
-        step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step
-    ]
-    scripts = [word for line in commands for word in line.split() if word.startswith("scripts/")]
-    assert scripts
-    assert all((ROOT / script).is_file() for script in scripts)
-
-
-def test_ci_runs_the_readmes_test_command() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    workflow = YAML(typ="safe").load(ROOT / ".github" / "workflows" / "tests.yml")
-    assert workflow["jobs"]["pinned"]["steps"][-1]["run"] in readme
