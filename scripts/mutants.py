@@ -151,7 +151,7 @@ def document(rights: Sequence[Verdict], verdicts: Sequence[Verdict], minutes: fl
     lines = [
         "# Wrong networks that the parity check refuses",
         "",
-        f"[`scripts/mutants.py`](../scripts/mutants.py) made {len(verdicts)} wrong "
+        f"`scripts/mutants.py` made {len(verdicts)} wrong "
         f"networks of {len(rights)} right ones, each by one of "
         f"{len({v.mistake for v in verdicts})} realistic mistakes, and compared "
         "them with the official TensorFlow model in the default cases at the default tolerance of "

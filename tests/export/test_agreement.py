@@ -95,7 +95,7 @@ def test_full_precision_may_differ_by_rounding_alone() -> None:
 
 
 def test_the_documentation_has_the_floors() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "speed.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
     for kind, floor in FLOORS.items():
         figures = f"{floor.top1:.0%} | {floor.correlation:g} | {floor.mean_error:g} |"
         assert re.search(rf'"{kind}"` \| {re.escape(figures)}', text), kind
