@@ -1,13 +1,16 @@
-"""Every block of code in the README runs, as it stands.
+"""Every block of code in the README, CONTRIBUTING and docs/ runs, as it stands.
 
-Blocks of one language run in order in one place. Where a command would ask the network, its answer
-is local: archives of seeded weights, and a pip that finds everything installed.
+The shell blocks of a document run first, then its Python blocks in one process. Where a command
+would need the network, its answer is local: archives of seeded weights, and a pip that finds
+everything installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -25,39 +28,59 @@ from tests.scripts.test_regenerate import write_archive
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN = ("sh", "python")
-SHOWN = ("text",)  # pictures made of letters
+SHOWN = ("text", "bibtex")
 RELEASES = ("a0-base", "a0-stream")
 CHECKS = "bash scripts/check.sh"  # would run these tests again
 # The comparison runs at its smallest here; its thoroughness is tested elsewhere.
 QUICK = "--frames 3 --size 32x32"
+QUICK_CLIPS = "--frames 4 --size 48"
 UNCOMPARED = "--no-verify"  # beside a seeded checkpoint, which is compared
+TRAINING = "--epochs 1 --shapes-count 8 --size 32 --frames 6"
+
+# What a document's Python takes for granted: a clip, labels, a video.
+GIVEN = {
+    "docs/finetune.md": """
+import numpy as np, torch
+clip, labels = torch.rand(2, 3, 8, 32, 32), torch.tensor([3, 50])
+names = [f"class {i}" for i in range(51)]
+video = np.random.rand(2, 32, 32, 3).astype("float32")
+from movinet_convert.model.settings import get_variant
+from movinet_convert.parity.reference import Reference
+variant = get_variant("a0-stream")
+official_model = Reference(variant, variant.settings("keras"), 4).model
+""",
+}
 
 
 @dataclass(frozen=True)
 class Block:
+    document: Path
     language: str
     code: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.language}-line-{self.line}"
+        return f"{self.document.relative_to(ROOT)}-line-{self.line}"
 
 
-def blocks() -> list[Block]:
-    text = README.read_text("utf-8")
+def blocks(document: Path) -> list[Block]:
+    text = document.read_text("utf-8")
     return [
-        Block(match[1], match[2], text[: match.start()].count("\n") + 1)
+        Block(document, match[1], match[2], text[: match.start()].count("\n") + 1)
         for match in BLOCK.finditer(text)
     ]
 
 
-SHELL = [block for block in blocks() if block.language == "sh"]
+BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+SHELL = [block for block in BLOCKS if block.language == "sh"]
+PYTHON = sorted({block.document for block in BLOCKS if block.language == "python"})
 
 
-def test_every_block_says_its_language() -> None:
-    assert [block for block in blocks() if block.language not in RUN + SHOWN] == []
+def test_every_block_names_its_language() -> None:
+    assert [str(block) for block in BLOCKS if block.language not in RUN + SHOWN] == []
 
 
 def script(path: Path, text: str) -> None:
@@ -67,42 +90,52 @@ def script(path: Path, text: str) -> None:
 
 
 def shims(folder: Path, home: Path) -> None:
-    """Commands by the names that the README calls them by, from this environment."""
+    """The commands that documents call, from this environment and at their smallest."""
     python = sys.executable
     quick = (
         f'case "$*" in *--synthetic*|verify*|report*) set -- "$@" {QUICK};; '
-        f'--arch*) set -- "$@" {UNCOMPARED};; esac'
+        f'--arch*) set -- "$@" {UNCOMPARED};; *--gating*) set -- "$@" {QUICK_CLIPS};; esac'
     )
     command = f'{quick}\nexec "{python}" -m movinet_convert "$@"'
     environment = 'if [ "${1:-}" = -m ] && [ "${2:-}" = venv ]; then exit 0; fi'
-    regenerate = f'case "${{1:-}}" in */regenerate_weights.py) set -- "$@" {QUICK};; esac'
-    interpreter = f'{environment}\n{regenerate}\nexec "{python}" "$@"'
+    smallest = (
+        f'case "$*" in */regenerate_weights.py*) set -- "$@" {QUICK};; '
+        f'"-m examples.finetune"*) set -- "$@" {TRAINING};; esac'
+    )
+    interpreter = f'{environment}\n{smallest}\nexec "{python}" "$@"'
     for bin_folder in (folder, home / ".venv" / "bin"):
         script(bin_folder / "movinet-convert", command)
         script(bin_folder / "python", interpreter)
         script(bin_folder / "python3", interpreter)
         script(bin_folder / "torchrun", f'exec "{python}" -m torch.distributed.run "$@"')
         script(bin_folder / "pip", 'echo "pip $*"')
+        script(bin_folder / "mkdocs", f'exec "{python}" -m mkdocs "$@"')
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a clone of the repository, with the files that the README speaks of."""
+    """A folder like a clone of the repository, with the files that the documents mention."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("scripts", "weights_manifest.yaml", "movinet_convert"):
+    shared = (
+        *("movinet_convert", "scripts", "examples", "tests", "docs", "mkdocs.yml"),
+        *("weights_manifest.yaml", "pyproject.toml"),
+    )
+    for name in shared:
         (home / name).symlink_to(ROOT / name)
     (home / "mirror").mkdir()
     for name in RELEASES:
         write_archive(home / "mirror", name)
     (home / "movinet_a0_stream.tar.gz").symlink_to(home / "mirror" / "movinet_a0_stream.tar.gz")
     arrays = variables("a0-stream", KINETICS_600_CLASSES)
-    write_checkpoint(home / "PATH", "a0-stream", arrays)
-    for name in ("a0-base", "a0-stream"):
+    for prefix in ("PATH", "mine"):
+        write_checkpoint(home / prefix, "a0-stream", arrays)
+    for name in RELEASES:
         archive = home / "mirror" / get_variant(name).archive_name
         convert(name, archive, **choices(name), out=home / "store", parity=None)
     write_colours(home / "dance.mp4", "red", "blue")
     for label in ("abseiling", "zumba"):
-        write_colours(home / "videos" / label / "one.mp4", "green")
+        for index in range(8):
+            write_colours(home / "videos" / label / f"{index}.mp4", "green")
     shims(home / "bin", home)
     return home
 
@@ -129,20 +162,33 @@ def run(command: list[str], home: Path, environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
 def test_shell_blocks_run(block: Block, home: Path, environment: dict[str, str]) -> None:
+    if "mkdocs" in block.code and importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("needs mkdocs, of the extra [docs]")
+    for results in home.glob("evaluation-*"):  # of another document, to be resumed
+        shutil.rmtree(results)
     run(["bash", "-euo", "pipefail", "-c", block.code.replace(CHECKS, "true")], home, environment)
 
 
-def test_python_blocks_run_one_after_another(home: Path, environment: dict[str, str]) -> None:
-    code = "\n".join(block.code for block in blocks() if block.language == "python")
-    run([sys.executable, "-c", code], home, environment)
+@pytest.mark.parametrize("document", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_blocks_run_one_after_another(
+    document: Path, home: Path, environment: dict[str, str]
+) -> None:
+    given = GIVEN.get(str(document.relative_to(ROOT)), "")
+    code = [block.code for block in blocks(document) if block.language == "python"]
+    run([sys.executable, "-c", "\n".join([given, *code])], home, environment)
 
 
 def test_the_test_command_is_what_ci_runs() -> None:
-    (command,) = (line for block in SHELL for line in block.code.splitlines() if CHECKS in line)
+    lines = {line for block in SHELL for line in block.code.splitlines() if CHECKS in line}
+    (command,) = lines
     assert command in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-def test_the_table_of_variants_says_what_the_variants_are() -> None:
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 200
+
+
+def test_the_table_of_variants_is_that_of_the_code() -> None:
     text = README.read_text("utf-8")
     for name in list_variants():
         (row,) = (
