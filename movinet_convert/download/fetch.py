@@ -55,14 +55,11 @@ def fetch_release(
     """The released checkpoint of a variant, from the cache or downloaded into it.
 
     ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder with the archives under their
-    published names, instead of Google's server. ``offline`` forbids the network. Concurrent runs
-    share one download. ``known`` are size and digest that the caller pins. ``progress`` is called
-    with the bytes so far and in all, ``notice`` with a sentence when a try failed and another
-    follows.
-
-    Where the digest is neither published nor pinned, the archive must contain the network that was
-    published under its name with matching checksums, and its digest is expected from then on.
-    ``cache_dir`` is else ``$MOVINET_CACHE_DIR``, else the per-user cache folder.
+    published names, instead of Google's server; ``cache_dir`` (or ``$MOVINET_CACHE_DIR``) replaces
+    the per-user cache folder. ``offline`` forbids the network. ``known`` pins size and digest of a
+    release without published ones, which is otherwise accepted if it contains the right network,
+    and recorded. ``progress`` is called with the bytes so far and in all, ``notice`` with a
+    sentence before another try. Concurrent runs share one download.
 
     Raises UsageError where there is no such release or the source root is invalid, DownloadError
     where it is not available or not the published file; the cache is then unchanged.
@@ -130,15 +127,15 @@ def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path
 
 
 def _download(download: Download, entry: CacheEntry) -> FetchedRelease:
-    source, resumed = shown(download.partial.url), download.partial.state().bytes > 0
+    partial, resumed = download.partial, download.partial.state().bytes > 0
     download.run()
     try:
-        return _accept(entry, download.partial, source)
+        return _accept(entry, partial, shown(partial.url))
     except DownloadError:
         if not resumed:
             raise
     download.run()  # as a whole: the bytes of the earlier run may have been the wrong ones
-    return _accept(entry, download.partial, source)
+    return _accept(entry, partial, shown(partial.url))
 
 
 def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress | None) -> None:

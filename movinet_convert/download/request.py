@@ -32,6 +32,7 @@ QUEUED_CHUNKS = 4  # received and not yet asked for
 MAX_REDIRECTS = 10
 MAX_SHOWN_CHARACTERS = 200  # of what a server sends
 SILENT = "the server went silent"
+BROKEN = "the connection was cut, or the response is malformed"
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -134,16 +135,12 @@ def _check_redirect(response: requests.Response, **_: object) -> None:
         return
     response.close()  # requests would read its body, however long, into memory
     target = urljoin(response.url, response.headers["Location"])
-    before, after = (urlsplit(url).scheme.lower() for url in (response.url, target))
-    if after not in ("http", "https"):
-        problem = f"to {shown(target)}, which is no address on the web"
-    elif (before, after) == ("https", "http"):
-        problem = f"from https to {shown(target)}, which anyone on the way can change"
-    else:
-        return
-    raise DownloadError(
-        f"{shown(response.url)} redirects {problem}; it is not followed: name another source root."
-    )
+    schemes = tuple(urlsplit(url).scheme.lower() for url in (response.url, target))
+    if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
+        raise DownloadError(
+            f"{shown(response.url)} redirects from {schemes[0]} to {shown(target)}, which is not "
+            "safe and not followed; name another source root."
+        )
 
 
 def _classified(error: Exception, url: str) -> TransientError | DownloadError:
@@ -153,10 +150,13 @@ def _classified(error: Exception, url: str) -> TransientError | DownloadError:
     quote the URL with its secrets, so only the system's text of the innermost error is shown.
     """
     inner: BaseException = error
-    while causes := [cause for cause in _causes(inner) if isinstance(cause, BaseException)]:
-        inner = causes[0]
-    reason = getattr(inner, "strerror", None)
-    reason = shortened(reason or "the connection was cut, or the server's answer is malformed")
+    while True:
+        causes = (getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__)
+        following = [cause for cause in causes if isinstance(cause, BaseException)]
+        if not following:
+            break
+        inner = following[0]
+    reason = shortened(getattr(inner, "strerror", None) or BROKEN)
     if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
         reason = SILENT
     code, unresolved = getattr(inner, "errno", None), isinstance(inner, socket.gaierror)
@@ -169,10 +169,6 @@ def _classified(error: Exception, url: str) -> TransientError | DownloadError:
     elif not unresolved and not isinstance(inner, ssl.SSLCertVerificationError):
         return TransientError(reason)
     return failed(url, reason)
-
-
-def _causes(error: BaseException) -> tuple[object, ...]:
-    return (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__)
 
 
 def failed(url: str, reason: str) -> DownloadError:

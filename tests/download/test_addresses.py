@@ -47,7 +47,7 @@ def test_a_redirect_loop_is_given_up() -> None:
 def test_a_redirect_to_a_scheme_other_than_http_is_not_followed(target: str) -> None:
     with (
         servers.serve(b"", servers.redirect(target)) as server,
-        pytest.raises(DownloadError, match="no address on the web; it is not followed") as caught,
+        pytest.raises(DownloadError, match="redirects from http to .* not followed") as caught,
     ):
         fetch(server.root)
     assert "secret" not in str(caught.value)
@@ -79,7 +79,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(
     with (
         servers.serve(BODY, servers.whole) as target,
         servers.serve(b"", servers.redirect(target.root), certificate=certificate) as server,
-        pytest.raises(DownloadError, match=r"from https to http.*is not followed"),
+        pytest.raises(DownloadError, match=r"from https to http:.*not followed"),
     ):
         fetch(server.root)
     assert target.paths == []
