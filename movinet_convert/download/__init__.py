@@ -1,1 +1,1 @@
-"""Getting the released checkpoints: addresses, HTTP, a cache that is checked."""
+"""Downloading the released checkpoints: URLs, HTTP, and a cache with verified digests."""

@@ -114,7 +114,7 @@ def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path
         return variant.source_url
     if "://" not in str(root):
         return Path(root) / variant.archive_name
-    with suppress(ValueError):  # of what is no URL at all
+    with suppress(ValueError):  # urlsplit refuses a malformed URL
         parts = urlsplit(str(root))
         if parts.scheme == "file" and parts.netloc in ("", "localhost"):
             return Path(unquote(parts.path)) / variant.archive_name

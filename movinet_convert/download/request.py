@@ -1,9 +1,9 @@
-"""One GET request, made in a thread of its own so that no server can hold it open.
+"""One GET request, made in a thread of its own so that no server can keep the caller waiting.
 
 ``requests`` follows redirects, uses the proxies of the environment (``HTTPS_PROXY``, ...) and
-decodes content encodings. But its timeout restarts with every byte, so a server that sends one now
-and then (of the headers, the length of a chunk or the body) never exceeds it. Here whoever waits
-for the answer decides how long.
+decodes content encodings. But its timeout restarts with every byte, so a server that sends single
+bytes (of the headers, the length of a chunk or the body) never exceeds it. Here the caller decides
+how long to wait.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -
         with suppress(AttributeError, ValueError, RuntimeError, OSError):
             response.raw.shutdown()  # wakes the thread where it waits for bytes
         with suppress(queue.Empty):
-            while True:  # and where it waits for room in the queue
+            while True:  # and where the queue is full
                 items.get_nowait()
 
 
 def _receive(
     url: str, options: Mapping[str, Any], items: queue.Queue[Any], closed: threading.Event
 ) -> None:
-    """Put the response, the chunks and None, or the exception, until nobody wants them."""
+    """Queue the response, the chunks and None, or the exception, until ``closed``."""
     try:
         with requests.Session() as session:
             session.max_redirects = MAX_REDIRECTS

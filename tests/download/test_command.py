@@ -73,11 +73,11 @@ def test_a_release_that_fails_does_not_stop_the_others(mirror: str, cache: Path)
 
 def test_what_could_not_be_fetched_is_reported_as_json(mirror: str) -> None:
     done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror, "--json")
-    said = json.loads(done.stdout)
-    assert done.exit_code == said["exit_code"] == 1
-    assert [row["variant"] for row in said["fetched"]] == ["a0-base"]
-    assert list(said["failed"]) == ["a0-stream"]
-    assert "No such file" in said["failed"]["a0-stream"]
+    output = json.loads(done.stdout)
+    assert done.exit_code == output["exit_code"] == 1
+    assert [row["variant"] for row in output["fetched"]] == ["a0-base"]
+    assert list(output["failed"]) == ["a0-stream"]
+    assert "No such file" in output["failed"]["a0-stream"]
 
 
 def test_the_command_announces_a_retry(published: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,8 @@ def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Pat
 
 
 def test_a_retry_is_announced_with_its_reason() -> None:
-    said: list[str] = []
+    notices: list[str] = []
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
-        fetch(server.root, notice=said.append)
-    (sentence,) = said
+        fetch(server.root, notice=notices.append)
+    (sentence,) = notices
     assert f"{ARCHIVE}: the server answered 503 Service Unavailable; trying again" in sentence
