@@ -1,33 +1,31 @@
-"""Clips for training, from a folder with one folder of videos for each class."""
+"""Labelled clips for training: the split, the dataset, the samplers and the loader."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
-from movinet_convert.video.frames import Sampling, read_frames, to_tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
-
-    from movinet_convert.video.frames import Frame
-    from movinet_convert.video.processes import Group
+from movinet_convert.video.frames import Frame, Sampling, read_frames, read_middle, to_tensor
+from movinet_convert.video.processes import Group
 
 HELD_OUT_FOLDERS = ("val", "validation", "test")
+MAX_SUBSTITUTES = 64  # tried for a video that cannot be read
 Key = tuple[int, int]  # epoch, index of the video
 
 
 @dataclass(frozen=True)
-class ClipFormat:
+class ClipSpec:
     """``frames`` frames at ``fps`` a second (None: the video's own), ``size`` pixels square."""
 
     frames: int
@@ -37,7 +35,7 @@ class ClipFormat:
 
 @dataclass(frozen=True)
 class Split:
-    """Videos to learn from and others to judge by, and what the classes are called."""
+    """The class names, the videos to train on, and those to evaluate on."""
 
     classes: tuple[str, ...]
     training: tuple[LabelledVideo, ...]
@@ -47,17 +45,17 @@ class Split:
 def read_split(root: Path, held_out: float = 0.2) -> Split:
     """``root/train/class/*.mp4`` with ``root/val/class/*.mp4``, or ``root/class/*.mp4``.
 
-    The latter is divided by the digest of each video's name, so that a video stays on its side
-    when others come and go; ``held_out`` is the part to judge by. Raises UsageError for a folder
-    without classes, or without videos on either side.
+    The latter is split by the digest of each video's name, so that a video stays on its side when
+    others are added or removed; ``held_out`` is the share to evaluate on. Raises UsageError for a
+    folder without classes, or without videos on either side.
     """
     if (root / "train").is_dir():
-        second = next((root / name for name in HELD_OUT_FOLDERS if (root / name).is_dir()), None)
-        if second is None:
-            raise UsageError(f"{root} holds train, but none of {', '.join(HELD_OUT_FOLDERS)}.")
+        validation = next((root / n for n in HELD_OUT_FOLDERS if (root / n).is_dir()), None)
+        if validation is None:
+            raise UsageError(f"{root} has train, but none of {', '.join(HELD_OUT_FOLDERS)}.")
         classes = _classes(root / "train")
         training = read_dataset(root / "train", classes)
-        others = read_dataset(second, classes)
+        others = read_dataset(validation, classes)
     else:
         classes = _classes(root)
         ordered = sorted(read_dataset(root, classes), key=_digest)
@@ -68,7 +66,7 @@ def read_split(root: Path, held_out: float = 0.2) -> Split:
             others += videos[:count]
             training += videos[count:]
     if not training or not others:
-        raise UsageError(f"{root} holds too few videos to learn from some and judge by others.")
+        raise UsageError(f"{root} has too few videos to train on some and evaluate on others.")
     return Split(classes, tuple(training), tuple(others))
 
 
@@ -85,56 +83,86 @@ def _digest(video: LabelledVideo) -> str:
     return hashlib.sha256(video.name.encode()).hexdigest()
 
 
-class Clips(Dataset[tuple["Tensor", int]]):
-    """Videos as clips (3, T, size, size) and labels, by (epoch, index).
+class Sample(NamedTuple):
+    """A clip (3, T, size, size), or None if it cannot be read; errors by the name of the video."""
 
-    For training the clip is cut from the video at a time and place that depend on the seed, the
-    epoch and the video alone, so that a run that goes on after a kill sees what it would have
-    seen. To judge by (``seed=None``), it is the middle of the video. A video that is too short
-    begins anew.
+    clip: Tensor | None
+    label: int
+    unreadable: dict[str, str]
 
-    Raises VideoError for a video that cannot be read.
+
+class Batch(NamedTuple):
+    """Clips (B, 3, T, size, size), None if none could be read; labels (B,); errors by video."""
+
+    clips: Tensor | None
+    labels: Tensor
+    unreadable: dict[str, str]
+
+
+class Clips(Dataset[Sample]):
+    """Clips and labels by (epoch, index of the video).
+
+    With a ``seed``, for training: a random clip and crop, which depend on the seed, the epoch and
+    the index alone, so that a resumed run sees what an uninterrupted one sees. A video that cannot
+    be read is replaced by another, drawn in the same way, so that all processes take equally many
+    steps. Without, for evaluation: the middle of the video, and no replacement.
+
+    A video that is shorter than the clip starts over at its end.
     """
 
-    def __init__(
-        self, videos: Sequence[LabelledVideo], clip: ClipFormat, *, seed: int | None
-    ) -> None:
-        self._videos = videos
-        self._clip = clip
-        self._seed = seed
+    def __init__(self, videos: Sequence[LabelledVideo], spec: ClipSpec, *, seed: int | None):
+        self._videos, self._spec, self._seed = videos, spec, seed
 
-    def __len__(self) -> int:
-        return len(self._videos)
+    def __getitem__(self, key: Key) -> Sample:
+        unreadable: dict[str, str] = {}
+        for index in self._candidates(*key):
+            video = self._videos[index]
+            try:
+                clip = self._read(video.path, [key[0], index])
+            except VideoError as error:
+                unreadable[video.name] = str(error)
+            else:
+                return Sample(clip, video.label, unreadable)
+        return Sample(None, -1, unreadable)
 
-    def name(self, index: int) -> str:
-        return self._videos[index].name
-
-    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        epoch, index = key
-        video = self._videos[index]
-        sampling = Sampling(self._clip.fps, self._clip.size, None)
-        frames = list(read_frames(video.path, sampling, threads=1))
-        if not frames:
-            raise VideoError(f"{video.path} has no frames.")
-        place = np.full(3, 0.5)
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """The video itself, then others in a random order, drawn only when they are needed."""
+        yield index
         if self._seed is not None:
-            place = np.random.default_rng([self._seed, epoch, index]).uniform(size=3)
-        return self._cut(frames, place), video.label
+            random = np.random.default_rng([self._seed, epoch, index])
+            yield from random.permutation(len(self._videos))[:MAX_SUBSTITUTES].tolist()
 
-    def _cut(self, frames: list[Frame], place: np.ndarray) -> Tensor:
-        count, size = self._clip.frames, self._clip.size
-        first = int(place[0] * (max(len(frames) - count, 0) + 1))
-        clip = to_tensor([frames[(first + i) % len(frames)] for i in range(count)])
+    def _read(self, path: Path, key: list[int]) -> Tensor:
+        frames, size, fps = self._spec.frames, self._spec.size, self._spec.fps
+        if self._seed is None:
+            return to_tensor(read_middle(path, Sampling(fps, size, size), frames, threads=1))
+        random = np.random.default_rng([self._seed, *key])
+        scaled = read_frames(path, Sampling(fps, size), threads=1)
+        clip = to_tensor(random_window(scaled, frames, random))
         height, width = clip.shape[-2:]
-        top, left = int(place[1] * (height - size + 1)), int(place[2] * (width - size + 1))
+        top, left = random.integers([height - size + 1, width - size + 1])
         return clip[..., top : top + size, left : left + size]
 
 
-class Order(Sampler[list[Key]]):
-    """The batches of one process in one epoch, from batch ``start`` on.
+def random_window(frames: Iterable[Frame], length: int, random: np.random.Generator) -> list[Frame]:
+    """``length`` consecutive frames, all positions equally likely.
 
-    Every process gets the same number of batches; the last videos of an epoch that do not fill
-    a batch of every process are left for other epochs.
+    Reservoir sampling: the video is read once, and 2 x ``length`` frames at most are in memory.
+    """
+    latest: deque[Frame] = deque(maxlen=length)
+    window: list[Frame] = []
+    for count, frame in enumerate(frames, 1):
+        latest.append(frame)
+        if count <= length or random.integers(count - length + 1) == 0:
+            window = list(latest)
+    return [window[i % len(window)] for i in range(length)]
+
+
+class TrainingSampler(Sampler[list[Key]]):
+    """The batches of one process in the epoch ``epoch``, from batch ``start`` on.
+
+    Every process gets the same number of batches; videos that do not fill a last batch of every
+    process are left out of the epoch.
     """
 
     def __init__(self, videos: int, batch: int, group: Group, seed: int) -> None:
@@ -153,16 +181,33 @@ class Order(Sampler[list[Key]]):
             yield [(self.epoch, int(index)) for index in mine[i : i + self._batch]]
 
 
-class Shares(Sampler[list[Key]]):
-    """Every video once, dealt out over the processes."""
+class EvaluationSampler(Sampler[list[Key]]):
+    """Every video once, distributed over the processes."""
 
     def __init__(self, videos: int, batch: int, group: Group) -> None:
         self._mine = range(group.rank, videos, group.size)
         self._batch = batch
 
-    def __len__(self) -> int:
-        return -(-len(self._mine) // self._batch)
-
     def __iter__(self) -> Iterator[list[Key]]:
         for i in range(0, len(self._mine), self._batch):
             yield [(0, index) for index in self._mine[i : i + self._batch]]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    read = [sample for sample in samples if sample.clip is not None]
+    clips = torch.stack([sample.clip for sample in read]) if read else None  # type: ignore[misc]
+    unreadable = {name: why for sample in samples for name, why in sample.unreadable.items()}
+    return Batch(clips, torch.tensor([sample.label for sample in read]), unreadable)
+
+
+def loader(clips: Clips, batches: Sampler[list[Key]], workers: int) -> DataLoader[Any]:
+    """Batches decoded by ``workers`` processes."""
+    return DataLoader(
+        clips,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        # The default draws from the global generator, which would change what a resumed run draws.
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )

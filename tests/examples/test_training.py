@@ -33,8 +33,8 @@ NAMES = ["t0-base", "t0-stream"]
 LABELS = torch.tensor([0, 2])
 
 
-def lively(name: str) -> MoViNet:
-    """A network whose blocks matter: at ReZero's own start of 0 they would add nothing."""
+def random_model(name: str) -> MoViNet:
+    """Random weights with ReZero scales of 0.5: at the initial 0 the blocks would add nothing."""
     torch.manual_seed(0)
     model = create_model(name, num_classes=3)
     with torch.no_grad():
@@ -44,8 +44,8 @@ def lively(name: str) -> MoViNet:
     return model
 
 
-def without_chance(model: MoViNet) -> MoViNet:
-    """Take out dropout and stochastic depth, so that two runs can be compared."""
+def without_randomness(model: MoViNet) -> MoViNet:
+    """Switch off dropout and stochastic depth, so that two runs can be compared."""
     model.classifier.dropout = 0.0
     for block in model.blocks.values():
         block.drop_rate = 0.0  # type: ignore[union-attr,assignment]
@@ -73,7 +73,9 @@ def train_briefly(model: nn.Module, steps: int = 12) -> list[float]:
     [(False, {"synchronized": True}), (True, {})],
     ids=["as the unfused layer", "as the fused layer"],
 )
-def test_normalisation_learns_as_keras_does(unbiased: bool, options: dict[str, Any]) -> None:
+def test_normalisation_updates_its_statistics_as_keras_does(
+    unbiased: bool, options: dict[str, Any]
+) -> None:
     tf_keras = pytest.importorskip("tf_keras")
     theirs = tf_keras.layers.BatchNormalization(momentum=0.99, epsilon=1e-3, **options)
     ours = BatchNorm(5, unbiased=unbiased)
@@ -96,7 +98,7 @@ def test_only_the_skip_projections_take_the_unbiased_variance(name: str) -> None
 
 @torch.no_grad()
 def test_pytorch_synchronizes_every_normalisation(tmp_path: Path) -> None:
-    plain = lively("t0-stream").eval()
+    plain = random_model("t0-stream").eval()
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
     kinds = [type(module) for module in converted.modules()]
     assert BatchNorm not in kinds
@@ -109,14 +111,14 @@ def test_pytorch_synchronizes_every_normalisation(tmp_path: Path) -> None:
 
 
 def test_a_state_dict_without_metadata_lacks_no_count_of_batches() -> None:
-    tensors = dict(lively("t0-base").state_dict())
+    tensors = dict(random_model("t0-base").state_dict())
     assert not any("num_batches" in name for name in tensors)
     create_model("t0-base", num_classes=3).load_state_dict(tensors)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_frozen_backbone_stands_still_while_the_classifier_learns(name: str) -> None:
-    model = freeze_backbone(lively(name)).train()
+def test_a_frozen_backbone_does_not_change_while_the_classifier_trains(name: str) -> None:
+    model = freeze_backbone(random_model(name)).train()
     before = copy.deepcopy(model.state_dict())
     losses = train_briefly(model)
     assert losses[-1] < losses[0]
@@ -124,21 +126,21 @@ def test_a_frozen_backbone_stands_still_while_the_classifier_learns(name: str) -
     assert changed == {n for n in before if n.startswith("classifier.")}
 
 
-def test_a_thawed_backbone_learns_again() -> None:
-    model = unfreeze_backbone(freeze_backbone(lively("t0-stream"))).train()
+def test_an_unfrozen_backbone_trains_again() -> None:
+    model = unfreeze_backbone(freeze_backbone(random_model("t0-stream"))).train()
     before = copy.deepcopy(model.state_dict())
     train_briefly(model, steps=1)
     assert all(not torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
-def test_freezing_leaves_a_network_for_inference_in_eval_mode() -> None:
-    model = freeze_backbone(lively("t0-base").eval())
+def test_freezing_keeps_eval_mode() -> None:
+    model = freeze_backbone(random_model("t0-base").eval())
     assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_trained_network_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
-    model = lively(name)
+def test_a_trained_network_is_loaded_as_it_was_saved(name: str, tmp_path: Path) -> None:
+    model = random_model(name)
     train_briefly(model, steps=2)
     labels = ["falling", "rising", "resting"]
     path = save_weights(model, tmp_path / "mine.safetensors", labels=labels)
@@ -184,8 +186,8 @@ def test_what_cannot_be_saved_is_refused(
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_a_compiled_network_learns_the_same() -> None:
-    plain = without_chance(lively("t0-stream"))
+def test_a_compiled_network_trains_the_same() -> None:
+    plain = without_randomness(random_model("t0-stream"))
     copied = copy.deepcopy(plain)
     # The whole graph, backward pass included, without generating code for it.
     compiled = torch.compile(copied, backend="aot_eager", fullgraph=True)
@@ -198,8 +200,8 @@ def test_a_compiled_network_learns_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_learns_in_mixed_precision(name: str) -> None:
-    model = lively(name)
+def test_a_network_trains_in_mixed_precision(name: str) -> None:
+    model = random_model(name)
     with torch.autocast("cpu", torch.bfloat16):
         losses = train_briefly(model, 15)
     assert losses[-1] < losses[0]
@@ -211,7 +213,7 @@ def test_a_network_learns_in_mixed_precision(name: str) -> None:
 @pytest.mark.parametrize("frames", [3, 8])
 def test_gradients_in_mixed_precision_are_those_of_full_precision(frames: int) -> None:
     """Of the 3D convolution too, which in some builds of oneDNN is wrong for short clips."""
-    exact = without_chance(lively("t0-base")).eval()
+    exact = without_randomness(random_model("t0-base")).eval()
     mixed = copy.deepcopy(exact)
     F.cross_entropy(exact(clip(frames)), LABELS).backward()
     with torch.autocast("cpu", torch.bfloat16):
@@ -225,8 +227,8 @@ def test_gradients_in_mixed_precision_are_those_of_full_precision(frames: int) -
             assert cosine > 0.95
 
 
-def test_a_stream_learns_in_mixed_precision_from_call_to_call() -> None:
-    model = without_chance(lively("t0-stream"))
+def test_a_stream_backpropagates_through_calls_in_mixed_precision() -> None:
+    model = without_randomness(random_model("t0-stream"))
     with torch.autocast("cpu", torch.bfloat16):
         _, state = model.stream(clip(4)[:, :, :2])
         logits, _ = model.stream(clip(4)[:, :, 2:], state)
@@ -234,9 +236,9 @@ def test_a_stream_learns_in_mixed_precision_from_call_to_call() -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
-def test_two_calls_of_a_stream_learn_together_in_training_mode() -> None:
+def test_a_stream_backpropagates_through_calls_in_training_mode() -> None:
     """The moving statistics change between the calls, before the backward pass has read them."""
-    model = without_chance(lively("t0-stream"))
+    model = without_randomness(random_model("t0-stream"))
     _, state = model.stream(clip(4)[:, :, :2])
     logits, _ = model.stream(clip(4)[:, :, 2:], state)
     F.cross_entropy(logits, LABELS).backward()
@@ -256,12 +258,12 @@ class StreamStep(nn.Module):
         return logits
 
 
-def _share_of_a_batch(rank: int, folder: str, results: Any) -> None:
+def _gradients_of_half_a_batch(rank: int, folder: str, results: Any) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
-    model = without_chance(lively("t0-stream")).eval()  # batch statistics would differ
+    model = without_randomness(random_model("t0-stream")).eval()  # batch statistics would differ
     parallel = nn.parallel.DistributedDataParallel(StreamStep(model))
     loss = F.cross_entropy(parallel(clip(4)[rank : rank + 1]), LABELS[rank : rank + 1])
     loss.backward()
@@ -270,17 +272,21 @@ def _share_of_a_batch(rank: int, folder: str, results: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_learn_what_one_would(tmp_path: Path) -> None:
+def test_two_processes_compute_the_gradients_of_one(tmp_path: Path) -> None:
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     workers = torch.multiprocessing.start_processes(
-        _share_of_a_batch, (str(tmp_path), results), nprocs=2, join=False, start_method="spawn"
+        _gradients_of_half_a_batch,
+        (str(tmp_path), results),
+        nprocs=2,
+        join=False,
+        start_method="spawn",
     )
     gradients = results.get()
     while not workers.join():  # raises what a worker raised; true once both have ended
         pass
 
-    model = without_chance(lively("t0-stream")).eval()
+    model = without_randomness(random_model("t0-stream")).eval()
     F.cross_entropy(StreamStep(model)(clip(4)), LABELS).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None

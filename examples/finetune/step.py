@@ -1,0 +1,90 @@
+"""The gradients of one batch, of whole clips or by truncated backpropagation through time."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from movinet_convert.errors import UsageError
+from movinet_convert.model import MoViNet, StreamState
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """How a step is taken.
+
+    ``chunk``: frames that a stream model reads per call, None for whole clips.
+    ``through_time``: gradients flow through the stream state from chunk to chunk; otherwise the
+    state is detached after each chunk, so that memory is that of one chunk.
+    ``half``: autocast to bfloat16.
+    """
+
+    chunk: int | None = None
+    through_time: bool = False
+    half: bool = False
+    label_smoothing: float = 0.0
+
+
+class TrainingModel(nn.Module):
+    """``model`` and ``model.stream`` both as ``forward``, all that DistributedDataParallel sees."""
+
+    def __init__(self, model: MoViNet, config: StepConfig) -> None:
+        super().__init__()
+        if config.chunk is not None and not model.settings.causal:
+            raise UsageError(
+                f"{model.variant.name} reads whole clips and cannot be trained in chunks; "
+                f"use {model.variant.arch}-stream, or leave --chunk out."
+            )
+        self.model = model
+        self.config = config
+
+    def forward(
+        self, frames: Tensor, state: StreamState | None = None
+    ) -> tuple[Tensor, StreamState | None]:
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.config.half):
+            if self.config.chunk is None:
+                return self.model(frames), None
+            return self.model.stream(frames, state)
+
+
+def accumulate_gradients(
+    model: nn.Module, config: StepConfig, clips: Tensor, labels: Tensor
+) -> Tensor:
+    """Add the gradients of one batch to the parameters; returns the loss, averaged over frames.
+
+    ``model`` is a TrainingModel, or DistributedDataParallel around one.
+    """
+    chunks = torch.split(clips, config.chunk or clips.shape[2], dim=2)
+    losses: list[Tensor] = []
+    state: Any = None
+    for i, chunk in enumerate(chunks):
+        # Processes exchange gradients once a step, in the backward pass of the last chunk.
+        distributed = isinstance(model, nn.parallel.DistributedDataParallel)
+        local = distributed and not config.through_time and i < len(chunks) - 1
+        with model.no_sync() if local else nullcontext():  # type: ignore[operator]
+            logits, state = model(chunk, state)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            loss = loss * (chunk.shape[2] / clips.shape[2])
+            if not config.through_time:
+                torch.autograd.backward(loss)
+                state = None if state is None else state.detach()
+        losses.append(loss)
+    total = torch.stack(losses).sum()
+    if config.through_time:
+        torch.autograd.backward(total)
+    return total.detach()
+
+
+@torch.no_grad()
+def evaluate_batch(model: TrainingModel, clips: Tensor, labels: Tensor) -> tuple[int, float]:
+    """How many clips are classified correctly after their last frame; the sum of their losses."""
+    state = None
+    for chunk in torch.split(clips, model.config.chunk or clips.shape[2], dim=2):
+        logits, state = model(chunk, state)
+    correct = int((logits.argmax(dim=1) == labels).sum())
+    return correct, float(F.cross_entropy(logits.float(), labels, reduction="sum"))
