@@ -31,12 +31,8 @@ from rich.text import Text
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
 
+from movinet_convert.cli import options  # noqa: E402
 from movinet_convert.cli.command import Command  # noqa: E402
-from movinet_convert.cli.options import (  # noqa: E402
-    parity_options,
-    to_parity,
-    weights_dir_option,
-)
 from movinet_convert.conversion import sources  # noqa: E402
 from movinet_convert.conversion.sources import Source  # noqa: E402
 from movinet_convert.download.fetch import fetch_release  # noqa: E402
@@ -256,8 +252,8 @@ def _convert(task: Task) -> Result:
 
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@weights_dir_option
-@click.option("--source-root", metavar="URL_OR_DIR", help="A mirror of the released archives.")
+@options.weights_dir
+@options.source_root
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
 @click.option(
     "--manifest",
@@ -269,7 +265,7 @@ def _convert(task: Task) -> Result:
 @click.option("--update", is_flag=True, help="Write the digests into the catalogue.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a parity report (HTML).")
 @click.option("--jobs", type=click.IntRange(min=1), help="Variants at a time.")
-@parity_options
+@options.parity
 def main(
     names: tuple[str, ...],
     weights_dir: str | None,
@@ -279,7 +275,7 @@ def main(
     update: bool,
     report: Path | None,
     jobs: int | None,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Fetch, convert and compare the released MoViNets; all twelve unless some are named.
 
@@ -289,7 +285,7 @@ def main(
     store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
     chosen = [get_variant(name).name for name in names] or list_variants()
     where = {"source_root": source_root, "offline": offline}
-    todo = tasks(chosen, catalogue, store, **where, parity=to_parity(options))
+    todo = tasks(chosen, catalogue, store, **where, parity=options.parity_settings(settings))
     results = _with_progress_bar(todo, jobs or default_jobs())
     _print_summary(results)
     if update:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Group
 from movinet_convert.cli.convert import AUTO, convert_and_print
 from movinet_convert.cli.evaluate import evaluate_command
@@ -18,7 +19,6 @@ from movinet_convert.cli.export import export_command
 from movinet_convert.cli.fetch import fetch_command
 from movinet_convert.cli.inspect import inspect_command
 from movinet_convert.cli.list import list_command
-from movinet_convert.cli.options import DTYPES, json_option, parity_options, source_root_option
 from movinet_convert.cli.predict import predict_command
 from movinet_convert.cli.report import report_command
 from movinet_convert.cli.terminal import echo_page
@@ -80,14 +80,14 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 )
 @click.option("--out", metavar="DIR", help="The store to write into.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
-@parity_options
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
-@source_root_option
+@options.parity
+@click.option("--dtype", type=click.Choice(options.DTYPES), default="float32", show_default=True)
+@options.source_root
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
-@json_option
+@options.as_json
 @click.version_option(__version__, prog_name="movinet-convert")
 @click.pass_context
-def main(context: click.Context, /, **options: Any) -> None:
+def main(context: click.Context, /, **settings: Any) -> None:
     """Turn Google's TensorFlow MoViNet checkpoints into verified PyTorch weights.
 
     Without a command: take a checkpoint (the release unless another is given), convert it, compare
@@ -95,9 +95,9 @@ def main(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    if options["arch"] or options["checkpoint"]:
-        convert_and_print(**options)
-    elif any(context.get_parameter_source(o) is ParameterSource.COMMANDLINE for o in options):
+    if settings["arch"] or settings["checkpoint"]:
+        convert_and_print(**settings)
+    elif any(context.get_parameter_source(o) is ParameterSource.COMMANDLINE for o in settings):
         raise click.UsageError("Missing option '--arch': one of " + ", ".join(ARCHS) + ".")
     else:
         echo_page(context.get_help())

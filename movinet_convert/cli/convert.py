@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import print_parity
 from movinet_convert.cli.fetch import download
 from movinet_convert.cli.list import settings_line
-from movinet_convert.cli.options import to_parity
 from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.errors import UsageError
 from movinet_convert.variants import Variant
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **options: Any) -> None:
+def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **settings: Any) -> None:
     from movinet_convert.conversion.pipeline import convert
     from movinet_convert.model.settings import get_variant
 
     if arch is None and causal:
         raise UsageError("--causal confirms a variant together with --arch; give both or neither.")
     variant = get_variant(f"{arch}-{'stream' if causal else 'base'}") if arch else None
-    _check_gating(variant, options["gating"], options["gating_clips"])
+    _check_gating(variant, settings["gating"], settings["gating_clips"])
     clips = None
-    if options["gating_clips"] is not None:
+    if settings["gating_clips"] is not None:
         from movinet_convert.video.gating_clips import read_clips
 
-        clips = partial(read_clips, Path(options["gating_clips"]))
-    parity = None if options["no_verify"] else to_parity(options)
+        clips = partial(read_clips, Path(settings["gating_clips"]))
+    parity = None if settings["no_verify"] else options.parity_settings(settings)
     passed_on = ("gating", "legacy", "head_activation", "num_classes", "out", "dtype")
     with ExitStack() as stack:
-        source = _source(stack, variant, options)
+        source = _source(stack, variant, settings)
         stack.enter_context(doing(f"Converting {source.name}"))
         conversion = convert(
             variant.name if variant else None,
             source,
             gating_clips=clips,
             parity=parity,
-            **{name: options[name] for name in passed_on},
+            **{name: settings[name] for name in passed_on},
         )
     if as_json:
         echo_json(_as_json(conversion))
@@ -66,17 +66,17 @@ def _check_gating(variant: Variant | None, gating: Any, clips: str | None) -> No
         released_settings(variant, "keras" if gating == AUTO else gating)
 
 
-def _source(stack: ExitStack, variant: Variant | None, options: dict[str, Any]) -> Source:
+def _source(stack: ExitStack, variant: Variant | None, settings: dict[str, Any]) -> Source:
     from movinet_convert.conversion import sources
 
-    if options["checkpoint"] and options["synthetic"]:
+    if settings["checkpoint"] and settings["synthetic"]:
         raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
-    if options["checkpoint"] or variant is None:
-        return sources.given(options["checkpoint"])
-    if options["synthetic"]:
+    if settings["checkpoint"] or variant is None:
+        return sources.given(settings["checkpoint"])
+    if settings["synthetic"]:
         with doing("Making a synthetic checkpoint with the official model"):
-            return stack.enter_context(sources.synthetic(variant, options["seed"]))
-    return sources.release(download(variant, options["source_root"], options["offline"]))
+            return stack.enter_context(sources.synthetic(variant, settings["seed"]))
+    return sources.release(download(variant, settings["source_root"], settings["offline"]))
 
 
 def _as_json(conversion: Conversion) -> dict[str, Any]:

@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import INTERRUPTED, Command
-from movinet_convert.cli.options import (
-    device_option,
-    json_option,
-    labels_option,
-    name_argument,
-    threads_option,
-    weights_dir_option,
-)
 from movinet_convert.cli.terminal import echo, echo_json, progress
 from movinet_convert.errors import EvaluationError
 
@@ -25,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate", cls=Command)
-@name_argument
+@options.name
 @click.option(
     "--data",
     required=True,
@@ -39,20 +32,20 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The folder that paths in a CSV file are relative to.",
 )
-@labels_option
+@options.labels
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Where results are kept; a second run resumes from them. [default: evaluation-NAME]",
 )
 @click.option("--retry", is_flag=True, help="Retry the videos that could not be read before.")
-@weights_dir_option
+@options.weights_dir
 @click.option("--frames", type=click.IntRange(1, 10_000), help="Of a clip; the variant's own.")
-@device_option
-@threads_option
-@json_option
+@options.device
+@options.threads
+@options.as_json
 def evaluate_command(
-    name: str, data: Path, out: Path | None, as_json: bool, **options: Any
+    name: str, data: Path, out: Path | None, as_json: bool, **settings: Any
 ) -> None:
     """Measure top-1 and top-5 accuracy over labelled videos.
 
@@ -78,7 +71,7 @@ def evaluate_command(
                 data,
                 folder,
                 progress=lambda done, total: update(completed=done, total=total),
-                **options,
+                **settings,
             )
     except KeyboardInterrupt:
         _print_stopped(folder)

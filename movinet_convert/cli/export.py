@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
-from movinet_convert.cli.options import (
-    DTYPES,
-    height_width,
-    json_option,
-    name_argument,
-    weights_dir_option,
-)
 from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.errors import UsageError
 
@@ -26,7 +20,7 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 
 
 @click.command("export", cls=Command)
-@name_argument
+@options.name
 @click.option(
     "--format",
     "format_",
@@ -37,7 +31,7 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
 @click.option(
     "--size",
-    type=height_width,
+    type=options.height_width,
     metavar="HxW",
     help="Height and width; the variant's own unless given.",
 )
@@ -48,7 +42,7 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 )
 @click.option(
     "--dtype",
-    type=click.Choice(DTYPES),
+    type=click.Choice(options.DTYPES),
     help="Of the weights; float32 unless given. Reduced precision has to agree well enough.",
 )
 @click.option(
@@ -69,10 +63,10 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     help="Accept logits that are off by X standard deviations on average, instead of the limit for "
     "this precision.",
 )
-@weights_dir_option
-@json_option
+@options.weights_dir
+@options.as_json
 def export_command(
-    name: str, format_: str, out: str, weights_dir: str | None, as_json: bool, **options: Any
+    name: str, format_: str, out: str, weights_dir: str | None, as_json: bool, **settings: Any
 ) -> None:
     """Write a converted network for another runtime, or back for TensorFlow.
 
@@ -90,9 +84,9 @@ def export_command(
     model = load_converted(name, weights_dir=weights_dir)
     with doing(f"Exporting {name} as {format_}"):
         if format_ in RUNTIME_FORMATS:
-            result = _for_runtime(model, out, format_, read_header(weights).labels, **options)
+            result = _for_runtime(model, out, format_, read_header(weights).labels, **settings)
         else:
-            result = _for_tensorflow(model, Path(out), format_, options)
+            result = _for_tensorflow(model, Path(out), format_, settings)
     if as_json:
         echo_json(result)
     else:
@@ -106,23 +100,23 @@ def _for_runtime(
     labels: tuple[str, ...] | None,
     *,
     calibration: str | None,
-    **options: Any,
+    **settings: Any,
 ) -> dict[str, Any]:
     from movinet_convert.export import export_model
     from movinet_convert.export.calibration import calibration_clips
 
-    if (options["quantize"] == "int8") != (calibration is not None):
+    if (settings["quantize"] == "int8") != (calibration is not None):
         raise UsageError("--quantize int8 and --calibration DIR go together; give both or neither.")
-    clips = calibration_clips(calibration, model.variant, options["size"]) if calibration else ()
-    report = export_model(model, out, format_, calibration=clips, labels=labels, **options)
+    clips = calibration_clips(calibration, model.variant, settings["size"]) if calibration else ()
+    report = export_model(model, out, format_, calibration=clips, labels=labels, **settings)
     return report.as_json()
 
 
 def _for_tensorflow(
-    model: MoViNet, out: Path, format_: str, options: dict[str, Any]
+    model: MoViNet, out: Path, format_: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    size = options.pop("size")
-    for option, value in options.items():
+    size = settings.pop("size")
+    for option, value in settings.items():
         if value is not None:
             raise UsageError(
                 f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."

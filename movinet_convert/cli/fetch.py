@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
-from movinet_convert.cli.options import json_option, source_root_option
 from movinet_convert.cli.terminal import echo, echo_json, progress
 from movinet_convert.errors import DownloadError, UsageError
 from movinet_convert.variants import Variant, list_variants
@@ -44,9 +44,9 @@ def download(variant: Variant, source_root: str | None, offline: bool) -> Fetche
 @click.command("fetch", cls=Command)
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "every", is_flag=True, help="All twelve releases.")
-@source_root_option
+@options.source_root
 @click.option("--offline", is_flag=True, help="Check what is there; download nothing.")
-@json_option
+@options.as_json
 def fetch_command(
     names: tuple[str, ...], every: bool, source_root: str | None, offline: bool, as_json: bool
 ) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
-from movinet_convert.cli.options import json_option, positive
 from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.errors import UsageError
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Of each clip, as in training.")
 @click.option("--size", type=click.IntRange(min=16), help="Pixels of each clip, as in training.")
-@click.option("--fps", type=positive, help="Frames a second, as in training.")
-@json_option
+@click.option("--fps", type=options.positive, help="Frames a second, as in training.")
+@options.as_json
 def inspect_command(
     path: str, variables: bool, gating: bool, as_json: bool, **clip_options: Any
 ) -> None:

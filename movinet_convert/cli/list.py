@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
-from movinet_convert.cli.options import json_option, weights_dir_option
 from movinet_convert.cli.terminal import console, echo_json
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command("list", cls=Command)
-@weights_dir_option
-@json_option
+@options.weights_dir
+@options.as_json
 def list_command(weights_dir: str | None, as_json: bool) -> None:
     """List the variants, and which of them the store has.
 

@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""The options that several commands have, to be used as ``@options.weights_dir``."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def positive(text: str) -> float:
     return number
 
 
-name_argument = click.argument("name", metavar="NAME|FILE")
-weights_dir_option = click.option(
+name = click.argument("name", metavar="NAME|FILE")
+weights_dir = click.option(
     "--weights-dir",
     metavar="DIR",
     help="The store; else $MOVINET_WEIGHTS_DIR, else the per-user data folder.",
 )
-json_option = click.option(
+as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )
-source_root_option = click.option(
+source_root = click.option(
     "--source-root", metavar="URL_OR_DIR", help="A mirror of the released archives."
 )
-labels_option = click.option(
+labels = click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Names of the classes, one a line, in the order of the logits.",
 )
-device_option = click.option("--device", help="Where the network runs, such as cuda.")
+device = click.option("--device", help="Where the network runs, such as cuda.")
 
 
 def _set_threads(_: click.Context, __: click.Parameter, threads: int | None) -> int:
@@ -64,7 +64,7 @@ def _set_threads(_: click.Context, __: click.Parameter, threads: int | None) -> 
     return threads or 0
 
 
-threads_option = click.option(
+threads = click.option(
     "--threads",
     type=click.IntRange(min=1),
     callback=_set_threads,
@@ -106,19 +106,19 @@ PARITY_OPTIONS = (
 )
 
 
-def parity_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a comparison with the official model; see ``to_parity``."""
+def parity(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a comparison with the official model; see ``parity_settings``."""
     for option in reversed(PARITY_OPTIONS):
         command = option(command)
     return command
 
 
-def to_parity(options: Mapping[str, Any]) -> ParityOptions:
-    """The ``parity_options`` as the library takes them; UsageError where they prove nothing."""
+def parity_settings(values: Mapping[str, Any]) -> ParityOptions:
+    """The values of ``parity`` as the library takes them; UsageError where they prove nothing."""
     from movinet_convert.parity.options import ParityOptions
 
     names = ("seed", "clips", "frames", "size", "tolerance")
-    parity = ParityOptions(**{name: options[name] for name in names})
-    if "dtype" in options:
-        parity.tolerance_for(options["dtype"])  # refuses it before any work
-    return parity
+    settings = ParityOptions(**{name: values[name] for name in names})
+    if "dtype" in values:
+        settings.tolerance_for(values["dtype"])  # refuses it before any work
+    return settings

@@ -8,41 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import INTERRUPTED, Command
-from movinet_convert.cli.options import (
-    device_option,
-    json_option,
-    labels_option,
-    name_argument,
-    positive,
-    threads_option,
-    weights_dir_option,
-)
 from movinet_convert.cli.terminal import echo
 from movinet_convert.cli.watch import Watch, video_progress
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
     from movinet_convert.video.prediction import Predictor
+    from movinet_convert.video.timeline_plot import Timeline
 
 
 @click.command("predict", cls=Command)
-@name_argument
+@options.name
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
-@weights_dir_option
+@options.weights_dir
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
-@labels_option
-@click.option("--fps", type=positive, help="Frames a second to read; the variant's own by default.")
+@options.labels
+@click.option(
+    "--fps", type=options.positive, help="Frames a second to read; the variant's own by default."
+)
 @click.option(
     "--window",
-    type=positive,
+    type=options.positive,
     metavar="SECONDS",
     help="Classify the video in windows of so many seconds, each printed. By default a base "
     "model's own clip, and all of it for a stream model.",
 )
-@click.option("--seconds", type=positive, help="Stop after so many seconds of each video.")
-@threads_option
-@device_option
+@click.option("--seconds", type=options.positive, help="Stop after so many seconds of each video.")
+@options.threads
+@options.device
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the timeline as a picture.")
 @click.option(
     "--annotate",
@@ -50,7 +45,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Write the video with its running prediction, as .mp4, .mov or .mkv.",
 )
-@json_option
+@options.as_json
 def predict_command(
     name: str,
     videos: tuple[str, ...],
@@ -59,7 +54,7 @@ def predict_command(
     plot: Path | None,
     annotated: Path | None,
     as_json: bool,
-    **options: Any,
+    **settings: Any,
 ) -> None:
     """Classify what happens in videos.
 
@@ -77,14 +72,17 @@ def predict_command(
       movinet-convert predict a2-stream dance.mp4 --plot timeline.png --annotate out.mp4
       movinet-convert predict a0-stream camera --window 10
     """
+    from movinet_convert.video.annotate import Captions
     from movinet_convert.video.frames import is_live
     from movinet_convert.video.prediction import load_predictor
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
     _check_outputs(sources, plot, annotated)
-    predictor = load_predictor(name, **options)
+    predictor = load_predictor(name, **settings)
     _explain_missing_labels(predictor)
-    watch = Watch(predictor, top, as_json, seconds, plot is not None, annotated is not None)
+    timelines: list[Timeline] | None = None if plot is None else []
+    captions = None if annotated is None else Captions(predictor)
+    watch = Watch(predictor, top, as_json, seconds, timelines, captions)
     for source in sources:
         watch.video(source)
         if watch.stopped:

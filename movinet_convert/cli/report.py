@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
-from movinet_convert.cli.options import parity_options, to_parity, weights_dir_option
 from movinet_convert.cli.terminal import doing, echo
 from movinet_convert.errors import UsageError
 
@@ -23,10 +23,10 @@ from movinet_convert.errors import UsageError
     show_default=True,
     help="The page to write.",
 )
-@weights_dir_option
-@parity_options
+@options.weights_dir
+@options.parity
 def report_command(
-    names: tuple[str, ...], out: Path, weights_dir: str | None, **options: Any
+    names: tuple[str, ...], out: Path, weights_dir: str | None, **settings: Any
 ) -> None:
     """Compare converted weights with the official model, and write an HTML page about it.
 
@@ -40,7 +40,7 @@ def report_command(
     from movinet_convert.weights.load import locate
     from movinet_convert.weights.store import Store, store_folder
 
-    parity = to_parity(options)
+    parity = options.parity_settings(settings)
     if not names:
         store = Store(store_folder(weights_dir))
         manifest = store.manifest()

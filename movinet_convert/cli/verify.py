@@ -7,29 +7,23 @@ from typing import Any
 
 import click
 
+from movinet_convert.cli import options
 from movinet_convert.cli.command import Command, print_parity
-from movinet_convert.cli.options import (
-    json_option,
-    name_argument,
-    parity_options,
-    to_parity,
-    weights_dir_option,
-)
 from movinet_convert.cli.terminal import doing, echo_json
 
 
 @click.command("verify", cls=Command)
-@name_argument
+@options.name
 @click.option(
     "--checkpoint",
     metavar="PATH",
     help="Compare with this checkpoint, which the file must have been made from.",
 )
-@weights_dir_option
-@parity_options
-@json_option
+@options.weights_dir
+@options.parity
+@options.as_json
 def verify_command(
-    name: str, checkpoint: str | None, weights_dir: str | None, as_json: bool, **options: Any
+    name: str, checkpoint: str | None, weights_dir: str | None, as_json: bool, **settings: Any
 ) -> None:
     """Compare converted weights with the official TensorFlow model.
 
@@ -40,7 +34,7 @@ def verify_command(
     """
     from movinet_convert.conversion.verification import verify
 
-    parity = to_parity(options)
+    parity = options.parity_settings(settings)
     with doing(f"Comparing {name} with the official model"):
         result = verify(name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,41 +21,37 @@ WINDOW_CLASSES = 3
 BAR_CELLS = 30
 
 
+@dataclass
 class Watch:
-    """Predicts one video after the other, prints, and keeps ``timelines`` and ``captions``."""
+    """Predicts one video after the other and prints.
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        top: int,
-        as_json: bool,
-        seconds: float | None,
-        plotted: bool,
-        captioned: bool,
-    ) -> None:
-        self.predictor = predictor
-        self._top, self._as_json, self._seconds = top, as_json, seconds
-        self._plotted, self._captioned = plotted, captioned
-        self._windows_shown = predictor.window is not None and not as_json
-        self.timelines: list[Timeline] = []
-        self.captions: Captions | None = None
-        self.failed = 0  # videos of which nothing could be read
-        self.stopped: str | None = None  # the video at which Ctrl-C came
+    ``timelines`` and ``captions`` record what a plot and an annotated video need, unless None.
+    """
+
+    predictor: Predictor
+    top: int
+    as_json: bool
+    seconds: float | None
+    timelines: list[Timeline] | None
+    captions: Captions | None
+    failed: int = 0  # videos of which nothing could be read
+    stopped: str | None = None  # the video at which Ctrl-C came
 
     def video(self, source: str) -> None:
         """Predict one video and print the verdict; Ctrl-C before its first frame is raised."""
         from movinet_convert.video.prediction import Verdict
+        from movinet_convert.video.timeline_plot import Timeline
 
         verdict, cut = Verdict(), None
-        keepers = self._keepers(source)
+        timeline = Timeline(source) if self.timelines is not None else None
+        recorders = [recorder for recorder in (timeline, self.captions) if recorder is not None]
         if self._windows_shown:
             echo(source)
         try:
             for moment in self._moments(source):
-                ended = verdict.add(moment)
-                for keep in keepers:
-                    keep(moment)
-                self._print_window(ended)
+                self._print_window(verdict.add(moment))
+                for recorder in recorders:
+                    recorder.add(moment)
         except KeyboardInterrupt:
             if verdict.last is None:
                 raise
@@ -62,49 +59,36 @@ class Watch:
         except VideoError as error:
             if verdict.last is None:
                 self.failed += 1
-                self._print_failure(source, error)
+                if self.as_json:
+                    echo_json({"video": source, "error": str(error)})
+                echo(f"Error: {error}", err=True)
                 return
             cut = str(error)
             echo(f"Warning: {error}", err=True)
+        if self.timelines is not None and timeline is not None:
+            self.timelines.append(timeline)
         self._print_window(verdict.last)
         self._print_verdict(source, verdict, cut)
 
-    def _keepers(self, source: str) -> list[Callable[[Moment], object]]:
-        """The functions that record the moments of a video for the files to write."""
-        keepers: list[Callable[[Moment], object]] = []
-        if self._plotted:
-            from movinet_convert.video.timeline_plot import Timeline
-
-            timeline = Timeline(source)
-
-            def keep(moment: Moment) -> None:
-                if timeline.verdict.last is None:
-                    self.timelines.append(timeline)
-                timeline.add(moment)
-
-            keepers.append(keep)
-        if self._captioned:
-            from movinet_convert.video.annotate import Captions
-
-            self.captions = Captions(self.predictor)
-            keepers.append(self.captions.add)
-        return keepers
+    @property
+    def _windows_shown(self) -> bool:
+        return self.predictor.window is not None and not self.as_json
 
     def _moments(self, source: str) -> Iterator[Moment]:
         """The moments of a video, each printed as it comes where JSON is wanted."""
         moments = self.predictor.moments(source)
-        limit = self._seconds
+        limit = self.seconds
         if limit is not None:
             moments = takewhile(lambda moment: moment.start < limit, moments)
         with video_progress(source, "Watching") as update:
             for moment in moments:
-                if self._as_json:
-                    self._print_moment(source, moment)
+                if self.as_json:
+                    self._print_json(source, moment)
                 best = self.predictor.top(moment.probabilities, 1)[0]
                 update(completed=moment.end, seen=f"{best.label} {best.probability:.0%}")
                 yield moment
 
-    def _print_moment(self, source: str, moment: Moment) -> None:
+    def _print_json(self, source: str, moment: Moment) -> None:
         echo_json(
             {
                 "video": source,
@@ -125,14 +109,9 @@ class Watch:
         seen = "  ".join(f"{guess.probability:.1%} {guess.label}" for guess in guesses)
         echo(f"{start:8.1f} - {last.end:.1f} s  {seen}")
 
-    def _print_failure(self, source: str, error: VideoError) -> None:
-        if self._as_json:
-            echo_json({"video": source, "error": str(error)})
-        echo(f"Error: {error}", err=True)
-
     def _print_verdict(self, source: str, verdict: Verdict, cut: str | None) -> None:
         """The classes of a video; ``cut`` says why they are those of less than all of it."""
-        if self._as_json:
+        if self.as_json:
             line = {
                 "video": source,
                 "verdict": True,
@@ -148,7 +127,7 @@ class Watch:
         table = Table(box=None, show_header=False, padding=(0, 1))
         for justify in ("right", "left", "left"):
             table.add_column(justify=justify, no_wrap=True)
-        for guess in self.predictor.top(verdict.probabilities, self._top):
+        for guess in self.predictor.top(verdict.probabilities, self.top):
             bar = Text("█" * round(guess.probability * BAR_CELLS), style="cyan")
             table.add_row(f"{guess.probability:.1%}", guess.label, bar)
         note = f", cut short: {cut}" if cut else ""
@@ -158,10 +137,8 @@ class Watch:
         terminal.print(table)
 
     def _json_guesses(self, probabilities: Probabilities) -> list[dict[str, Any]]:
-        return [
-            {"label": guess.label, "index": guess.index, "probability": round(guess.probability, 6)}
-            for guess in self.predictor.top(probabilities, self._top)
-        ]
+        guesses = self.predictor.top(probabilities, self.top)
+        return [asdict(guess) | {"probability": round(guess.probability, 6)} for guess in guesses]
 
 
 def video_progress(source: str, what: str) -> AbstractContextManager[Callable[..., None]]:
