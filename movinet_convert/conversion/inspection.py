@@ -14,11 +14,10 @@ from movinet_convert.conversion.sources import given
 from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
 from movinet_convert.variants import Origins, Settings, Variant
-from movinet_convert.weights.file import read_header, read_tensors
+from movinet_convert.weights.file import SUFFIX, read_header, read_tensors
 from movinet_convert.weights.load import locate, read_network
 
 CONVERTED = "movinet-convert"
-SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,10 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
 
 
 def _converted(path: Path) -> Inspection:
-    located = locate(path)
-    located.checked()
+    file = locate(path)
+    file.check()
     header = read_header(path)
-    verified = located.listed is not None or header.digest is not None
+    verified = file.entry is not None or header.digest is not None
     shapes = {name: tuple(tensor.shape) for name, tensor in read_tensors(path).items()}
     return Inspection(
         path=path,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from movinet_convert.conversion.head import fresh_head
 from movinet_convert.conversion.recognition import Recognised, recognise
 from movinet_convert.conversion.sources import Source, given
 from movinet_convert.errors import CheckpointError, UsageError
-from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
@@ -36,9 +35,9 @@ from movinet_convert.weights.file import (
     tensors_digest,
     write_weights,
 )
-from movinet_convert.weights.load import Located, read_network
-from movinet_convert.weights.manifest import ConvertedFrom, ConvertedVersion
-from movinet_convert.weights.store import Store, file_name, store_folder
+from movinet_convert.weights.load import WeightsFile, read_network
+from movinet_convert.weights.manifest import ConvertedFrom
+from movinet_convert.weights.store import Store, Stored, store_folder
 from movinet_convert.weights.tf_variables import tf_variables
 
 
@@ -83,15 +82,6 @@ class Conversion:
     parity_as_stored: ParityResult | None
     stored: Stored
     gating_evidence: GatingEvidence | None = None  # where the gating was read from the weights
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A converted file in a store; ``created`` is False where the same bytes were there before."""
-
-    path: Path
-    entry: ConvertedVersion
-    created: bool
 
 
 def convert(
@@ -236,54 +226,11 @@ class Staged:
     def commit(
         self, result: ParityResult | None = None, as_stored: ParityResult | None = None
     ) -> Stored:
-        """Move the file into the store; equal bytes that are there already are left alone.
-
-        Other bytes become the variant's next version. The manifest names a file only once it is
-        complete, so a run that is killed leaves the store as it was.
-        """
-        name = self.converted.variant.name
-        figures = {
-            "parity": result.figures() if result is not None else None,
-            "parity_as_stored": as_stored.figures() if as_stored is not None else None,
-        }
-        sha256 = file_sha256(self.path)
-        with self.store.locked():
-            manifest = self.store.manifest()
-            known = manifest.versions(name)
-            same = next((entry for entry in known if entry.sha256 == sha256), None)
-            if same is not None:
-                entry = same if result is None else same.model_copy(update=figures)
-            else:
-                version = self._free_version(known, sha256)
-                entry = self._entry(version, sha256).model_copy(update=figures)
-            files = {}
-            if same is None or not self.store.is_intact(same):
-                files[entry.file] = self.path
-            changed = manifest.with_version(name, entry)
-            if files or changed != manifest:
-                self.store.commit(changed, files, self.path.parent)
-        return Stored(self.store.folder / entry.file, entry, created=same is None)
-
-    def _free_version(self, known: Sequence[ConvertedVersion], sha256: str) -> int:
-        """The next number whose file name is free.
-
-        A run that was killed may have left the same file under it, unlisted; any other file there
-        is somebody's, and stays.
-        """
-        version = known[-1].version + 1 if known else 1
-        while True:
-            path = self.store.folder / file_name(self.converted.variant.name, version)
-            if not path.exists() or (path.is_file() and file_sha256(path) == sha256):
-                return version
-            version += 1
-
-    def _entry(self, version: int, sha256: str) -> ConvertedVersion:
+        """Move the file into the store; see ``Store.add``."""
         converted = self.converted
-        return ConvertedVersion(
-            version=version,
-            file=file_name(converted.variant.name, version),
-            bytes=self.path.stat().st_size,
-            sha256=sha256,
+        return self.store.add(
+            converted.variant.name,
+            self.path,
             dtype=self.dtype,
             num_classes=converted.num_classes,
             settings=converted.settings,
@@ -296,6 +243,8 @@ class Staged:
                 kind=self.source.provenance,
             ),
             converter=__version__,
+            parity=result.figures() if result is not None else None,
+            parity_as_stored=as_stored.figures() if as_stored is not None else None,
         )
 
 
@@ -319,8 +268,9 @@ def staged(
     tensors = _rounded(converted, dtype)
     with store.staging() as folder:
         path = folder / "weights.safetensors"
-        store.write(path, lambda unfinished: write_weights(unfinished, tensors, header))
-        model = read_network(Located(path, None))
+        with store.writing(path):
+            write_weights(path, tensors, header)
+        model = read_network(WeightsFile(path))
         yield Staged(path, model, converted, source, store, dtype)
 
 

@@ -1,11 +1,11 @@
-"""Networks on the Hugging Face Hub, or in a folder laid out like a repository there.
+"""Networks on the Hugging Face Hub; needs the extra [hub].
 
-Needs the extra [hub]. A repository holds one converted file, ``model.safetensors``, which
-describes itself; ``load_converted`` reads it too, once it is on disk.
+A repository has one converted file, ``model.safetensors``, which ``load_converted`` reads too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,6 @@ try:
 except ImportError:
     raise MissingExtraError("Loading from and pushing to the Hugging Face Hub", "hub") from None
 
-from collections.abc import Sequence
-
 FILE_NAME = "model.safetensors"
 
 
@@ -34,10 +32,7 @@ class HubMoViNet(
     pipeline_tag="video-classification",
     tags=["movinet"],
 ):
-    """A network with ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
-
-    ``labels`` are the names of its classes, if they are known.
-    """
+    """A MoViNet with ``from_pretrained``, ``save_pretrained``, ``push_to_hub`` and class names."""
 
     labels: tuple[str, ...] | None = None
 
@@ -46,8 +41,7 @@ class HubMoViNet(
         """A network that shares its weights with ``model``; UsageError if it is fused."""
         if model.fused:
             raise UsageError(
-                "A fused network cannot go to the Hub; pass the one it was made of, loaded without "
-                "fuse=True."
+                "A fused network cannot go to the Hub; pass the original, loaded without fuse=True."
             )
         with torch.device("meta"):
             made = cls(model.variant, model.settings, model.num_classes)
@@ -66,37 +60,35 @@ class HubMoViNet(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
+        num_classes: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         force_download: bool = False,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         revision: str | None = None,
-        num_classes: int | None = None,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
     ) -> HubMoViNet:
-        """The network of a repository, or of a folder laid out like one, in eval mode.
+        """The network of a repository, or of a folder with the same files, in eval mode.
 
         ``num_classes``, ``device`` and ``dtype`` are those of ``load_converted``; a network with a
-        new last layer has no labels. The weights describe themselves: ``config.json`` is not read.
+        new last layer has no labels. ``config.json`` is not read: the weights describe themselves.
 
         Raises WeightsError where there is no such file or it is damaged, UsageError for less than
         one class.
         """
-        repository = str(pretrained_model_name_or_path)
-        if Path(repository).is_dir():
-            path = Path(repository) / FILE_NAME
-        else:
+        path = Path(pretrained_model_name_or_path) / FILE_NAME
+        if not path.parent.is_dir():
             path = _download(
-                repository,
-                revision=revision,
-                cache_dir=cache_dir,
+                str(pretrained_model_name_or_path),
                 force_download=force_download,
-                local_files_only=local_files_only,
                 token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                revision=revision,
             )
-        if not path.is_file():
-            raise WeightsError(f"{repository} holds no {FILE_NAME}; push a network there first.")
+        elif not path.is_file():
+            raise WeightsError(f"{path.parent} has no {FILE_NAME}; push a network there first.")
         model = load_converted(path, num_classes=num_classes, device=device, dtype=dtype)
         header = read_header(path)
         return cls.of(model, header.labels if model.num_classes == header.num_classes else None)
@@ -108,6 +100,6 @@ def _download(repository: str, **options: Any) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise WeightsError(
-            f"{FILE_NAME} of {repository} cannot be had from the Hub ({reason}); check the name, "
-            "the revision and the connection, or name a folder on disk."
+            f"{FILE_NAME} of {repository} cannot be downloaded from the Hub ({reason}); check the "
+            "name, the revision and the connection, or name a folder on disk."
         ) from error

@@ -16,17 +16,9 @@ from movinet_convert.model.create import empty_model, fill, initialize_classifie
 from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import VARIANTS
-from movinet_convert.weights.file import (
-    Header,
-    check_content,
-    read_header,
-    read_tensors,
-    stored_dtype,
-)
+from movinet_convert.weights.file import SUFFIX, check_content, read_header, read_tensors
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
-from movinet_convert.weights.store import Listed, Store, find_listed, store_folder
-
-SUFFIX = ".safetensors"
+from movinet_convert.weights.store import Store, check_bytes, store_folder
 
 
 @torch.inference_mode(False)  # tensors made in inference mode could not be trained
@@ -41,28 +33,24 @@ def load_converted(
     fuse: bool = False,
     mmap: bool = True,
 ) -> MoViNet:
-    """Load converted weights: a variant of the store (``"a0-stream"``) or a file's path.
+    """Load converted weights: a variant of the store (``"a0-stream"``) or the path of a file.
 
-    The network comes in eval mode, float32 and on the CPU unless told otherwise. ``num_classes``
-    other than the file's keeps the backbone and draws a new last layer. ``fuse=True`` folds the
+    The network is in eval mode, float32 and on the CPU by default. ``num_classes`` other than the
+    file's keeps the backbone and initializes a new last layer. ``fuse=True`` folds the batch
     normalisations into the convolutions, for inference only.
 
     The weights are memory-mapped: while the network is in use, the file may be replaced or
-    deleted, as this package does, but must not be changed or cut short in place, which kills the
+    deleted, as this package does, but must not be changed or truncated in place, which kills the
     process. ``mmap=False`` reads it into memory instead.
 
     Warns of random synthetic weights, and of a file of the old format that no manifest lists: its
-    settings cannot be verified.
-
-    Raises UsageError for an unknown name, WeightsError where the store or the file is missing,
-    damaged, or not what the manifest records.
+    settings cannot be verified. Raises UsageError for an unknown name, WeightsError where the store
+    or the file is missing, damaged, or not what the manifest records.
     """
     model = load_file(locate(name, weights_dir=weights_dir, version=version), mmap=mmap)
     if num_classes is not None and num_classes != model.num_classes:
         _replace_classifier(model, num_classes)
-    dtype = dtype or torch.float32
-    if device is not None or dtype != model.dtype:
-        model = model.to(device=device, dtype=dtype)
+    model = model.to(device=device, dtype=dtype or torch.float32)
     if fuse:
         from movinet_convert.model.fuse import fuse as fused
 
@@ -71,99 +59,43 @@ def load_converted(
 
 
 @dataclass(frozen=True)
-class Located:
-    """A converted file and, where a manifest lists it, the variant and what is recorded of it."""
+class WeightsFile:
+    """A converted file and, where a manifest lists it, its variant and its entry there."""
 
     path: Path
-    listed: Listed | None
+    variant: str | None = None
+    entry: ConvertedVersion | None = None
 
-    @property
-    def entry(self) -> ConvertedVersion | None:
-        return self.listed.entry if self.listed is not None else None
+    def check(self) -> None:
+        """Compare size, sha256 and settings with the manifest; WeightsError if they differ.
 
-    def checked(self) -> Path:
-        """The path, once size, sha256 and settings have been compared with the manifest.
-
-        Where none lists it, its content with the digest in its own header.
+        A file that no manifest lists is compared with the digest in its own header.
         """
-        if self.listed is None:
+        if self.entry is None:
             check_content(self.path)
-            return self.path
-        store = Store(self.listed.folder)
-        path = store.checked_path(self.listed.entry)
-        _check_entry(path, self.listed)
-        return path
+        else:
+            check_bytes(self.path, self.entry)
+            self._check_header(self.entry)
 
-    def warn(self, header: Header) -> None:
-        """Say what a user must know before trusting what the network answers."""
-        if header.digest is None and self.listed is None:
-            warnings.warn(
-                f"{self.path} has an unverified header: it is of an older format without a digest "
-                f"of its settings ({header.settings.gating} gating, {header.num_classes} classes), "
-                "and no manifest beside it lists it; convert the checkpoint again.",
-                MovinetWarning,
-                stacklevel=3,
-            )
-        if header.source == "synthetic":
-            warnings.warn(
-                f"{self.path} holds random synthetic weights, made for tests; what it predicts "
-                f"means nothing. Convert the release of {header.variant}, or your own checkpoint.",
-                MovinetWarning,
-                stacklevel=3,
-            )
-
-
-def load_file(located: Located, *, mmap: bool = True) -> MoViNet:
-    """The network of a file, in eval mode and the file's own type; warns as ``load_converted``."""
-    model = read_network(located, mmap=mmap)
-    located.warn(read_header(located.path))
-    return model
-
-
-def read_network(located: Located, *, mmap: bool = True) -> MoViNet:
-    """The network of a file, in eval mode and the file's own type, without a warning."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        # The digest takes about as long as building the network; nothing of the file but its
-        # description is looked at before the digest is known to be right.
-        checking = pool.submit(located.checked)
-        try:
-            header = read_header(located.path)
-            model = empty_model(header.to_variant(), header.settings, header.num_classes)
-        finally:
-            path = checking.result()
-    model.origins = header.origins
-    return fill(model, read_tensors(path, mmap=mmap), str(path)).eval()
-
-
-def _check_entry(path: Path, listed: Listed) -> None:
-    """Refuse a manifest that says something else of a file than the file itself."""
-    header, entry = read_header(path), listed.entry
-    facts = {
-        "variant": (listed.variant, header.variant),
-        "settings": (entry.settings, header.settings),
-        "num_classes": (entry.num_classes, header.num_classes),
-        "dtype": (entry.dtype, stored_dtype(read_tensors(path))),
-        "source digest": (entry.source.digest, header.source_digest),
-    }
-    if header.format_version > 1:
-        facts["origins"] = (entry.origins, header.origins)
-        facts["source kind"] = (entry.source.kind, header.source)
-    for fact, (recorded, found) in facts.items():
-        if recorded != found:
-            raise WeightsError(
-                f"{MANIFEST_NAME} records the {fact} {recorded} for {path}, whose header says "
-                f"{found}; one of the two was edited: restore it, or convert again."
-            )
-
-
-def find_file(
-    name: str | os.PathLike[str],
-    *,
-    weights_dir: str | os.PathLike[str] | None = None,
-    version: int | None = None,
-) -> Path:
-    """The checked file of a variant's name, or of a path; see ``load_converted``."""
-    return locate(name, weights_dir=weights_dir, version=version).checked()
+    def _check_header(self, entry: ConvertedVersion) -> None:
+        header = read_header(self.path)
+        dtypes = {str(t.dtype).removeprefix("torch.") for t in read_tensors(self.path).values()}
+        facts: dict[str, tuple[object, object]] = {
+            "variant": (self.variant, header.variant),
+            "settings": (entry.settings, header.settings),
+            "num_classes": (entry.num_classes, header.num_classes),
+            "dtype": (entry.dtype, " and ".join(sorted(dtypes))),
+            "source digest": (entry.source.digest, header.source_digest),
+        }
+        if header.format_version > 1:
+            facts["origins"] = (entry.origins, header.origins)
+            facts["source kind"] = (entry.source.kind, header.source)
+        for fact, (recorded, found) in facts.items():
+            if recorded != found:
+                raise WeightsError(
+                    f"{MANIFEST_NAME} records the {fact} {recorded} for {self.path}, whose header "
+                    f"says {found}; one of the two was edited: restore it, or convert again."
+                )
 
 
 def locate(
@@ -171,27 +103,79 @@ def locate(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     version: int | None = None,
-) -> Located:
-    """Where the file of a variant's name lies, or of a path; it has not been checked."""
+) -> WeightsFile:
+    """The file of a variant in the store, or at a path, not yet checked.
+
+    The manifest of a path is the one beside it, or beside the file that it links to. Raises as
+    ``load_converted``.
+    """
     if str(name) in VARIANTS:
         store = Store(store_folder(weights_dir))
         entry = store.find(str(name), version)
-        return Located(store.folder / entry.file, Listed(store.folder, str(name), entry))
+        return WeightsFile(store.folder / entry.file, str(name), entry)
     path = Path(name)
     if path.suffix != SUFFIX and not path.exists():
-        get_variant(str(name))  # says which names there are
+        get_variant(str(name))  # raises an error that lists the names
     if version is not None:
         raise UsageError(f"{path} is a file and has no versions; leave version out.")
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
-    return Located(path, find_listed(path))
+    for folder in dict.fromkeys((path.parent, path.resolve().parent)):
+        if (listed := Store(folder).listed(path)) is not None:
+            return WeightsFile(path, *listed)
+    return WeightsFile(path)
+
+
+def find_file(
+    name: str | os.PathLike[str], *, weights_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """The path of a variant's file, or the path itself, once it has been checked."""
+    file = locate(name, weights_dir=weights_dir)
+    file.check()
+    return file.path
+
+
+def load_file(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
+    """The network of a file, in eval mode and the file's own type; warns as ``load_converted``."""
+    model = read_network(file, mmap=mmap)
+    header = read_header(file.path)
+    problem = None
+    if header.source == "synthetic":
+        problem = (
+            "holds random synthetic weights, made for tests; its predictions mean nothing. "
+            f"Convert the release of {header.variant}, or your own checkpoint."
+        )
+    elif header.digest is None and file.entry is None:
+        problem = (
+            "has an unverified header: it is of an older format without a digest of its settings "
+            f"({header.settings.gating} gating, {header.num_classes} classes), and no manifest "
+            "beside it lists it; convert the checkpoint again."
+        )
+    if problem is not None:
+        warnings.warn(f"{file.path} {problem}", MovinetWarning, stacklevel=3)
+    return model
+
+
+def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
+    """The network of a file, in eval mode and the file's own type, without a warning."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Digests take about as long as building the network; until they are known to be right,
+        # nothing but the header is read.
+        checking = pool.submit(file.check)
+        try:
+            header = read_header(file.path)
+            model = empty_model(get_variant(header.variant), header.settings, header.num_classes)
+        finally:
+            checking.result()
+    model.origins = header.origins
+    return fill(model, read_tensors(file.path, mmap=mmap), str(file.path)).eval()
 
 
 def _replace_classifier(model: MoViNet, num_classes: int) -> None:
     if type(num_classes) is not int or num_classes < 1:
         raise UsageError(f"num_classes is a whole number from 1 on; got {num_classes!r}.")
     old = model.classifier.output
-    fresh = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
-    model.classifier.output = fresh.train(old.training)
+    new = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
+    model.classifier.output = new.train(old.training)
     model.num_classes = num_classes
     initialize_classifier(model)

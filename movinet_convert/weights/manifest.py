@@ -6,11 +6,12 @@ manifest of a store lists the same and, under ``versions``, every file that was 
 
 from __future__ import annotations
 
-import re
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
+from pydantic import AliasChoices, Field, PositiveInt
 
 from movinet_convert.errors import WeightsError
 from movinet_convert.files.atomic import open_regular
@@ -26,15 +27,16 @@ from movinet_convert.variants import (
     list_variants,
 )
 from movinet_convert.weights import strict_yaml
-from movinet_convert.weights.file import MAX_CLASSES, Dtype, SourceKind, first_fault
+from movinet_convert.weights.file import ClassCount, Dtype, Sha256, SourceKind, first_error
 
 MANIFEST_NAME = "weights_manifest.yaml"
 SCHEMA_VERSION: Literal[2] = 2
 READABLE_SCHEMAS = (1, SCHEMA_VERSION)  # 1 lacks what is optional here, and is upgraded when read
-# No separators, drives, streams or control characters of any system; not hidden, not an option.
-BARE_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
-Sha256 = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
+# A bare name beside the manifest: no separators, drives, streams or control characters of any
+# system; not hidden, not an option.
+FileName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+Coverage = Literal["full", "partial"]
 
 
 class _Entry(pydantic.BaseModel):
@@ -42,19 +44,18 @@ class _Entry(pydantic.BaseModel):
 
 
 class ReleaseSource(_Entry):
-    """Where Google published a checkpoint; digest and size where anyone has recorded them."""
+    """Where Google published a checkpoint; digest and size where they are known."""
 
     url: str
     sha256: Sha256 | None = None
-    bytes: int | None = pydantic.Field(default=None, gt=0)
+    bytes: PositiveInt | None = None
 
 
 class ConvertedFrom(_Entry):
-    """What a converted file was made from.
+    """The source of a converted file.
 
-    ``digest`` is of the variables, whatever layout they lay in; ``archive_sha256`` of the archive,
-    where they came in one. ``kind`` tells a release from random weights and from a checkpoint that
-    somebody named; None in manifests that were written before it was recorded.
+    ``digest`` is of the variables, the same for every layout; ``archive_sha256`` of the archive
+    that they came in, if any. ``kind`` is None in manifests from before it was recorded.
     """
 
     name: str
@@ -64,58 +65,45 @@ class ConvertedFrom(_Entry):
     kind: SourceKind | None = None
 
 
-# The names of the distances in manifests that were written before the present ones.
-EARLIER_DISTANCES = {
-    "tf32_ours32": "tf_fp32_pt_fp32",
-    "tf32_ours64": "tf_fp32_pt_fp64",
-    "ours32_ours64": "pt_fp32_pt_fp64",
-}
-Coverage = Literal["full", "partial"]
-
-
 class ParityFigures(_Entry):
-    """The largest distances over all cases and tensors, and how they were measured.
+    """The largest differences over all cases and tensors, and how they were measured.
 
-    Each is relative to the spread of the reference tensor. ``frames`` and ``size`` (height, width)
-    are those of the ordinary cases, ``cases`` the names of all, ``clips`` and ``seed`` the random
-    clips of each; None where an earlier version did not record them. ``coverage`` is "full" only
-    of a comparison that ran all the default cases.
+    Each is relative to the standard deviation of the reference tensor. ``frames`` and ``size``
+    (height, width) are those of the ordinary cases, ``cases`` the names of all, ``clips`` and
+    ``seed`` the random clips of each; None where an earlier version did not record them.
+    ``coverage`` is "full" only of a comparison that ran all the default cases.
     """
 
     tolerance: float
-    tf_fp32_pt_fp32: float
-    tf_fp32_pt_fp64: float
-    pt_fp32_pt_fp64: float
+    # Each with its name in manifests of earlier versions.
+    tf_fp32_pt_fp32: float = Field(validation_alias=AliasChoices("tf_fp32_pt_fp32", "tf32_ours32"))
+    tf_fp32_pt_fp64: float = Field(validation_alias=AliasChoices("tf_fp32_pt_fp64", "tf32_ours64"))
+    pt_fp32_pt_fp64: float = Field(
+        validation_alias=AliasChoices("pt_fp32_pt_fp64", "ours32_ours64")
+    )
     coverage: Coverage = "partial"
     cases: tuple[str, ...] | None = None
-    frames: int | None = pydantic.Field(default=None, gt=0)
+    frames: PositiveInt | None = None
     size: tuple[int, int] | None = None
-    clips: int | None = pydantic.Field(default=None, gt=0)
+    clips: PositiveInt | None = None
     seed: int | None = None
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _with_present_names(cls, data: Any) -> Any:
-        if not isinstance(data, dict) or not data.keys() & EARLIER_DISTANCES.keys():
-            return data
-        return {EARLIER_DISTANCES.get(name, name): value for name, value in data.items()}
 
 
 class ConvertedVersion(_Entry):
     """One converted file of a store.
 
-    ``parity`` compares the stored file with the official model that holds the checkpoint's
-    variables. Where the file keeps them in less than float32, ``parity_as_stored`` compares it
-    with the official model that holds the rounded values: it tells a wrong network from rounding.
-    ``origins`` says where each setting was taken from that no checkpoint tells.
+    ``parity`` compares the stored file with the official model that has the checkpoint's variables.
+    For a file in less than float32, ``parity_as_stored`` compares it with the official model that
+    has the rounded values: it distinguishes a wrong network from rounding. ``origins`` records
+    where the settings come from that no checkpoint determines.
     """
 
-    version: int = pydantic.Field(gt=0)
-    file: str
-    bytes: int = pydantic.Field(gt=0)
+    version: PositiveInt
+    file: FileName
+    bytes: PositiveInt
     sha256: Sha256
     dtype: Dtype
-    num_classes: int = pydantic.Field(gt=0, le=MAX_CLASSES)
+    num_classes: ClassCount
     settings: Settings
     origins: Origins | None = None
     source: ConvertedFrom
@@ -123,22 +111,12 @@ class ConvertedVersion(_Entry):
     parity: ParityFigures | None = None
     parity_as_stored: ParityFigures | None = None
 
-    @pydantic.field_validator("file")
-    @classmethod
-    def _stays_in_the_store(cls, file: str) -> str:
-        if not BARE_FILE_NAME.fullmatch(file):
-            raise ValueError(
-                "must be a bare file name of letters, digits, '.', '_' and '-': files lie beside "
-                "the manifest"
-            )
-        return file
-
 
 class VariantEntry(_Entry):
-    """A variant: its release, what it computes, what it reads, how well it was published to do.
+    """A variant: its release, settings, input and published accuracy, and its converted files.
 
-    ``current`` is the version that the variant's name stands for: the one that was converted
-    last. None stands for the newest.
+    ``current`` is the version that the variant's name stands for, the one that was converted last;
+    None stands for the newest.
     """
 
     source: ReleaseSource | None
@@ -148,42 +126,34 @@ class VariantEntry(_Entry):
     versions: tuple[ConvertedVersion, ...] = ()
     current: int | None = None
 
-    @pydantic.field_validator("versions")
-    @classmethod
-    def _each_version_once(
-        cls, versions: tuple[ConvertedVersion, ...]
-    ) -> tuple[ConvertedVersion, ...]:
-        numbers = [version.version for version in versions]
+    @pydantic.model_validator(mode="after")
+    def _has_ordered_versions(self) -> VariantEntry:
+        numbers = [entry.version for entry in self.versions]
         if numbers != sorted(set(numbers)):
             raise ValueError(f"versions must rise without repetition, got {numbers}")
-        return versions
-
-    @pydantic.model_validator(mode="after")
-    def _current_is_a_version(self) -> VariantEntry:
-        if self.current not in (None, *(version.version for version in self.versions)):
+        if self.current not in (None, *numbers):
             raise ValueError(f"current is {self.current}, which is none of the versions")
         return self
 
     @property
     def current_version(self) -> ConvertedVersion | None:
-        """What the variant's name stands for; None where nothing was converted."""
-        if not self.versions:
-            return None
-        chosen = [version for version in self.versions if version.version == self.current]
-        return chosen[0] if chosen else self.versions[-1]
+        """The version that the variant's name stands for; None where nothing was converted."""
+        chosen = [entry for entry in self.versions if self.current in (None, entry.version)]
+        return chosen[-1] if chosen else None
 
 
 class Manifest(_Entry):
+    """The variants by name, each with its converted files."""
+
     schema_version: Literal[2] = SCHEMA_VERSION
     variants: dict[str, VariantEntry]
 
     @pydantic.field_validator("variants")
     @classmethod
-    def _known_names(cls, variants: dict[str, VariantEntry]) -> dict[str, VariantEntry]:
-        for name in variants:
+    def _are_variants(cls, variants: dict[str, VariantEntry]) -> dict[str, VariantEntry]:
+        for name, entry in variants.items():
             if name not in VARIANTS:
                 raise ValueError(f"{name!r} is not a MoViNet variant")
-        for name, entry in variants.items():
             for version in entry.versions:
                 check_settings(VARIANTS[name], version.settings)
         return variants
@@ -193,20 +163,20 @@ class Manifest(_Entry):
 
     def with_version(self, name: str, version: ConvertedVersion) -> Manifest:
         """The manifest with one version added, or replaced if its number is there, as current."""
+        by_number = {v.version: v for v in (*self.versions(name), version)}
+        changes = {
+            "versions": tuple(by_number[number] for number in sorted(by_number)),
+            "current": None if version.version == max(by_number) else version.version,
+        }
         entry = self.variants.get(name) or describe(VARIANTS[name])
-        others = [v for v in entry.versions if v.version != version.version]
-        ordered = tuple(sorted([*others, version], key=lambda v: v.version))
-        newest = version.version == ordered[-1].version
-        current = None if newest else version.version
-        changed = entry.model_copy(update={"versions": ordered, "current": current})
-        return self.model_copy(update={"variants": {**self.variants, name: changed}})
+        changed = {**self.variants, name: entry.model_copy(update=changes)}
+        return self.model_copy(update={"variants": changed})
 
 
 def describe(variant: Variant) -> VariantEntry:
     """The entry of a variant without converted files."""
-    source = None
+    source, release = None, RELEASES.get(variant.name)
     if variant.source_url is not None:
-        release = RELEASES.get(variant.name)
         source = ReleaseSource(
             url=variant.source_url,
             sha256=release.sha256 if release else None,
@@ -236,13 +206,14 @@ def dump(manifest: Manifest) -> str:
     return strict_yaml.dump(data)
 
 
+@lru_cache(maxsize=8)
 def parse(text: str, where: str) -> Manifest:
-    """Read a manifest; WeightsError names the file, the line and the key of the first fault."""
+    """Read a manifest; WeightsError names the file, the line and the key of the first error."""
     try:
         data, node = strict_yaml.load(text)
     except strict_yaml.StrictYamlError as error:
         raise WeightsError(
-            f"{where}, line {error.line} is not YAML that can be used ({error.problem}); "
+            f"{where}, line {error.line} is not valid YAML for a manifest ({error.problem}); "
             "restore the file or delete it."
         ) from None
     found = data.get("schema_version") if isinstance(data, dict) else None
@@ -256,17 +227,16 @@ def parse(text: str, where: str) -> Manifest:
     except pydantic.ValidationError as error:
         path = error.errors(include_url=False)[0]["loc"]
         raise WeightsError(
-            f"{where}, line {strict_yaml.line_of(node, path)}: {first_fault(error)}; "
+            f"{where}, line {strict_yaml.line_of(node, path)}: {first_error(error)}; "
             "restore the file or convert into another folder."
         ) from None
 
 
 def read(path: Path) -> Manifest:
-    """The manifest in a file."""
+    """The manifest in a file; raises as ``parse``, and WeightsError where it cannot be read."""
     try:
         with open_regular(path, WeightsError) as file:
-            content = file.read(strict_yaml.MAX_BYTES + 1)
-        text = content.decode("utf-8")
+            text = file.read(strict_yaml.MAX_BYTES + 1).decode("utf-8")
     except UnicodeDecodeError:
         raise WeightsError(f"{path} is not a text file; restore it or delete it.") from None
     except OSError as error:

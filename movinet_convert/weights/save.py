@@ -12,25 +12,20 @@ from movinet_convert.errors import UsageError
 from movinet_convert.files.atomic import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
-from movinet_convert.weights.file import Header, write_weights
-
-SUFFIX = ".safetensors"
+from movinet_convert.weights.file import SUFFIX, Header, write_weights
 
 
 def save_weights(
-    model: nn.Module,
-    path: str | os.PathLike[str],
-    *,
-    labels: Sequence[str] | None = None,
+    model: nn.Module, path: str | os.PathLike[str], *, labels: Sequence[str] | None = None
 ) -> Path:
-    """Write a network so that ``load_converted(path)`` gives it back; returns the path.
+    """Write a network so that ``load_converted(path)`` restores it; returns the path.
 
-    The file says which variant, settings and classes it holds, and their names if ``labels`` are
-    given. A network that ``torch.compile`` or ``DistributedDataParallel`` wraps is saved without
+    The file contains variant, settings and class count, and the class names if ``labels`` are
+    given. A network wrapped by ``torch.compile`` or ``DistributedDataParallel`` is saved without
     the wrapper. The file appears complete or not at all.
 
-    Raises UsageError for a fused network, for a name that does not end in ``.safetensors`` and for
-    labels that are not one a class.
+    Raises UsageError for a fused network, for a name that does not end in ``.safetensors`` and
+    unless there is one label for each class.
     """
     network = unwrap(model)
     target = Path(path)
@@ -38,7 +33,7 @@ def save_weights(
         raise UsageError(f"{target} must end in {SUFFIX}, by which load_converted knows a file.")
     if labels is not None and len(labels) != network.num_classes:
         raise UsageError(f"{len(labels)} labels were given for {network.num_classes} classes.")
-    tensors = network.state_dict()
+    tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     expected = tensor_shapes(network.variant, network.settings, network.num_classes)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise UsageError(
@@ -47,8 +42,8 @@ def save_weights(
         )
     header = Header.of_model(network, labels=tuple(labels) if labels is not None else None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as unfinished:
-        write_weights(unfinished, {name: t.detach().cpu() for name, t in tensors.items()}, header)
+    with replacing(target) as temporary:
+        write_weights(temporary, tensors, header)
     return target
 
 

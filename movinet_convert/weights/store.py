@@ -2,16 +2,18 @@
 
 Readers need no lock: a file is complete before the manifest names it, the manifest is replaced in
 one step, and neither is ever changed in place. Writers prepare their files in a staging folder of
-their own and take the store's lock one after another to move them into place.
+their own and hold the store's lock while they move them into place.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import filelock
 import platformdirs
@@ -21,6 +23,7 @@ from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.files.atomic import file_sha256
 from movinet_convert.files.staging import staging_folder
 from movinet_convert.weights import manifest as manifests
+from movinet_convert.weights.file import SUFFIX
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
 
 WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"
@@ -29,21 +32,26 @@ LOCK_TIMEOUT_SECONDS = 600.0
 
 
 def store_folder(weights_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder asked for, or $MOVINET_WEIGHTS_DIR, or the per-user data folder."""
+    """The given folder, or $MOVINET_WEIGHTS_DIR, or the per-user data folder."""
     chosen = weights_dir or os.environ.get(WEIGHTS_DIR_VARIABLE)
     folder = Path(chosen) if chosen else platformdirs.user_data_path("movinet-convert")
     try:
         str(folder).encode("utf-8")
     except UnicodeEncodeError:
-        # safetensors opens no such file: better said before a conversion than after it.
+        # safetensors opens no such file: better refused before a conversion than after it.
         raise UsageError(
             f"The name of the folder {str(folder)!a} is not valid UTF-8; name another store."
         ) from None
     return folder
 
 
-def file_name(name: str, version: int) -> str:
-    return f"movinet-{name}-v{version}.safetensors"
+@dataclass(frozen=True)
+class Stored:
+    """A converted file in a store; ``created`` is False where the same bytes were there before."""
+
+    path: Path
+    entry: ConvertedVersion
+    created: bool
 
 
 @dataclass(frozen=True)
@@ -57,133 +65,141 @@ class Store:
         return self.folder / MANIFEST_NAME
 
     def manifest(self) -> Manifest:
-        """What the store lists; the bare catalogue where nothing has been converted."""
+        """The manifest of the store; the bare catalogue where nothing has been converted."""
         if not self.manifest_path.exists():
             return manifests.catalogue()
         return manifests.read(self.manifest_path)
 
     def find(self, name: str, version: int | None = None) -> ConvertedVersion:
-        """The entry of a variant's version, the one converted last unless one is given."""
+        """The entry of a variant, of the version converted last unless one is given."""
         manifest = self.manifest()
-        versions = manifest.versions(name)
+        versions = {entry.version: entry for entry in manifest.versions(name)}
         if not versions:
             arch, mode = name.split("-")
             causal = " --causal" if mode == "stream" else ""
             raise WeightsError(
-                f"The store {self.folder} holds no weights of {name}; make them with "
+                f"The store {self.folder} has no weights of {name}; make them with "
                 f"movinet-convert --arch {arch}{causal}, or name another folder with weights_dir "
                 f"or ${WEIGHTS_DIR_VARIABLE}."
             )
-        if version is None:
-            current = manifest.variants[name].current_version
-            assert current is not None, "the variant has versions"
-            return current
-        for entry in versions:
-            if entry.version == version:
-                return entry
-        known = ", ".join(str(entry.version) for entry in versions)
-        raise WeightsError(
-            f"The store {self.folder} holds no version {version} of {name}, only {known}."
-        )
+        current = manifest.variants[name].current_version
+        entry = current if version is None else versions.get(version)
+        if entry is None:
+            raise WeightsError(
+                f"The store {self.folder} has no version {version} of {name}, only "
+                f"{', '.join(map(str, versions))}."
+            )
+        return entry
 
-    def checked_path(self, entry: ConvertedVersion) -> Path:
-        """The file of an entry, once its size and sha256 have been compared with the manifest."""
-        path = self.folder / entry.file
-        try:
-            size = path.stat().st_size
-        except OSError:
-            raise WeightsError(
-                f"{path} is listed in {MANIFEST_NAME} but is not there; convert again."
-            ) from None
-        if size != entry.bytes:
-            raise WeightsError(
-                f"{path} has {size} bytes where the manifest records {entry.bytes}; it is damaged "
-                "or was replaced: delete it and convert again."
-            )
-        digest = file_sha256(path)
-        if digest != entry.sha256:
-            raise WeightsError(
-                f"{path} has sha256 {digest} where the manifest records {entry.sha256}; it is "
-                "damaged or was replaced: delete it and convert again."
-            )
-        return path
+    def listed(self, path: Path) -> tuple[str, ConvertedVersion] | None:
+        """Variant and entry of the file at ``path``, whatever name or link it is reached by."""
+        if self.manifest_path.exists():
+            for name, described in self.manifest().variants.items():
+                for entry in described.versions:
+                    with suppress(OSError):
+                        if path.samefile(self.folder / entry.file):
+                            return name, entry
+        return None
 
     def is_intact(self, entry: ConvertedVersion) -> bool:
+        """Whether the file of an entry has the recorded size and sha256."""
         try:
-            self.checked_path(entry)
+            check_bytes(self.folder / entry.file, entry)
         except WeightsError:
             return False
         return True
 
-    def listed(self, path: Path) -> Listed | None:
-        """What the manifest lists of a file, by whatever name or link the file is reached."""
-        if not self.manifest_path.exists():
-            return None
-        for variant, described in self.manifest().variants.items():
-            for entry in described.versions:
-                if _is_same_file(self.folder / entry.file, path):
-                    return Listed(self.folder, variant, entry)
-        return None
-
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder inside the store to prepare files in; it is gone afterwards.
-
-        The store is created if need be. What is prepared shows in the store only once ``commit``
-        has moved it.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            opened = staging_folder(self.folder, "store")
-            folder = opened.__enter__()
-        except OSError as error:
-            raise self._unusable(error) from None
+        """A temporary folder inside the store, which is created if needed, to prepare files in."""
         with ExitStack() as stack:
-            stack.push(opened)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                folder = stack.enter_context(staging_folder(self.folder, "store"))
+            except OSError as error:
+                raise self._unusable(error) from None
             yield folder
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the store for writing."""
-        try:
-            lock = filelock.FileLock(self.folder / LOCK_NAME, timeout=LOCK_TIMEOUT_SECONDS)
-            lock.acquire()
-        except filelock.Timeout:
-            raise WeightsError(
-                f"Another process has held {self.folder} for {LOCK_TIMEOUT_SECONDS:.0f} s; "
-                "wait for it to finish or stop it, then try again."
-            ) from None
-        except OSError as error:
-            raise self._unusable(error) from None
+    def writing(self, path: Path) -> Iterator[None]:
+        """Flush the file that the block writes to disk; WeightsError where that fails."""
         try:
             yield
-        finally:
-            lock.release()
-
-    def commit(self, manifest: Manifest, files: Mapping[str, Path], staging: Path) -> None:
-        """Move files of a staging folder to their names, over what was there, and list them.
-
-        All that needs room on the disk happens before anything is moved. Call it with the lock
-        held.
-        """
-        text = manifests.dump(manifest)
-        manifests.parse(text, "the new manifest")
-        listing = staging / MANIFEST_NAME
-        self.write(listing, lambda path: path.write_text(text, "utf-8"))
-        for name, prepared in {**files, MANIFEST_NAME: listing}.items():
-            try:
-                prepared.replace(self.folder / name)
-            except OSError as error:
-                raise self._not_written(name, error) from None
-
-    def write(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Let ``write`` make a file in a staging folder, on the disk for good afterwards."""
-        try:
-            write(path)
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         except (OSError, safetensors.SafetensorError) as error:
             raise self._not_written(path.name, error) from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock for writing."""
+        with ExitStack() as stack:
+            try:
+                lock = filelock.FileLock(self.folder / LOCK_NAME, timeout=LOCK_TIMEOUT_SECONDS)
+                stack.enter_context(lock)
+            except filelock.Timeout:
+                raise WeightsError(
+                    f"Another process has held {self.folder} for {LOCK_TIMEOUT_SECONDS:.0f} s; "
+                    "wait for it to finish or stop it, then try again."
+                ) from None
+            except OSError as error:
+                raise self._unusable(error) from None
+            yield
+
+    def add(self, name: str, staged: Path, **facts: Any) -> Stored:
+        """Move a file from a staging folder into the store, as a version of variant ``name``.
+
+        ``facts`` are the other fields of its ``ConvertedVersion``. New bytes become the next
+        version; of bytes that are there already only the parity figures are updated, if given. The
+        manifest names a file only once it is complete: a process killed at any moment leaves the
+        store as it was.
+        """
+        sha256 = file_sha256(staged)
+        with self.locked():
+            manifest = self.manifest()
+            entries = manifest.versions(name)
+            same = next((entry for entry in entries if entry.sha256 == sha256), None)
+            if same is None:
+                version = self._free_version(name, entries, sha256)
+                entry = ConvertedVersion(
+                    version=version,
+                    file=file_name(name, version),
+                    bytes=staged.stat().st_size,
+                    sha256=sha256,
+                    **facts,
+                )
+            else:
+                figures = {key: facts.get(key) for key in ("parity", "parity_as_stored")}
+                entry = same.model_copy(update=figures if figures["parity"] else {})
+            changed = manifest.with_version(name, entry)
+            if same is None or not self.is_intact(same):
+                self._commit(changed, staged.parent, {staged: entry.file})
+            elif changed != manifest:
+                self._commit(changed, staged.parent, {})
+        return Stored(self.folder / entry.file, entry, created=same is None)
+
+    def _free_version(self, name: str, entries: tuple[ConvertedVersion, ...], sha256: str) -> int:
+        """The next version whose file name is free, or taken by the same file.
+
+        A killed process leaves such a file unlisted; any other belongs to somebody else, and stays.
+        """
+        for version in count(entries[-1].version + 1 if entries else 1):
+            path = self.folder / file_name(name, version)
+            if not path.exists() or (path.is_file() and file_sha256(path) == sha256):
+                break
+        return version
+
+    def _commit(self, manifest: Manifest, staging: Path, files: dict[Path, str]) -> None:
+        """Move files into place and list them; all that needs disk space happens before."""
+        text = manifests.dump(manifest)
+        listing = staging / MANIFEST_NAME
+        with self.writing(listing):
+            listing.write_text(text, "utf-8")
+        for source, name in {**files, listing: MANIFEST_NAME}.items():
+            try:
+                source.replace(self.folder / name)
+            except OSError as error:
+                raise self._not_written(name, error) from None
 
     def _unusable(self, error: OSError) -> UsageError:
         return UsageError(
@@ -194,29 +210,22 @@ class Store:
     def _not_written(self, name: str, error: Exception) -> WeightsError:
         reason = getattr(error, "strerror", None) or str(error)
         return WeightsError(
-            f"{self.folder / name} could not be written ({reason}); what was there is unchanged: "
+            f"{self.folder / name} could not be written ({reason}); nothing there has changed: "
             "make room or name another folder with --out."
         )
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A file that the manifest of ``folder`` lists under a variant."""
-
-    folder: Path
-    variant: str
-    entry: ConvertedVersion
+def file_name(name: str, version: int) -> str:
+    return f"movinet-{name}-v{version}{SUFFIX}"
 
 
-def find_listed(path: Path) -> Listed | None:
-    """What the manifest beside a file, or beside what it links to, lists of it."""
-    folders = dict.fromkeys((path.parent, path.resolve().parent))
-    found = (Store(folder).listed(path) for folder in folders)
-    return next((listed for listed in found if listed is not None), None)
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
+def check_bytes(path: Path, entry: ConvertedVersion) -> None:
+    """Compare a file with the size and sha256 in its entry; WeightsError if they differ."""
+    if not path.is_file():
+        raise WeightsError(f"{path} is listed in {MANIFEST_NAME} but not there; convert again.")
+    for fact, found in (("bytes", path.stat().st_size), ("sha256", file_sha256(path))):
+        if found != getattr(entry, fact):
+            raise WeightsError(
+                f"{path} has {fact} {found} where the manifest records {getattr(entry, fact)}; it "
+                "is damaged or was replaced: delete it and convert again."
+            )

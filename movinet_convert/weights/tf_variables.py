@@ -1,4 +1,4 @@
-"""The way back: a network's weights as the official model's variables."""
+"""The weights of a network as the variables of the official TensorFlow model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from movinet_convert.model import MoViNet
 
 
 def tf_variables(model: MoViNet) -> dict[str, NDArray[Any]]:
-    """The weights by canonical TF name, float32, in TensorFlow's axes."""
+    """The weights by canonical TF name, float32, in TensorFlow's axis order.
+
+    Raises UsageError for a fused network, WeightsError for weights that are not finite.
+    """
     state = model.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:

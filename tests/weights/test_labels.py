@@ -73,8 +73,8 @@ def test_labels_are_read_a_line_each(tmp_path: Path) -> None:
     ("content", "fault"),
     [
         (b"cat\n", "names 1 classes where the model has 2"),
-        (b"cat\ncat\n", "line 2: 'cat' is the name of line 1 already"),
-        (b"cat\n\n", "line 2: there is no name"),
+        (b"cat\ncat\n", "line 2: 'cat' is already the name in line 1"),
+        (b"cat\n\n", "line 2: the name is missing"),
         (b"cat\nd\xf6g\n", "line 2: byte 0xf6 is not UTF-8"),
         ("cat\ndog\n".encode("utf-16"), "line 1: the file is UTF-16"),
         (b"cat\nd\0g\n", "line 2: there is a NUL byte"),

@@ -90,7 +90,7 @@ def test_a_flipped_byte_is_found_before_use(store: Path) -> None:
 
 def test_a_shortened_file_is_found_by_its_size(store: Path) -> None:
     weights_in(store).write_bytes(weights_in(store).read_bytes()[:-5])
-    with pytest.raises(WeightsError, match="bytes where the manifest records"):
+    with pytest.raises(WeightsError, match=r"bytes \d+ where the manifest records"):
         load_converted("a0-stream", weights_dir=store)
 
 
@@ -104,9 +104,9 @@ def test_a_file_that_vanished_is_named(store: Path) -> None:
     ("pattern", "replacement", "message"),
     [
         ("sha256: ", "sha256: 0", "sha256"),
-        ("bytes: 1", "bytes: 2", "bytes where the manifest records"),
+        ("bytes: 1", "bytes: 2", r"bytes \d+ where the manifest records"),
         ("schema_version: 2", "schema_version: 3", "schema_version 3"),
-        ("file: movinet", "file: ../movinet", "bare file name"),
+        ("file: movinet", "file: ../movinet", "should match pattern"),
     ],
 )
 def test_a_wrong_manifest_is_refused(

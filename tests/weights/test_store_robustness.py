@@ -201,7 +201,7 @@ def test_the_kill_test_notices_a_store_that_does_not_load(checkpoint: Path, tmp_
     assert "other values" in str(kill_test.fault(tmp_path, NAME, wrong))
     (file,) = tmp_path.glob("*.safetensors")
     os.truncate(file, 1000)
-    assert "1000 bytes" in str(kill_test.fault(tmp_path, NAME, right))
+    assert "bytes 1000" in str(kill_test.fault(tmp_path, NAME, right))
 
 
 def test_what_killed_runs_left_is_swept_and_what_others_left_is_not(

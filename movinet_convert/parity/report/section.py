@@ -24,7 +24,6 @@ from movinet_convert.parity.result import LOGITS, Distances, ParityResult
 from movinet_convert.variants import Accuracy, Input, Origins
 from movinet_convert.weights.load import load_file, locate
 from movinet_convert.weights.manifest import ConvertedFrom
-from movinet_convert.weights.store import find_listed
 from movinet_convert.weights.tf_variables import tf_variables
 
 LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")
@@ -72,8 +71,7 @@ def examine(
 
 def section_of(path: Path, model: MoViNet, result: ParityResult, reference: Reference) -> Section:
     """The section on the file at ``path``; ``reference`` has the weights that were compared."""
-    listed = find_listed(path)
-    entry = listed.entry if listed is not None else None
+    entry = locate(path).entry
     first = result.cases[0]
     clip = random_clips(1, sum(first.chunks), *first.size, seed=result.seed)
     models = Models.of(model, reference)
