@@ -38,7 +38,7 @@ from movinet_convert.model.block import Block
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.synthetic import synthetic_variables
-from movinet_convert.video.gating_clips import ClipFormat, read_clips
+from movinet_convert.video.clips import ClipFormat, read_clips
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,7 +32,7 @@ def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **settin
     _check_gating(variant, settings["gating"], settings["gating_clips"])
     clips = None
     if settings["gating_clips"] is not None:
-        from movinet_convert.video.gating_clips import read_clips
+        from movinet_convert.video.clips import read_clips
 
         clips = partial(read_clips, Path(settings["gating_clips"]))
     parity = None if settings["no_verify"] else options.parity_settings(settings)

@@ -14,7 +14,7 @@ from movinet_convert.cli.terminal import echo, echo_json, progress
 from movinet_convert.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from movinet_convert.video.evaluation import Evaluation
+    from movinet_convert.video.evaluate import Evaluation
 
 
 @click.command("evaluate", cls=Command)
@@ -60,7 +60,7 @@ def evaluate_command(
     from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
     from movinet_convert.video import processes
-    from movinet_convert.video.evaluation import evaluate
+    from movinet_convert.video.evaluate import evaluate
 
     folder = out or Path(f"evaluation-{Path(name).stem}")
     columns = (MofNCompleteColumn(), TimeRemainingColumn())

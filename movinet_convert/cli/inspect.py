@@ -66,7 +66,7 @@ def inspect_command(
 def _evidence(path: str, clips: str, **clip_format: Any) -> GatingEvidence:
     from movinet_convert.conversion.gating import gating_evidence
     from movinet_convert.conversion.inspection import stream_network
-    from movinet_convert.video.gating_clips import ClipFormat, read_clips
+    from movinet_convert.video.clips import ClipFormat, read_clips
 
     with doing("Running clips through the network with either gating"):
         model = stream_network(path)

@@ -15,8 +15,8 @@ from movinet_convert.cli.watch import Watch, video_progress
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
-    from movinet_convert.video.prediction import Predictor
-    from movinet_convert.video.timeline_plot import Timeline
+    from movinet_convert.video.plot import Timeline
+    from movinet_convert.video.predict import Predictor
 
 
 @click.command("predict", cls=Command)
@@ -74,7 +74,7 @@ def predict_command(
     """
     from movinet_convert.video.annotate import Captions
     from movinet_convert.video.frames import is_live
-    from movinet_convert.video.prediction import load_predictor
+    from movinet_convert.video.predict import load_predictor
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
     _check_outputs(sources, plot, annotated)
@@ -104,7 +104,7 @@ def _sources(video: str) -> list[str]:
 def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None) -> None:
     """Refuse before the work what would fail after it, or overwrite an input."""
     from movinet_convert.files.outputs import check_output
-    from movinet_convert.video.decoding import is_live, picture_files
+    from movinet_convert.video.decode import is_live, picture_files
     from movinet_convert.video.frames import VIDEO_OUTPUTS
 
     folders = [Path(source) for source in sources if Path(source).is_dir()]
@@ -115,7 +115,7 @@ def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None
             raise UsageError("--annotate writes one video; name one VIDEO that is a file.")
         check_output(annotated, VIDEO_OUTPUTS, inputs)
     if plot is not None:
-        from movinet_convert.video.timeline_plot import PLOT_SUFFIXES, check_plotting
+        from movinet_convert.video.plot import PLOT_SUFFIXES, check_plotting
 
         check_output(plot, PLOT_SUFFIXES, inputs)
         check_plotting(plot, len(sources))
@@ -136,7 +136,7 @@ def _explain_missing_labels(predictor: Predictor) -> None:
 def _write(watch: Watch, source: str, plot: Path | None, annotated: Path | None) -> None:
     predictor = watch.predictor
     if plot is not None and watch.timelines:
-        from movinet_convert.video.timeline_plot import plot_timelines
+        from movinet_convert.video.plot import plot_timelines
 
         title = f"MoViNet {predictor.model.variant.name}"
         plot_timelines(plot, watch.timelines, predictor.labels, title)

@@ -14,8 +14,8 @@ from movinet_convert.errors import VideoError
 
 if TYPE_CHECKING:
     from movinet_convert.video.annotate import Captions
-    from movinet_convert.video.prediction import Moment, Predictor, Probabilities, Verdict
-    from movinet_convert.video.timeline_plot import Timeline
+    from movinet_convert.video.plot import Timeline
+    from movinet_convert.video.predict import Moment, Predictor, Probabilities, Verdict
 
 WINDOW_CLASSES = 3
 BAR_CELLS = 30
@@ -39,8 +39,8 @@ class Watch:
 
     def video(self, source: str) -> None:
         """Predict one video and print the verdict; Ctrl-C before its first frame is raised."""
-        from movinet_convert.video.prediction import Verdict
-        from movinet_convert.video.timeline_plot import Timeline
+        from movinet_convert.video.plot import Timeline
+        from movinet_convert.video.predict import Verdict
 
         verdict, cut = Verdict(), None
         timeline = Timeline(source) if self.timelines is not None else None

@@ -104,7 +104,7 @@ def convert(
     that is not one of Google's; ``legacy`` says that 3D weights are those of an older, causal
     model. ``gating="auto"`` reads it from the moving statistics: ``gating_clips`` is called with
     the variant for clips (N, 3, T, H, W) like those of the training, as
-    ``video.gating_clips.read_clips`` reads them; UsageError where they do not tell.
+    ``video.clips.read_clips`` reads them; UsageError where they do not tell.
     ``num_classes`` gives a backbone that was saved without a classifier an untrained one. ``out``
     is the store, the default one if None.
     ``parity=None`` skips the comparison with the official model, and with it the need for the

@@ -21,7 +21,7 @@ from movinet_convert.video.frames import (
     read_frames,
     write_video,
 )
-from movinet_convert.video.prediction import Guess, Moment, Predictor
+from movinet_convert.video.predict import Guess, Moment, Predictor
 
 LINES = 3
 LINE_SHARE = 1 / 20  # height of a line of text, of the picture's shorter side

@@ -24,7 +24,7 @@ from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.outputs import writing
 from movinet_convert.model.transforms import MAX_VALUE, resized
 from movinet_convert.variants import Variant
-from movinet_convert.video.decoding import (
+from movinet_convert.video.decode import (
     FALLBACK_FPS,
     MAX_PIXELS,
     VIDEO_SUFFIXES,

@@ -19,7 +19,7 @@ from movinet_convert.export.tf_checkpoint import export_checkpoint
 from movinet_convert.model.layers import BatchNorm
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import INPUTS, Input
-from movinet_convert.video.gating_clips import ClipFormat, read_clips
+from movinet_convert.video.clips import ClipFormat, read_clips
 from movinet_convert.weights.store import Store
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from movinet_convert.video.decoding import import_av
+from movinet_convert.video.decode import import_av
 
 HEIGHT, WIDTH = 32, 48
 TICKS = 100  # a second; a month of finer ones is too long for mp4

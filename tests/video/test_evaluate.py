@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 
 from movinet_convert.cli.app import main
 from movinet_convert.errors import EvaluationError, UsageError, WeightsError
-from movinet_convert.video import outcomes
+from movinet_convert.video import journal
 from movinet_convert.video.dataset import read_dataset
-from movinet_convert.video.evaluation import Evaluation, evaluate, rank
+from movinet_convert.video.evaluate import Evaluation, evaluate, rank
 from movinet_convert.weights.file import Header, write_weights
 from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
 from tests.helpers.odd_videos import largest_file, write_stamped
@@ -105,7 +105,7 @@ def test_a_run_that_was_killed_resumes_where_it_was(
 ) -> None:
     killed = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from movinet_convert.video.evaluation import evaluate\n"
+        "from movinet_convert.video.evaluate import evaluate\n"
         "def die(done, total): done == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
         f"evaluate(*map(Path, sys.argv[1:]), frames={FRAMES}, progress=die)"
     )
@@ -252,7 +252,7 @@ def test_a_stopped_run_says_what_is_kept(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("movinet_convert.video.evaluation.check_logits", stop)
+    monkeypatch.setattr("movinet_convert.video.evaluate.check_logits", stop)
     result = command(model, "--data", data, "--out", tmp_path)
     assert result.exit_code == 130
     assert f"are kept in {tmp_path}, and the same command resumes" in result.stderr
@@ -290,7 +290,7 @@ def test_a_line_that_is_no_result_is_refused_by_its_number(
 ) -> None:
     (tmp_path / "results-3.jsonl").write_text(WHOLE + line.strip() + "\n")
     with pytest.raises(UsageError, match=r"results-3\.jsonl, line 2, is no result"):
-        outcomes.read_outcomes(tmp_path, read_dataset(data, LABELS), len(LABELS))
+        journal.read_outcomes(tmp_path, read_dataset(data, LABELS), len(LABELS))
 
 
 def test_pipes_for_results_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
@@ -303,4 +303,4 @@ def test_pipes_for_results_are_refused(model: Path, data: Path, tmp_path: Path) 
 def test_a_setup_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "setup.json").write_text(content)
     with pytest.raises(UsageError, match=r"setup\.json .*name another folder"):
-        outcomes.claim(tmp_path, "", [], 1)
+        journal.claim(tmp_path, "", [], 1)

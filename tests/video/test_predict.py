@@ -18,8 +18,8 @@ from movinet_convert import load_converted
 from movinet_convert.cli.app import main
 from movinet_convert.errors import UsageError
 from movinet_convert.video.frames import Sampling, read_clip, read_frames
-from movinet_convert.video.prediction import Moment, Predictor, load_predictor, overall
-from movinet_convert.video.timeline_plot import MAX_POINTS, Timeline, distinct_names
+from movinet_convert.video.plot import MAX_POINTS, Timeline, distinct_names
+from movinet_convert.video.predict import Moment, Predictor, load_predictor, overall
 from movinet_convert.weights.file import Header, write_weights
 from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
 from tests.helpers.odd_videos import cut_off, largest_file
@@ -203,7 +203,7 @@ def no_work(*_: object, **__: object) -> None:
 def test_annotating_onto_the_video_itself_is_refused_by_any_name(
     red_then_blue: Path, tmp_path: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("movinet_convert.video.prediction.load_predictor", no_work)
+    monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
     (tmp_path / "sub").mkdir()
     video, target = tmp_path / "v.mp4", tmp_path / "other.mp4"
     video.write_bytes(red_then_blue.read_bytes())
@@ -224,7 +224,7 @@ def test_annotating_onto_the_video_itself_is_refused_by_any_name(
 def test_plotting_onto_a_picture_that_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("movinet_convert.video.prediction.load_predictor", no_work)
+    monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
     picture = tmp_path / "1.png"
     picture.write_bytes(b"a picture")
     result = run("a0-stream", tmp_path, "--plot", picture)
@@ -246,7 +246,7 @@ def test_plotting_onto_a_picture_that_is_read_is_refused(
 def test_outputs_are_checked_before_the_work(
     tmp_path: Path, option: str, target: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("movinet_convert.video.prediction.load_predictor", no_work)
+    monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     result = run("a0-stream", tmp_path / "v.mp4", option, tmp_path / target)
@@ -369,7 +369,7 @@ def test_plots_tell_equal_file_names_apart() -> None:
 def test_a_plot_of_more_videos_than_a_picture_holds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("movinet_convert.video.prediction.load_predictor", no_work)
+    monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
     videos = [f"{i}.mp4" for i in range(101)]
     result = run("a0-stream", *videos, "--plot", tmp_path / "x.png")
     assert result.exit_code == 2

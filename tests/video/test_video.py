@@ -16,7 +16,7 @@ import torch
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.video import decoding
+from movinet_convert.video import decode
 from movinet_convert.video import frames as video
 from movinet_convert.video.frames import (
     Sampling,
@@ -117,7 +117,7 @@ def test_a_clip_stops_at_the_frames_asked_for(ramp: Path) -> None:
 
 
 def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
-    av = decoding.import_av()
+    av = decode.import_av()
     for i in (1, 2, 10):
         frame = av.VideoFrame.from_ndarray(grey(20 * i), format="rgb24")
         with av.open(str(tmp_path / f"frame{i}.png"), "w") as container:
@@ -150,7 +150,7 @@ def test_a_camera_is_opened_through_the_systems_capture_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pattern = "testsrc=duration=2:size={}40x240:rate=30"  # FFmpeg's own picture source
-    monkeypatch.setitem(decoding.CAPTURE, decoding.sys.platform, ("lavfi", pattern))
+    monkeypatch.setitem(decode.CAPTURE, decode.sys.platform, ("lavfi", pattern))
     frames = list(read_frames("camera:3", Sampling(5, 60, 48)))
     assert len(frames) == 10
     assert frames[0].image.shape == (48, 48, 3)
@@ -211,7 +211,7 @@ def test_a_frame_may_stand_for_minutes(tmp_path: Path) -> None:
 def test_a_video_of_more_than_a_day_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "MAX_SECONDS", 2)
+    monkeypatch.setattr(decode, "MAX_SECONDS", 2)
     long = write_stamped(tmp_path / "long.mp4", [0, 1, 2, 3])
     with pytest.raises(VideoError, match=r"long\.mp4 is longer than"):
         list(read_frames(long, Sampling(fps=1)))
@@ -228,7 +228,7 @@ def test_a_huge_picture_is_refused_without_decoding_it(tmp_path: Path) -> None:
 def test_a_video_that_says_it_is_huge_is_refused(
     ramp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(decode, "MAX_PIXELS", WIDTH * HEIGHT - 1)
     with pytest.raises(VideoError, match=r"ramp\.mp4"):
         read_clip(ramp, Sampling())
 
@@ -269,7 +269,7 @@ def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
 
 
 def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "NETWORK_PATIENCE", 0.2)
+    monkeypatch.setattr(decode, "NETWORK_PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
         with pytest.raises(VideoError, match="no answer"):

@@ -16,8 +16,8 @@ from movinet_convert.model import MoViNet
 from movinet_convert.video import processes
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
 from movinet_convert.video.frames import MAX_CLIP_FRAMES, Sampling, read_middle, to_tensor
+from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
 from movinet_convert.video.logits import check_logits
-from movinet_convert.video.outcomes import Outcome, claim, read_outcomes, results_name, writer
 from movinet_convert.weights.file import read_header
 from movinet_convert.weights.labels import class_names, read_labels
 from movinet_convert.weights.load import find_file, load_converted

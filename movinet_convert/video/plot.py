@@ -11,7 +11,7 @@ import numpy as np
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
 from movinet_convert.files.outputs import writing
-from movinet_convert.video.prediction import Moment, Probabilities, Verdict
+from movinet_convert.video.predict import Moment, Probabilities, Verdict
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")

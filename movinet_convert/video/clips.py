@@ -1,0 +1,95 @@
+"""Clips from a folder of videos, for calibration and statistics. Needs the extra [video]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from movinet_convert.conversion.gating.statistics import LARGEST_BATCH, SMALLEST_BATCH, longest_clip
+from movinet_convert.errors import UsageError
+from movinet_convert.model.transforms import MAX_VALUE
+from movinet_convert.variants import Variant
+from movinet_convert.video.decode import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from movinet_convert.video.frames import Sampling, read_clip
+
+MIN_CLIPS, MAX_CLIPS = 2 * SMALLEST_BATCH, LARGEST_BATCH  # of the gating statistics
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """The video files in a folder and its subfolders, and the folders of pictures, sorted.
+
+    Pictures beside videos are taken for previews of them and left out.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}; give one with videos.")
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    videos = {path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
+    pictures = {path.parent for path in files if path.suffix.lower() in PICTURE_SUFFIXES}
+    return sorted(videos | (pictures - {path.parent for path in videos}))
+
+
+def read_beginnings(
+    videos: Sequence[Path],
+    variant: Variant,
+    size: tuple[int, int],
+    frames: int,
+    *,
+    fps: float | None = None,
+    most: int,
+) -> Iterator[Tensor]:
+    """The first ``frames`` frames of at most ``most`` evenly spaced videos: clips (3, T, H, W).
+
+    The frames are scaled and cropped in the proportions of the variant's evaluation; ``fps``
+    replaces the variant's frame rate. Raises VideoError for a video that cannot be read.
+    """
+    height, width = size
+    larger = max(size)
+    resize = larger * variant.input.resize // variant.input.size
+    sampling = Sampling(fps or variant.input.fps, resize, larger)
+    top, left = (larger - height) // 2, (larger - width) // 2
+    for path in videos[:: -(-len(videos) // most)]:
+        clip = read_clip(path, sampling, max_frames=frames)
+        yield clip[:, :, top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """``frames`` frames at ``fps``, ``size`` pixels square; None is what the variant expects."""
+
+    frames: int | None = None
+    size: int | None = None
+    fps: float | None = None
+
+
+def read_clips(folder: Path, variant: Variant, form: ClipFormat | None = None) -> Tensor:
+    """The beginnings of the videos in a folder, (N, 3, T, size, size), uint8, in random order."""
+    form = form or ClipFormat()
+    videos = find_videos(folder)
+    if len(videos) < MIN_CLIPS:
+        raise UsageError(
+            f"{folder} has {len(videos)} videos; determining the gating takes {MIN_CLIPS} or more, "
+            f"better {MAX_CLIPS}, like those the network was trained on. A video is a file such as "
+            "a.mp4, or a folder of pictures."
+        )
+    size = form.size or variant.input.size
+    longest = longest_clip(variant, size)
+    if longest < (form.frames or 1):
+        raise UsageError(
+            f"Batches of {SMALLEST_BATCH} clips of {form.frames or 1} frames, {size} x {size} "
+            f"pixels, take too much memory; at this size give at most {longest} frames."
+        )
+    frames = form.frames or min(variant.input.frames, longest)
+    clips = [
+        # A shorter video is repeated, as in training.
+        (clip[:, torch.arange(frames) % clip.shape[1]] * MAX_VALUE).round().to(torch.uint8)
+        for clip in read_beginnings(
+            videos, variant, (size, size), frames, fps=form.fps, most=MAX_CLIPS
+        )
+    ]
+    # Clips of one class side by side would make batches with other statistics than in training.
+    order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))
+    return torch.stack(clips)[order]
