@@ -11,7 +11,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # rich takes a tenth of a second, for which --help should not
 # Control, format, surrogate and private characters, and those that end a line or a paragraph.
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"  # which Persian, Indian scripts and emoji are spelled with
+
+_live: list[Console] = []  # the console of the bar or spinner that is shown, if any
 
 
 def printable(text: str, keep: str = JOINERS) -> str:
@@ -42,7 +44,7 @@ def echo(*lines: str, err: bool = False) -> None:
     """Print lines; a line break within one shows as an escape, so that nobody can forge a line."""
     _accept_any_character(err)
     for line in lines:
-        click.echo(printable(line), err=err)
+        _write(printable(line), err)
 
 
 def echo_page(text: str) -> None:
@@ -53,7 +55,15 @@ def echo_page(text: str) -> None:
 
 def echo_json(value: Any) -> None:
     """Print one JSON object on a line, in ASCII."""
-    click.echo(json.dumps(value))
+    _write(json.dumps(value), err=False)
+
+
+def _write(line: str, err: bool) -> None:
+    """Write a line, above the bar that is shown on the same terminal."""
+    if _live and (err or sys.stdout.isatty()):
+        _live[-1].print(line, soft_wrap=True)
+    else:
+        click.echo(line, err=err)
 
 
 def console(err: bool = False) -> Console:
@@ -85,25 +95,40 @@ def progress(
     """
     from rich.progress import BarColumn, Progress
 
-    bar = Progress(
-        "{task.description}",
-        BarColumn(),
-        *columns,
-        console=console(err=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
+    with (
+        _live_console() as shown,
+        Progress(
+            "{task.description}",
+            BarColumn(),
+            *columns,
+            console=shown,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        ) as bar,
+    ):
         yield partial(bar.update, bar.add_task(printable(description), total=total, **fields))
 
 
-def doing(what: str) -> AbstractContextManager[Any]:
+@contextmanager
+def doing(what: str) -> Iterator[None]:
     """A spinner on stderr while something takes its time, on a terminal only."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    from rich.text import Text
+    if sys.stderr.isatty():
+        with _live_console() as shown, shown.status(printable(what)):
+            yield
+    else:
+        yield
 
-    return console(err=True).status(Text(what))
+
+@contextmanager
+def _live_console() -> Iterator[Console]:
+    """A console for a bar or a spinner; while it is shown, lines are printed above it."""
+    shown = console(err=True)
+    if sys.stderr.isatty():
+        _live.append(shown)
+    try:
+        yield shown
+    finally:
+        _live.clear()
 
 
 def _accept_any_character(err: bool) -> None:

@@ -106,6 +106,27 @@ def test_bars_and_spinners_are_for_terminals_alone(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+def test_lines_are_printed_above_a_bar_on_the_same_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal.progress("bar"):
+        terminal.echo("to a file")
+        terminal.echo("a notice", err=True)
+    out, err = capsys.readouterr()
+    assert out == "to a file\n"
+    assert "\x1b[2Ka notice\n" in err
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with terminal.doing("spinner"):
+        terminal.echo_json({"x": 1})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert '{"x": 1}\n\x1b[32m' in err, "a line of its own, and the spinner below"
+    terminal.echo("afterwards")
+    assert capsys.readouterr().out == "afterwards\n"
+
+
 def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
