@@ -19,11 +19,10 @@ import numpy as np
 import torch
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.blob import Blob, RandomAccessFile
-from movinet_convert.checkpoint.naming import containers
-from movinet_convert.checkpoint.sstable import read_table
-from movinet_convert.checkpoint.table_writer import encode_table
-from movinet_convert.checkpoint.write import write_checkpoint
+from movinet_convert.checkpoint.canonical import containers
+from movinet_convert.checkpoint.model_garden import write_checkpoint
+from movinet_convert.checkpoint.random_access import ByteRange, RandomAccessFile
+from movinet_convert.checkpoint.sstable import encode_table, read_table
 from movinet_convert.errors import MovinetError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.weights.file import Header, read_header, read_tensors, write_weights
@@ -182,7 +181,7 @@ def mutate_entries(rng: random.Random, data: bytes) -> bytes:
 
 
 def _decode(data: bytes) -> list[tuple[bytes, bytes]]:
-    return read_table(Blob(RandomAccessFile(io.BytesIO(data)), "index", 0, len(data)))
+    return read_table(ByteRange(RandomAccessFile(io.BytesIO(data)), "index", 0, len(data)))
 
 
 def mutate_structure(rng: random.Random, data: bytes) -> bytes:

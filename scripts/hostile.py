@@ -28,11 +28,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
-from movinet_convert.checkpoint.checksum import masked_crc32c
-from movinet_convert.checkpoint.sstable import FOOTER_BYTES, MAGIC
-from movinet_convert.checkpoint.wire_writer import fixed32, message, number, text, varint
-from movinet_convert.checkpoint.write_bundle import data_name, write_bundle
+from movinet_convert.checkpoint.protobuf import fixed32, message, number, text, varint
+from movinet_convert.checkpoint.sstable import FOOTER_BYTES, MAGIC, masked_crc32c
+from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, data_name, write_bundle
 from movinet_convert.errors import CheckpointError
 
 BAR = 64 << 20

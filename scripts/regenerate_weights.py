@@ -37,8 +37,8 @@ from movinet_convert.conversion import sources  # noqa: E402
 from movinet_convert.conversion.sources import Source  # noqa: E402
 from movinet_convert.download.fetch import fetch_release  # noqa: E402
 from movinet_convert.errors import MovinetError  # noqa: E402
-from movinet_convert.files.atomic import replacing  # noqa: E402
 from movinet_convert.files.version import __version__  # noqa: E402
+from movinet_convert.files.writing import replacing  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
 from movinet_convert.parity.comparison import verify_model  # noqa: E402
 from movinet_convert.parity.options import ParityOptions  # noqa: E402

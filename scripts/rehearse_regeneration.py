@@ -30,7 +30,7 @@ import click
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the package beside this script, installed or not
 
-from movinet_convert.files.atomic import file_sha256  # noqa: E402
+from movinet_convert.files.reading import file_sha256  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
 from movinet_convert.parity.synthetic import write_synthetic_archive  # noqa: E402
 from movinet_convert.variants import list_variants  # noqa: E402

@@ -15,10 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY
 from movinet_convert.checkpoint.object_graph import checkpoint_key
-from movinet_convert.checkpoint.wire_writer import message, number, text, varint
-from movinet_convert.checkpoint.write_bundle import write_bundle
+from movinet_convert.checkpoint.protobuf import message, number, text, varint
+from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, write_bundle
 from scripts.hostile import EMPTY_TENSOR, TableBuilder, entry
 
 if TYPE_CHECKING:

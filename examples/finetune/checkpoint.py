@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from movinet_convert.errors import MovinetError, UsageError, WeightsError
-from movinet_convert.files.atomic import open_regular, replacing
+from movinet_convert.files.reading import open_regular
+from movinet_convert.files.writing import replacing
 
 CHECKPOINT_NAME = "last.pt"
 METRICS_NAME = "metrics.csv"

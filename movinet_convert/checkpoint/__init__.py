@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from movinet_convert.checkpoint.names import Array, TensorSource, Weight
-from movinet_convert.checkpoint.opening import open_tensors
+from movinet_convert.checkpoint.layouts import open_tensors
+from movinet_convert.checkpoint.tensor_source import Array, TensorSource, Weight
 
 __all__ = ["Checkpoint", "Variables", "open_checkpoint"]
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from movinet_convert.checkpoint.blob import Blob, RandomAccessFile
-from movinet_convert.checkpoint.files import missing
+from movinet_convert.checkpoint.random_access import ByteRange, RandomAccessFile, missing
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BLOCK = tarfile.BLOCKSIZE
@@ -40,7 +39,7 @@ class Archive:
     """The regular files of a tar, by the name below its one top-level folder (if it has one)."""
 
     path: Path
-    members: dict[str, Blob]
+    members: dict[str, ByteRange]
 
     @property
     def where(self) -> str:
@@ -49,7 +48,7 @@ class Archive:
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self.members))
 
-    def open(self, name: str) -> Blob:
+    def open(self, name: str) -> ByteRange:
         if name not in self.members:
             raise missing(f"{self.path}:{name}", self.where)
         return self.members[name]
@@ -57,7 +56,7 @@ class Archive:
 
 def open_archive(path: Path, max_bytes: int = MAX_BYTES) -> Archive | None:
     """The archive at ``path``, or None if its content is neither a tar nor a gzip of one."""
-    blob = Blob.of_path(path)
+    blob = ByteRange.of_path(path)
     if blob.size >= 2 and blob.read(0, 2).tobytes() == _GZIP_MAGIC:
         blob = _unpack(path, max_bytes)
         if not _is_tar(blob):
@@ -68,7 +67,7 @@ def open_archive(path: Path, max_bytes: int = MAX_BYTES) -> Archive | None:
     return Archive(path, _members(path, blob, max_bytes)) if _is_tar(blob) else None
 
 
-def _is_tar(blob: Blob) -> bool:
+def _is_tar(blob: ByteRange) -> bool:
     """Whether the first block is a tar header: its checksum and numbers are right."""
     if blob.size < _BLOCK:
         return False
@@ -79,10 +78,10 @@ def _is_tar(blob: Blob) -> bool:
     return True
 
 
-def _unpack(path: Path, max_bytes: int) -> Blob:
+def _unpack(path: Path, max_bytes: int) -> ByteRange:
     """The content of a gzip file in a temporary file that goes when the checkpoint does."""
     max_bytes = min(max_bytes, max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size))
-    target = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  closed with its Blob
+    target = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  closed with its ByteRange
     total = 0
     try:
         with open_regular(path, CheckpointError) as file, gzip.open(file) as stream:
@@ -103,7 +102,7 @@ def _unpack(path: Path, max_bytes: int) -> Blob:
     except BaseException:
         target.close()
         raise
-    return Blob(RandomAccessFile(target), str(path), 0, total)
+    return ByteRange(RandomAccessFile(target), str(path), 0, total)
 
 
 def _unpacked(stream: gzip.GzipFile, path: Path) -> bytes:
@@ -123,7 +122,7 @@ class _BlobStream:
     length, and would be held in memory; so there is an end to what is handed out.
     """
 
-    def __init__(self, blob: Blob) -> None:
+    def __init__(self, blob: ByteRange) -> None:
         self._blob = blob
         self._position = 0
         self._left = _MAX_HEADER_BYTES
@@ -146,8 +145,8 @@ class _BlobStream:
         return self._position
 
 
-def _members(path: Path, blob: Blob, max_bytes: int) -> dict[str, Blob]:
-    found: dict[str, Blob] = {}
+def _members(path: Path, blob: ByteRange, max_bytes: int) -> dict[str, ByteRange]:
+    found: dict[str, ByteRange] = {}
     total = 0
     # tarfile lets a few built-in errors through when headers lie about their numbers.
     try:
@@ -168,7 +167,9 @@ def _members(path: Path, blob: Blob, max_bytes: int) -> dict[str, Blob]:
                         raise CheckpointError(
                             f"{path} holds {name!r} twice; expected each file of a checkpoint once."
                         )
-                    found[name] = Blob(blob.file, f"{path}:{name}", member.offset_data, member.size)
+                    found[name] = ByteRange(
+                        blob.file, f"{path}:{name}", member.offset_data, member.size
+                    )
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
         raise CheckpointError(
             f"{path} is not a readable tar archive ({error}); it is damaged: get it again."
@@ -197,7 +198,7 @@ def _check_member(path: Path, member: tarfile.TarInfo, archive_bytes: int) -> No
     )
 
 
-def _below_top_folder(found: dict[str, Blob]) -> dict[str, Blob]:
+def _below_top_folder(found: dict[str, ByteRange]) -> dict[str, ByteRange]:
     """Names below the folder that all files are in; the ``._`` files of macOS left out."""
     files = {
         name: blob for name, blob in found.items() if not PurePosixPath(name).name.startswith("._")

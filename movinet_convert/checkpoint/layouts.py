@@ -9,16 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 
-from movinet_convert.checkpoint.bundle import BundleReader
-from movinet_convert.checkpoint.hdf5 import Hdf5Source
-from movinet_convert.checkpoint.keras_files import names_by_owner, names_by_scope
-from movinet_convert.checkpoint.names import Names, TensorSource
-from movinet_convert.checkpoint.object_paths import names_by_object_path
-from movinet_convert.checkpoint.saved_models import names_of_saved_model
-from movinet_convert.checkpoint.torch_files import TorchSource
-from movinet_convert.checkpoint.torch_port import names_of_torch_port
-from movinet_convert.checkpoint.two_plus_one import to_2plus1d
+from movinet_convert.checkpoint.canonical import to_2plus1d
+from movinet_convert.checkpoint.keras_hdf5 import (
+    Hdf5Source,
+    has_hdf5_magic,
+    names_by_owner,
+    names_by_scope,
+)
+from movinet_convert.checkpoint.model_garden import names_by_object_path
+from movinet_convert.checkpoint.prefix import locate_bundle
+from movinet_convert.checkpoint.pytorch_port import names_of_torch_port
+from movinet_convert.checkpoint.random_access import ByteRange, is_there
+from movinet_convert.checkpoint.saved_model import names_of_saved_model
+from movinet_convert.checkpoint.tensor_bundle import BundleReader
+from movinet_convert.checkpoint.tensor_source import Names, TensorSource
+from movinet_convert.checkpoint.torch_state_dict import TorchSource, has_torch_magic
 from movinet_convert.errors import CheckpointError
 
 BUNDLE: tuple[Callable[[BundleReader], Names | None], ...] = (
@@ -52,3 +59,18 @@ def _first(answers: Iterable[Names | None], source: TensorSource, kind: str) -> 
         f"{source.where} is a {kind}, but not one of a MoViNet in any known layout: none of its "
         f"{len(source.names)} variables (such as {examples}) is the stem of one."
     )
+
+
+def open_tensors(path: Path) -> tuple[TensorSource, Names]:
+    """The stored tensors at ``path`` and what they are; CheckpointError if they are no MoViNet."""
+    if is_there(path):
+        blob = ByteRange.of_path(path)
+        if has_hdf5_magic(blob):
+            keras = Hdf5Source(path)
+            return keras, names_in_hdf5(keras)
+        if has_torch_magic(blob):
+            state = TorchSource(path)
+            return state, names_in_torch(state)
+    files, prefix = locate_bundle(path)
+    bundle = BundleReader(files.open, prefix)
+    return bundle, names_in_bundle(bundle)

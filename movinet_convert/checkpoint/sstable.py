@@ -1,18 +1,43 @@
-"""Sorted string tables: the file format of ``PREFIX.index``.
+"""Sorted string tables, the file format of ``PREFIX.index``, read and written.
 
-LevelDB's table format (google/leveldb ``doc/table_format.md``), as TensorFlow writes it: blocks of
-prefix-compressed entries, each block followed by a type byte and a masked crc32c, and a footer of
-48 bytes that says where the index of the blocks is.
+LevelDB's table format (google/leveldb ``doc/table_format.md``): blocks of prefix-compressed
+entries, each followed by a type byte and a masked crc32c, and a footer of 48 bytes that says where
+the index of the blocks is. Written with TensorFlow's options, and so to the same bytes: no
+compression, blocks of 256 KiB, a restart every 16 entries.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
-from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.checksum import masked_crc32c
-from movinet_convert.checkpoint.protowire import WireError, read_varint
+import google_crc32c
+
+from movinet_convert.checkpoint.protobuf import WireError, read_varint, varint
+from movinet_convert.checkpoint.random_access import ByteRange, Bytes
 from movinet_convert.errors import CheckpointError
+
+_MASK_DELTA = 0xA282EAD8
+
+
+def crc32c(data: bytes | Bytes, crc: int = 0) -> int:
+    """The crc32c (Castagnoli) of ``data``, continuing from ``crc``."""
+    if isinstance(data, bytes):
+        return int(google_crc32c.extend(crc, data))
+    guarded = data.view()
+    guarded.flags.writeable = False  # the C implementation takes read-only buffers alone
+    return int(google_crc32c.extend(crc, guarded))
+
+
+def mask(crc: int) -> int:
+    """Rotate right by 15 bits and add a constant."""
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def masked_crc32c(data: bytes | Bytes) -> int:
+    """The checksum as it is stored in a file."""
+    return mask(crc32c(data))
+
 
 FOOTER_BYTES = 48
 MAGIC = 0xDB4775248B80FB57
@@ -31,14 +56,14 @@ _MAX_VALUE_BYTES = 1024
 Entry = tuple[bytes, bytes]
 
 
-def has_table_magic(blob: Blob) -> bool:
+def has_table_magic(blob: ByteRange) -> bool:
     """Whether the file ends as a table does."""
     if blob.size < FOOTER_BYTES:
         return False
     return int.from_bytes(blob.read(blob.size - 8, 8).tobytes(), "little") == MAGIC
 
 
-def read_table(blob: Blob) -> list[Entry]:
+def read_table(blob: ByteRange) -> list[Entry]:
     """All entries of the table in key order; CheckpointError names the file and the damage."""
     if not has_table_magic(blob):
         raise CheckpointError(
@@ -148,3 +173,85 @@ class _Table:
             )
         if self._entry_count > MAX_ENTRIES:
             raise self._damaged(f"it has more than {MAX_ENTRIES:,} entries, as no checkpoint has")
+
+
+_BLOCK_BYTES = 256 << 10
+_RESTART_INTERVAL = 16
+
+
+def encode_table(entries: Iterable[Entry]) -> bytes:
+    """The file that holds ``entries``, which must come in strictly increasing order of key."""
+    out = bytearray()
+    index = _Block(restart_interval=1)
+    block = _Block()
+    last = None
+    for key, value in entries:
+        if last is not None and key <= last:
+            raise ValueError(f"table keys must increase, got {key!r} after {last!r}")
+        block.add(key, value)
+        last = key
+        if block.size >= _BLOCK_BYTES:
+            index.add(key, _append(out, block))
+            block = _Block()
+    if last is not None and block.size:
+        index.add(_short_successor(last), _append(out, block))
+    metaindex_handle = _append(out, _Block())
+    index_handle = _append(out, index)
+    footer = (metaindex_handle + index_handle).ljust(FOOTER_BYTES - 8, b"\0")
+    return bytes(out) + footer + MAGIC.to_bytes(8, "little")
+
+
+class _Block:
+    """Entries (shared, unshared, value size: varints), key rest, value; then the restarts."""
+
+    def __init__(self, restart_interval: int = _RESTART_INTERVAL) -> None:
+        self._body = bytearray()
+        self._restarts = [0]
+        self._interval = restart_interval
+        self._count = 0
+        self._key = b""
+
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
+    def add(self, key: bytes, value: bytes) -> None:
+        shared = 0
+        if self._count and self._count % self._interval == 0:
+            self._restarts.append(len(self._body))
+        elif self._count:
+            shared = _common_prefix(self._key, key)
+        rest = key[shared:]
+        self._body += varint(shared) + varint(len(rest)) + varint(len(value)) + rest + value
+        self._key = key
+        self._count += 1
+
+    def encode(self) -> bytes:
+        numbers = [*self._restarts, len(self._restarts)]
+        return bytes(self._body) + b"".join(n.to_bytes(4, "little") for n in numbers)
+
+
+def _append(out: bytearray, block: _Block) -> bytes:
+    """Put a block with its trailer at the end of ``out``; returns its handle (offset, size)."""
+    content = block.encode()
+    handle = varint(len(out)) + varint(len(content))
+    stored = content + b"\0"
+    out += stored + masked_crc32c(stored).to_bytes(4, "little")
+    return handle
+
+
+def _common_prefix(a: bytes, b: bytes) -> int:
+    count = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        count += 1
+    return count
+
+
+def _short_successor(key: bytes) -> bytes:
+    """A short key that is not below ``key``: all that the index needs of the last block."""
+    for position, byte in enumerate(key):
+        if byte != 0xFF:
+            return key[:position] + bytes([byte + 1])
+    return key

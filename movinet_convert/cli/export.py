@@ -75,7 +75,7 @@ def export_command(
     \b
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
-    from movinet_convert.files.outputs import refuse_inputs
+    from movinet_convert.files.writing import refuse_inputs
     from movinet_convert.weights.file import read_header
     from movinet_convert.weights.load import find_file, load_converted
 

@@ -103,7 +103,7 @@ def _sources(video: str) -> list[str]:
 
 def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None) -> None:
     """Refuse before the work what would fail after it, or overwrite an input."""
-    from movinet_convert.files.outputs import check_output
+    from movinet_convert.files.writing import check_output
     from movinet_convert.video.decode import is_live, picture_files
     from movinet_convert.video.frames import VIDEO_OUTPUTS
 

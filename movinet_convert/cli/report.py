@@ -35,7 +35,7 @@ def report_command(
     \b
     Example: movinet-convert report a0-base a0-stream --out report.html
     """
-    from movinet_convert.files.outputs import refuse_inputs
+    from movinet_convert.files.writing import refuse_inputs
     from movinet_convert.parity.report import examine, write_page
     from movinet_convert.weights.load import locate
     from movinet_convert.weights.store import Store, store_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.identify import identify
+from movinet_convert.checkpoint.structure import read_structure
 from movinet_convert.conversion.pipeline import model_of_either_gating
 from movinet_convert.conversion.sources import given
 from movinet_convert.errors import UsageError
@@ -76,7 +76,7 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     if path.suffix == SUFFIX:
         return read_network(locate(path))
     checkpoint = open_checkpoint(path)
-    if identify(checkpoint).conv_type == "3d":
+    if read_structure(checkpoint).conv_type == "3d":
         raise UsageError(
             f"{path} gates with a sigmoid, as all networks with 3D convolutions do; only the "
             "gating of stream models with (2+1)D convolutions is in question."
@@ -109,19 +109,19 @@ def _converted(path: Path) -> Inspection:
 
 def _checkpoint(path: Path) -> Inspection:
     checkpoint = open_checkpoint(path)
-    identity = identify(checkpoint)
-    stream = Variant(identity.arch, "stream").name
-    base = Variant(identity.arch, "base").name
-    variants: tuple[str, ...] = (base,) if identity.may_be_base else (stream,)
-    if identity.may_be_base and identity.may_be_legacy:
+    structure = read_structure(checkpoint)
+    stream = Variant(structure.arch, "stream").name
+    base = Variant(structure.arch, "base").name
+    variants: tuple[str, ...] = (base,) if structure.may_be_base else (stream,)
+    if structure.may_be_base and structure.may_be_legacy:
         variants = (base, f"{stream} (legacy, 3D)")
     variables = checkpoint.variables
     return Inspection(
         path=path,
         layout=checkpoint.layout,
         variants=variants,
-        num_classes=identity.classes,
-        gating="sigmoid" if identity.conv_type == "3d" else None,
+        num_classes=structure.classes,
+        gating="sigmoid" if structure.conv_type == "3d" else None,
         labels=None,
         variables=tuple(
             StoredVariable(name, variables.stored_name(name), variables.shape(name))

@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from movinet_convert.checkpoint import Checkpoint
-from movinet_convert.checkpoint.identify import Identity, identify
+from movinet_convert.checkpoint.structure import Structure, read_structure
 from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.model.settings import get_variant, released_settings
@@ -65,25 +65,25 @@ def recognise(
 
     Raises CheckpointError where they contradict each other, UsageError where a choice is missing.
     """
-    identity = identify(checkpoint)
+    structure = read_structure(checkpoint)
     asked = get_variant(name) if name is not None else None
-    told_legacy = identity.conv_type == "3d" and identity.causal is True
-    if legacy and identity.conv_type != "3d":
+    told_legacy = structure.conv_type == "3d" and structure.causal is True
+    if legacy and structure.conv_type != "3d":
         raise CheckpointError(
             f"{checkpoint.source} has (2+1)D convolutions, and legacy stream models have 3D ones; "
             "convert it without --legacy."
         )
     is_legacy = legacy or told_legacy
-    found = Variant(identity.arch, "stream" if identity.causal or is_legacy else "base")
+    found = Variant(structure.arch, "stream" if structure.causal or is_legacy else "base")
     if asked is not None and asked != found:
-        raise CheckpointError(_contradiction(checkpoint, identity, asked, found))
-    _check_unpinned(source, identity, found)
+        raise CheckpointError(_contradiction(checkpoint, structure, asked, found))
+    _check_unpinned(source, structure, found)
     _demand_choices(source, found, gating, head_activation, legacy=is_legacy)
     if is_legacy:
-        settings = _legacy_settings(identity, gating)
+        settings = _legacy_settings(structure, gating)
     else:
         settings = released_settings(found, gating)
-        _check_settings(checkpoint, identity, settings, found)
+        _check_settings(checkpoint, structure, settings, found)
     settings = dataclasses.replace(
         settings, head_activation=head_activation or RELEASE_HEAD_ACTIVATION
     )
@@ -91,9 +91,9 @@ def recognise(
     origins = Origins(
         gating="user" if gating else unsaid,
         head_activation="user" if head_activation else unsaid,
-        legacy=_legacy_origin(identity, source, said=legacy or asked is not None),
+        legacy=_legacy_origin(structure, source, said=legacy or asked is not None),
     )
-    return Recognised(found, settings, origins, identity.classes)
+    return Recognised(found, settings, origins, structure.classes)
 
 
 def _demand_choices(
@@ -125,33 +125,33 @@ def _origin_of_unsaid(source: Source) -> Origin:
     return "default" if provenance == "checkpoint" else provenance
 
 
-def _legacy_origin(identity: Identity, source: Source, *, said: bool) -> Origin:
-    if identity.causal is not None:
+def _legacy_origin(structure: Structure, source: Source, *, said: bool) -> Origin:
+    if structure.causal is not None:
         return "checkpoint"
     return "user" if said and source.kind == "given" else _origin_of_unsaid(source)
 
 
-def _check_unpinned(source: Source, identity: Identity, variant: Variant) -> None:
+def _check_unpinned(source: Source, structure: Structure, variant: Variant) -> None:
     """Weights that nobody has pinned have at least the class count of the release."""
-    if source.provenance == "unpinned" and identity.classes != KINETICS_600_CLASSES:
+    if source.provenance == "unpinned" and structure.classes != KINETICS_600_CLASSES:
         raise CheckpointError(
             f"{source.path} came from the address of the release of {variant.name} but has "
-            f"{identity.classes or 'no'} classes where the release has {KINETICS_600_CLASSES}; "
+            f"{structure.classes or 'no'} classes where the release has {KINETICS_600_CLASSES}; "
             "it is another model: convert it with --checkpoint, and say its settings."
         )
 
 
 def _contradiction(
-    checkpoint: Checkpoint, identity: Identity, asked: Variant, found: Variant
+    checkpoint: Checkpoint, structure: Structure, asked: Variant, found: Variant
 ) -> str:
     causal = " --causal" if found.causal else ""
     advice = f"convert it with --arch {found.arch}{causal}"
-    if asked == Variant(identity.arch, "stream") and identity.may_be_legacy:
+    if asked == Variant(structure.arch, "stream") and structure.may_be_legacy:
         advice += ", or with --causal --legacy if it is one of the older 3D stream models"
     return f"{checkpoint.source} looks like {found.name}, not {asked.name}; {advice}."
 
 
-def _legacy_settings(identity: Identity, gating: Gating | None) -> Settings:
+def _legacy_settings(structure: Structure, gating: Gating | None) -> Settings:
     if gating not in (None, "sigmoid"):
         raise UsageError(
             f"Legacy stream models gate with a sigmoid, not with {gating!r}; leave --gating out."
@@ -159,18 +159,18 @@ def _legacy_settings(identity: Identity, gating: Gating | None) -> Settings:
     return Settings(
         causal=True,
         conv_type="3d",
-        se_type=identity.se_type,
+        se_type=structure.se_type,
         activation="swish",
         gating="sigmoid",
-        positional_encoding=identity.positional_encoding,
+        positional_encoding=structure.positional_encoding,
     )
 
 
 def _check_settings(
-    checkpoint: Checkpoint, identity: Identity, settings: Settings, variant: Variant
+    checkpoint: Checkpoint, structure: Structure, settings: Settings, variant: Variant
 ) -> None:
     """Refuse a network of no known settings, rather than convert it into another one."""
-    found = (identity.conv_type, identity.se_type)
+    found = (structure.conv_type, structure.se_type)
     expected = (settings.conv_type, settings.se_type)
     if found != expected:
         raise CheckpointError(
@@ -178,8 +178,8 @@ def _check_settings(
             f"where {variant.name} has {expected[0]} and {expected[1]}; no MoViNet was released "
             "with these settings, and it cannot be converted."
         )
-    if identity.positional_encoding != settings.positional_encoding:
-        has = "has" if identity.positional_encoding else "lacks"
+    if structure.positional_encoding != settings.positional_encoding:
+        has = "has" if structure.positional_encoding else "lacks"
         raise CheckpointError(
             f"{checkpoint.source} {has} the positional encoding, unlike the released "
             f"{variant.name}; it is incomplete, or was trained with other settings."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from movinet_convert.download.fetch import FetchedRelease
-from movinet_convert.files.atomic import file_sha256
+from movinet_convert.files.reading import file_sha256
 from movinet_convert.variants import RELEASES, Variant
 from movinet_convert.weights.file import SourceKind
 

@@ -20,12 +20,13 @@ import pydantic
 
 from movinet_convert.checkpoint import mapping, open_checkpoint
 from movinet_convert.checkpoint.archive import open_archive
-from movinet_convert.checkpoint.bundle import BundleReader
-from movinet_convert.checkpoint.identify import identify
-from movinet_convert.checkpoint.locate import locate_bundle
+from movinet_convert.checkpoint.prefix import locate_bundle
+from movinet_convert.checkpoint.structure import read_structure
+from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.download.request import shortened
 from movinet_convert.errors import CheckpointError, DownloadError
-from movinet_convert.files.atomic import file_sha256, move_together, open_regular, replacing
+from movinet_convert.files.reading import file_sha256, open_regular
+from movinet_convert.files.writing import move_together, replacing
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.variants import KINETICS_600_CLASSES, Release, Variant
 
@@ -214,7 +215,7 @@ def _check_network(path: Path, variant: Variant) -> None:
     for name, entry in bundle.entries.items():
         bundle.read_string(name) if entry.is_string else bundle.read(name)
     checkpoint = open_checkpoint(path)
-    classes = identify(checkpoint).classes
+    classes = read_structure(checkpoint).classes
     if classes != KINETICS_600_CLASSES:
         raise CheckpointError(
             f"it has {classes or 'no'} classes where every release has {KINETICS_600_CLASSES}."

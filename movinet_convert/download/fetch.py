@@ -28,7 +28,7 @@ from movinet_convert.download.http import (
 )
 from movinet_convert.download.request import CHUNK_BYTES, Limits, shown
 from movinet_convert.errors import DownloadError, UsageError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 from movinet_convert.variants import RELEASES, Release, Variant
 
 __all__ = ["FetchedRelease", "Limits", "fetch_release"]

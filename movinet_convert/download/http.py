@@ -37,7 +37,7 @@ from movinet_convert.download.request import (
     shown,
 )
 from movinet_convert.errors import DownloadError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 from movinet_convert.files.version import __version__
 
 # A try that gets this much further than all before does not count: a connection that drops every

@@ -14,7 +14,7 @@ from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.runtime import Job, Run
 from movinet_convert.export.step import trace
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 LINEAR_WEIGHTS = tuple(f"{layer}.weight" for layer in ("reduce", "expand", "hidden", "output"))
 LARGEST_FOLDED = 2**24  # elements; no weight is as large

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from movinet_convert.errors import ExportError, UsageError
-from movinet_convert.files.atomic import move_together
-from movinet_convert.files.staging import staging_folder
+from movinet_convert.files.writing import move_together, staging_folder
 
 PURPOSE = "export"
 # Of files that are written or read here: a name that ends in one says what it is to be.

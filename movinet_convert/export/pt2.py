@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from movinet_convert.errors import ExportError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 GRAPH = "models/model.json"
 TENSORS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from movinet_convert.checkpoint.write import write_checkpoint
+from movinet_convert.checkpoint.model_garden import write_checkpoint
 from movinet_convert.export.outputs import explained, folder_name
 from movinet_convert.model import MoViNet
 from movinet_convert.weights.tf_variables import tf_variables

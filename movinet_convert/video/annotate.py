@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from movinet_convert.errors import MissingExtraError, VideoError
-from movinet_convert.files.outputs import check_output
+from movinet_convert.files.writing import check_output
 from movinet_convert.video.frames import (
     VIDEO_OUTPUTS,
     Image,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from movinet_convert.errors import UsageError
-from movinet_convert.files.text import read_text
+from movinet_convert.files.reading import read_text
 from movinet_convert.video.decode import VIDEO_SUFFIXES, listed, video_files
 from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 # A picture: 8192 x 8192. The largest format in use, 8K, has half of it.
 MAX_PIXELS = 1 << 26

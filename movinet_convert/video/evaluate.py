@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
-from movinet_convert.files.atomic import file_sha256
+from movinet_convert.files.reading import file_sha256
 from movinet_convert.model import MoViNet
 from movinet_convert.video import processes
 from movinet_convert.video.dataset import LabelledVideo, read_dataset

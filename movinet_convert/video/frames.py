@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
-from movinet_convert.files.outputs import writing
+from movinet_convert.files.writing import replacing
 from movinet_convert.model.transforms import MAX_VALUE, resized
 from movinet_convert.variants import Variant
 from movinet_convert.video.decode import (
@@ -194,7 +194,7 @@ def write_video(
     av = import_av()
     stream = None
     with (
-        writing(path) as temporary,
+        replacing(path, VideoError) as temporary,
         ffmpeg(f"{path} cannot be written"),
         av.open(str(temporary), "w") as container,
     ):

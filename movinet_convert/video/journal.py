@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from movinet_convert.errors import EvaluationError, UsageError
-from movinet_convert.files.atomic import open_regular, replacing
+from movinet_convert.files.reading import open_regular
+from movinet_convert.files.writing import replacing
 from movinet_convert.video.dataset import LabelledVideo
 
 SETUP_NAME = "setup.json"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
-from movinet_convert.files.outputs import writing
+from movinet_convert.files.writing import replacing
 from movinet_convert.video.predict import Moment, Probabilities, Verdict
 
 # Okabe and Ito's colours, which most colour-blind people can tell apart.
@@ -79,7 +79,7 @@ def plot_timelines(
     for axes, name, timeline in zip(rows, names, timelines, strict=True):
         _draw(axes, name, timeline, labels)
     try:
-        with writing(path) as temporary:
+        with replacing(path, VideoError) as temporary:
             figure.savefig(temporary, dpi=DOTS_PER_INCH)
     except ValueError as error:
         raise VideoError(f"{path} cannot be written ({error}); name a .png or .svg file.") from None

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import WeightsError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import check_settings, get_variant
 from movinet_convert.variants import Origins, Settings

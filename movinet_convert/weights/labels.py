@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from movinet_convert.errors import UsageError
-from movinet_convert.files.text import read_text
+from movinet_convert.files.reading import read_text
 from movinet_convert.variants import KINETICS_600_CLASSES
 
 INDEX_COLUMN = "class_index"

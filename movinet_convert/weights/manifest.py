@@ -14,7 +14,7 @@ import pydantic
 from pydantic import AliasChoices, Field, PositiveInt
 
 from movinet_convert.errors import WeightsError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 from movinet_convert.model.settings import check_settings
 from movinet_convert.variants import (
     RELEASES,

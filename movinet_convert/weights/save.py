@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from movinet_convert.errors import UsageError
-from movinet_convert.files.atomic import replacing
+from movinet_convert.files.writing import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.weights.file import SUFFIX, Header, write_weights

@@ -20,8 +20,8 @@ import platformdirs
 import safetensors
 
 from movinet_convert.errors import UsageError, WeightsError
-from movinet_convert.files.atomic import file_sha256
-from movinet_convert.files.staging import staging_folder
+from movinet_convert.files.reading import file_sha256
+from movinet_convert.files.writing import staging_folder
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.file import SUFFIX
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest

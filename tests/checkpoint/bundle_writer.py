@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from movinet_convert.checkpoint.checksum import masked_crc32c
+from movinet_convert.checkpoint.sstable import masked_crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY, BundleReader
-from movinet_convert.checkpoint.files import Folder
+from movinet_convert.checkpoint.random_access import Folder
+from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, BundleReader
 from tests.checkpoint import official
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.bundle import BundleReader
-from movinet_convert.checkpoint.files import Folder
+from movinet_convert.checkpoint.random_access import Folder
+from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.errors import CheckpointError
 from tests.checkpoint.bundle_writer import (
     RawEntry,
@@ -322,7 +322,7 @@ def test_text_where_an_array_belongs_is_refused(tmp_path: Path) -> None:
 
 def test_checksums_have_the_published_values() -> None:
     """Known answers of the leveldb and RFC 3720 (B.4) test vectors."""
-    from movinet_convert.checkpoint.checksum import crc32c, mask
+    from movinet_convert.checkpoint.sstable import crc32c, mask
 
     assert crc32c(bytes(32)) == 0x8A9136AA
     assert crc32c(b"\xff" * 32) == 0x62A8AB43

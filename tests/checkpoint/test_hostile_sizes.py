@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import mapping, open_checkpoint
-from movinet_convert.checkpoint.write_bundle import write_bundle
+from movinet_convert.checkpoint.tensor_bundle import write_bundle
 from movinet_convert.errors import CheckpointError
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.model.settings import get_variant

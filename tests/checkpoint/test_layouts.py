@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import Checkpoint, open_checkpoint
-from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.bundle import BundleReader
-from movinet_convert.checkpoint.identify import Identity, identify
-from movinet_convert.checkpoint.naming import containers
+from movinet_convert.checkpoint.canonical import containers
+from movinet_convert.checkpoint.model_garden import write_checkpoint
+from movinet_convert.checkpoint.random_access import ByteRange
 from movinet_convert.checkpoint.sstable import read_table
-from movinet_convert.checkpoint.write import write_checkpoint
+from movinet_convert.checkpoint.structure import Structure, read_structure
+from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.conversion.pipeline import convert
 from movinet_convert.variants import ARCHS
 from tests.checkpoint import official, writers
@@ -132,7 +132,7 @@ def test_the_tfhub_layout_here_has_the_keys_and_shapes_of_a_published_model(
 
 def shapes_of_list_keys(folder: Path) -> dict[str, tuple[int, ...]]:
     """Read from the index alone: the published one comes without its data."""
-    table = read_table(Blob.of_path(folder / "variables.index"))[1:]
+    table = read_table(ByteRange.of_path(folder / "variables.index"))[1:]
     reader = object.__new__(BundleReader)
     reader.index_name = str(folder)
     entries = dict(reader._entry(key, value) for key, value in table)
@@ -157,21 +157,21 @@ def test_a_backbone_without_classifier_lacks_the_classifier_alone(
         assert set(opened.variables) == set(expected)
         for name, array in expected.items():
             np.testing.assert_array_equal(opened.variables[name], array)
-        assert identify(opened).classes is None
+        assert read_structure(opened).classes is None
 
 
 @pytest.mark.parametrize(
     ("variant", "expected"),
     [
-        ("a0-base", Identity("a0", "3d", "3d", False, 7, None)),
-        ("a0-stream", Identity("a0", "2plus1d", "2plus3d", False, 7, True)),
-        ("a3-stream", Identity("a3", "2plus1d", "2plus3d", True, 7, True)),
+        ("a0-base", Structure("a0", "3d", "3d", False, 7, None)),
+        ("a0-stream", Structure("a0", "2plus1d", "2plus3d", False, 7, True)),
+        ("a3-stream", Structure("a3", "2plus1d", "2plus3d", True, 7, True)),
     ],
 )
 def test_the_settings_of_a_released_kind_are_read_from_the_weights(
-    variant: str, expected: Identity, reference_of: Any
+    variant: str, expected: Structure, reference_of: Any
 ) -> None:
-    assert identify(reference_of(variant)[0]) == expected
+    assert read_structure(reference_of(variant)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,19 @@ def test_the_settings_of_a_causal_3d_model_are_read_from_the_weights(
     options = {"conv_type": "3d", "se_type": se_type, "positional_encoding": encoded}
     prefix = official.save_model_garden(official.build("t0-stream", **options), tmp_path)
     causal = True if encoded or se_type == "2plus3d" else None
-    assert identify(open_checkpoint(prefix)) == Identity("t0", "3d", se_type, encoded, 7, causal)
+    assert read_structure(open_checkpoint(prefix)) == Structure(
+        "t0", "3d", se_type, encoded, 7, causal
+    )
 
 
 def test_a_causal_3d_model_may_be_base_or_legacy_and_says_so() -> None:
-    undecided = Identity("a0", "3d", "3d", False, 600, None)
+    undecided = Structure("a0", "3d", "3d", False, 600, None)
     assert undecided.may_be_base
     assert undecided.may_be_legacy
-    encoded = Identity("a3", "3d", "3d", True, 600, True)
+    encoded = Structure("a3", "3d", "3d", True, 600, True)
     assert not encoded.may_be_base
     assert encoded.may_be_legacy
-    stream = Identity("a0", "2plus1d", "2plus3d", False, 600, True)
+    stream = Structure("a0", "2plus1d", "2plus3d", False, 600, True)
     assert not stream.may_be_base
     assert not stream.may_be_legacy
 
@@ -208,7 +210,7 @@ def test_any_number_of_classes_is_read(classes: int, tmp_path: Path) -> None:
         "classifier_head/_classifier/_conv/bias": np.zeros(classes, np.float32),
     }
     prefix = write_checkpoint(tmp_path / "written", "t0", weights)
-    assert identify(open_checkpoint(prefix)).classes == classes
+    assert read_structure(open_checkpoint(prefix)).classes == classes
 
 
 def test_a_whole_model_saved_by_keras_as_hdf5_is_read_and_its_optimizer_ignored(

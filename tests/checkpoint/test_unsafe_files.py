@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from movinet_convert.checkpoint import hdf5, open_checkpoint
+from movinet_convert.checkpoint import keras_hdf5, open_checkpoint
 from movinet_convert.errors import CheckpointError
 from scripts.fuzzing import write_hdf5, write_torch
 
@@ -105,7 +105,7 @@ def test_long_names_that_many_arrays_share_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nested groups let twenty bytes on disk stand for a path of a thousand."""
-    monkeypatch.setattr(hdf5, "_MAX_TOTAL_NAMES", 1 << 20)
+    monkeypatch.setattr(keras_hdf5, "_MAX_TOTAL_NAMES", 1 << 20)
     with h5py.File(tmp_path / "x", "w") as file:
         inner = file.create_group("/".join(["g" * 240] * 4))
         array = inner.create_dataset("a", (0,), "f4")

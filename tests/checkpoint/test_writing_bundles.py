@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.write import write_checkpoint
-from movinet_convert.checkpoint.write_bundle import write_bundle
+from movinet_convert.checkpoint.model_garden import write_checkpoint
+from movinet_convert.checkpoint.tensor_bundle import write_bundle
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.sstable import read_table
-from movinet_convert.checkpoint.table_writer import encode_table
+from movinet_convert.checkpoint.random_access import ByteRange
+from movinet_convert.checkpoint.sstable import encode_table, read_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +20,7 @@ KEYS = st.binary(max_size=40) | st.text("ab/", max_size=60).map(str.encode)
 def written_and_read(entries: list[tuple[bytes, bytes]], folder: Path) -> list[tuple[bytes, bytes]]:
     path = folder / "table"
     path.write_bytes(encode_table(entries))
-    return read_table(Blob.of_path(path))
+    return read_table(ByteRange.of_path(path))
 
 
 @given(st.dictionaries(KEYS, st.binary(max_size=100), max_size=80))
@@ -45,4 +44,4 @@ def test_keys_out_of_order_are_refused() -> None:
 
 def test_tensorflow_writes_the_same_bytes(released: Path) -> None:
     index = released.with_name(f"{released.name}.index")
-    assert encode_table(read_table(Blob.of_path(index))) == index.read_bytes()
+    assert encode_table(read_table(ByteRange.of_path(index))) == index.read_bytes()

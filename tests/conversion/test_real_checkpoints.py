@@ -8,7 +8,7 @@ import pytest
 
 from movinet_convert import convert
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.checkpoint.identify import identify
+from movinet_convert.checkpoint.structure import read_structure
 from movinet_convert.errors import CheckpointError
 from movinet_convert.parity.options import ParityOptions
 
@@ -29,7 +29,7 @@ def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_
         except CheckpointError:
             continue
         said = {"gating": GATINGS.get(path.name, "keras"), "head_activation": "swish"}
-        said = said if identify(checkpoint).causal else {}
+        said = said if read_structure(checkpoint).causal else {}
         conversion = convert(None, path, **said, out=tmp_path, parity=SMALL)
         assert conversion.parity is not None
         assert conversion.parity.passed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from movinet_convert.checkpoint.write import write_checkpoint
+from movinet_convert.checkpoint.model_garden import write_checkpoint
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.export.outputs import file_names, folder_name, staged, staged_folder
 from tests.helpers.seeded import variables

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from movinet_convert.errors import WeightsError
-from movinet_convert.files.atomic import move_together, open_regular, replacing
+from movinet_convert.files.reading import open_regular
+from movinet_convert.files.writing import move_together, replacing
 
 
 def test_a_file_is_opened_through_a_link(tmp_path: Path) -> None:

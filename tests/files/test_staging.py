@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from movinet_convert.files.staging import staging_folder
+from movinet_convert.files.writing import staging_folder
 
 FORK = multiprocessing.get_context("fork")
 

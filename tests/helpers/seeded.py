@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from movinet_convert.checkpoint import mapping
-from movinet_convert.checkpoint.naming import containers
+from movinet_convert.checkpoint.canonical import containers
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.model.settings import get_variant
 from tests.checkpoint.bundle_writer import write_bundle

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from movinet_convert.errors import UsageError
-from movinet_convert.files.atomic import replacing
+from movinet_convert.files.writing import replacing
 from movinet_convert.model.settings import with_origins
 from movinet_convert.parity.report import charts
 from movinet_convert.parity.report.section import Section

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pydantic
 
-from movinet_convert.files.atomic import file_sha256
+from movinet_convert.files.reading import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
 from movinet_convert.parity.cases import random_clips

@@ -6,8 +6,13 @@ import re
 from pathlib import Path, PurePosixPath
 
 from movinet_convert.checkpoint.archive import open_archive
-from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.files import FileTree, Folder, is_folder, is_there
+from movinet_convert.checkpoint.random_access import (
+    ByteRange,
+    FileTree,
+    Folder,
+    is_folder,
+    is_there,
+)
 from movinet_convert.checkpoint.sstable import has_table_magic
 from movinet_convert.errors import CheckpointError
 
@@ -49,7 +54,7 @@ def _data_files(prefix: Path) -> list[Path]:
 
 
 def _from_file(path: Path) -> tuple[FileTree, str]:
-    blob = Blob.of_path(path)
+    blob = ByteRange.of_path(path)
     if has_table_magic(blob) and path.name.endswith(".index"):
         return Folder(path.parent), path.name.removesuffix(".index")
     match = _DATA_FILE.fullmatch(path.name)
@@ -63,7 +68,7 @@ def _from_file(path: Path) -> tuple[FileTree, str]:
     )
 
 
-def _looks_like(blob: Blob) -> str:
+def _looks_like(blob: ByteRange) -> str:
     if blob.size == 0:
         return "it is empty"
     start = blob.read(0, min(blob.size, 1024)).tobytes()

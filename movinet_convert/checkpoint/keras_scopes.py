@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from movinet_convert.checkpoint.naming import CLASSIFIER, HEAD, STEM
+from movinet_convert.checkpoint.canonical import CLASSIFIER, HEAD, STEM
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _CONV = ("kernel", "depthwise_kernel", "bias")

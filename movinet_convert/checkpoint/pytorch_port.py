@@ -11,7 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from movinet_convert.checkpoint.names import (
+from movinet_convert.checkpoint.canonical import arch_of_containers, unknown_variable
+from movinet_convert.checkpoint.tensor_source import (
     Array,
     Change,
     Names,
@@ -20,8 +21,6 @@ from movinet_convert.checkpoint.names import (
     collect,
     unchanged,
 )
-from movinet_convert.checkpoint.naming import arch_of_containers
-from movinet_convert.checkpoint.object_paths import unknown_variable
 
 _NORM = {
     "weight": "gamma",

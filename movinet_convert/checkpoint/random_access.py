@@ -1,18 +1,19 @@
-"""A named range of bytes in an open file: what every reader of this room reads from."""
+"""Random access to the bytes of untrusted files: open files, byte ranges in them, and folders."""
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -54,7 +55,7 @@ class RandomAccessFile:
 
 
 @dataclass(frozen=True)
-class Blob:
+class ByteRange:
     """``size`` bytes of ``file`` from ``start`` on; ``name`` is what messages call it."""
 
     file: RandomAccessFile
@@ -63,7 +64,7 @@ class Blob:
     size: int
 
     @classmethod
-    def of_path(cls, path: Path) -> Blob:
+    def of_path(cls, path: Path) -> ByteRange:
         file = RandomAccessFile.open(path)
         return cls(file, str(path), 0, file.size)
 
@@ -87,3 +88,61 @@ class Blob:
                 f"{offset:,} were read; the file was cut short: get it again."
             )
         return data
+
+
+class FileTree(Protocol):
+    """Files by relative POSIX name."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+
+    def names(self) -> tuple[str, ...]:
+        """The files in it, down to one folder below the top."""
+
+    def open(self, name: str) -> ByteRange:
+        """The file called ``name``; CheckpointError if it is missing or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on disk."""
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def names(self) -> tuple[str, ...]:
+        try:
+            found = [*self.path.glob("*"), *self.path.glob("variables/*")]
+            # Pipes and devices too: opening one says what it is, where leaving it out would not.
+            return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if is_there(p)))
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path} cannot be listed ({error.strerror or error})."
+            ) from error
+
+    def open(self, name: str) -> ByteRange:
+        path = self.path / name
+        if not is_there(path):
+            raise missing(str(path), self.where)
+        return ByteRange.of_path(path)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything but a folder is at ``path``; links are followed, and no name raises."""
+    return os.path.exists(path) and not is_folder(path)  # noqa: PTH110  Path's method may raise
+
+
+def is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def missing(name: str, where: str) -> CheckpointError:
+    """The error for a file that a checkpoint needs and ``where`` does not have."""
+    return CheckpointError(
+        f"{name} is missing; the checkpoint in {where} is incomplete: copy or download all of "
+        "its files."
+    )

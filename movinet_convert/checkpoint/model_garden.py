@@ -9,14 +9,31 @@ and its classifier under ``model/``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from movinet_convert.checkpoint import ignored
-from movinet_convert.checkpoint.bundle import BundleReader
-from movinet_convert.checkpoint.names import Names, Weight, collect
-from movinet_convert.checkpoint.naming import CLASSIFIER, arch_of_block_count, containers
-from movinet_convert.errors import CheckpointError
+import numpy as np
+
+from movinet_convert.checkpoint.canonical import (
+    CLASSIFIER,
+    SAVE_COUNTER,
+    arch_of_block_count,
+    containers,
+    split_ignored,
+    unknown_variable,
+)
+from movinet_convert.checkpoint.object_graph import checkpoint_key, encode_object_graph
+from movinet_convert.checkpoint.tensor_bundle import (
+    OBJECT_GRAPH_KEY,
+    BundleReader,
+    data_name,
+    index_name,
+    write_bundle,
+)
+from movinet_convert.checkpoint.tensor_source import Array, Names, Weight, collect
+from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.files.writing import move_together, staging_folder
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LAYER = re.compile(r"(?P<parent>(?:.*/)?)layer_with_weights-(?P<k>\d{1,4})/(?P<rest>_\w.*)")
@@ -35,7 +52,7 @@ class _Place:
 
 def names_by_object_path(bundle: BundleReader) -> Names | None:
     """The names of a bundle whose keys are object paths; None if it has no MoViNet stem."""
-    weights, rest = ignored.split(paths(bundle))
+    weights, rest = split_ignored(paths(bundle))
     backbones = {match["backbone"] for path in weights if (match := _STEM_KEY.fullmatch(path))}
     if not backbones:
         return None
@@ -94,15 +111,70 @@ def _canonical(path: str, backbone: str, names: tuple[str, ...], where: str) -> 
     raise unknown_variable(path, where)
 
 
-def unknown_variable(path: str, where: str) -> CheckpointError:
-    """The error for what is neither a weight nor anything known to be stored beside them."""
-    return CheckpointError(
-        f"{where} holds the variable {path!r}, which is neither a MoViNet's nor one that training "
-        "leaves beside the weights; the checkpoint is of another or a changed model."
-    )
-
-
 def _layout_name(backbone: str, rest: dict[str, str]) -> str:
-    if any(reason != ignored.SAVE_COUNTER for reason in rest.values()):
+    if any(reason != SAVE_COUNTER for reason in rest.values()):
         return "training"
     return "keras-tf-format" if backbone in ("", "layer_with_weights-0/") else "model-garden"
+
+
+PREFIX = "ckpt-1"
+STATE_FILE = "checkpoint"
+FILES = (index_name(PREFIX), data_name(PREFIX), STATE_FILE)
+# What a killed run leaves behind, and what folders hold that nobody put there.
+LEFT_BEHIND = re.compile(r"\..*|.*\.previous-[0-9a-f]{8}(\..*)?")
+
+_BACKBONE = "model/layer_with_weights-0"
+_CLASSIFIER = "model/layer_with_weights-1"
+_SAVE_COUNTER = "save_counter"
+
+
+def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) -> Path:
+    """Write ``variables`` (canonical name -> array) into ``folder``; returns ``folder/ckpt-1``.
+
+    A folder that holds such a checkpoint already is overwritten; one that holds anything else is
+    refused with UsageError, before anything is written.
+    """
+    _check_target(folder)
+    paths = {object_path(name, arch): array for name, array in variables.items()}
+    tensors: dict[str, Array | bytes] = {
+        checkpoint_key(path): array for path, array in paths.items()
+    }
+    tensors[checkpoint_key(_SAVE_COUNTER)] = np.array(1, np.int64)
+    tensors[OBJECT_GRAPH_KEY] = encode_object_graph(
+        [_SAVE_COUNTER, *paths], aliases={"model/_backbone": _BACKBONE}
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    # Complete files move into place; nobody meets a half-written one.
+    with staging_folder(folder, "export") as staging:
+        write_bundle(staging, PREFIX, tensors)
+        state = f'model_checkpoint_path: "{PREFIX}"\nall_model_checkpoint_paths: "{PREFIX}"\n'
+        (staging / STATE_FILE).write_text(state, encoding="utf-8")
+        move_together([(staging / name, folder / name) for name in FILES])
+    return folder / PREFIX
+
+
+def object_path(name: str, arch: str) -> str:
+    """``block1_layer1/_feature/…`` -> ``model/layer_with_weights-0/layer_with_weights-3/…``."""
+    container, _, rest = name.partition("/")
+    if container == CLASSIFIER:
+        return f"{_CLASSIFIER}/{rest}"
+    return f"{_BACKBONE}/layer_with_weights-{containers(arch).index(container)}/{rest}"
+
+
+def _check_target(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder} is a file where the folder of a checkpoint was to go; name another."
+        )
+    others = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name not in FILES and not LEFT_BEHIND.fullmatch(path.name)
+    )
+    if others:
+        raise UsageError(
+            f"{folder} holds {others[0]}, which is no part of a checkpoint written here; "
+            "name a new or an empty folder."
+        )

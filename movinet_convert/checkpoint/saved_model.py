@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
-from movinet_convert.checkpoint import ignored, keras_names
-from movinet_convert.checkpoint.bundle import OBJECT_GRAPH_KEY, BundleReader
-from movinet_convert.checkpoint.graph_names import full_names
-from movinet_convert.checkpoint.keras_names import KerasName
-from movinet_convert.checkpoint.names import Names, Weight, collect
-from movinet_convert.checkpoint.naming import arch_of_containers, containers
-from movinet_convert.checkpoint.object_paths import paths, unknown_variable
+from movinet_convert.checkpoint import keras_scopes
+from movinet_convert.checkpoint.canonical import (
+    arch_of_containers,
+    containers,
+    split_ignored,
+    unknown_variable,
+)
+from movinet_convert.checkpoint.keras_scopes import KerasName
+from movinet_convert.checkpoint.model_garden import paths
+from movinet_convert.checkpoint.object_graph import full_names
+from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, BundleReader
+from movinet_convert.checkpoint.tensor_source import Names, Weight, collect
 from movinet_convert.errors import CheckpointError
 
 _LISTED = re.compile(r"(?P<list>.*)/(?P<n>\d{1,6})")
@@ -20,10 +25,10 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
     """The names of a bundle whose object graph calls its variables as Keras does."""
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
-    weights, rest = ignored.split(paths(bundle))
+    weights, rest = split_ignored(paths(bundle))
     called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
     scopes = {path: called.get(key, "") for path, key in weights.items()}
-    parsed = {path: keras_names.parse(scope) for path, scope in scopes.items()}
+    parsed = {path: keras_scopes.parse(scope) for path, scope in scopes.items()}
     stems = [
         path
         for path, name in parsed.items()
@@ -32,7 +37,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
     if not stems:
         return None
     nested = len(bundle.shape(weights[stems[0]])) == 4
-    bare = [path for path, scope in scopes.items() if keras_names.is_bare_scale(scope)]
+    bare = [path for path, scope in scopes.items() if keras_scopes.is_bare_scale(scope)]
     arch = arch_of_containers({name.container for name in parsed.values() if name}, bundle.where)
     encodings = _encoding_scales(bare, parsed, containers(arch)[1:-1], bundle.where)
     pairs: list[tuple[str, Weight]] = []
@@ -44,7 +49,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
             pairs.append((encodings[path], Weight(key)))
         else:
             raise unknown_variable(scopes[path] or path, bundle.where)
-    hub = any(keras_names.is_hub_name(scope) for scope in scopes.values())
+    hub = any(keras_scopes.is_hub_name(scope) for scope in scopes.values())
     layout = "tfhub-saved-model" if hub else "keras-saved-model"
     return Names(layout, arch, *collect(pairs, rest, bundle))
 

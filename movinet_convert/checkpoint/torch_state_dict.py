@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from torch import Tensor
 
-from movinet_convert.checkpoint.blob import Blob
-from movinet_convert.checkpoint.names import Array
-from movinet_convert.checkpoint.pickle_scan import UnsafePickleError, scan
+from movinet_convert.checkpoint.pickle_check import UnsafePickleError, scan
+from movinet_convert.checkpoint.random_access import ByteRange
+from movinet_convert.checkpoint.tensor_source import Array
 from movinet_convert.errors import CheckpointError
-from movinet_convert.files.atomic import open_regular
+from movinet_convert.files.reading import open_regular
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGICS = (b"\x80\x02", b"\x80\x03", b"\x80\x04")  # the format of torch before 1.6
@@ -47,13 +47,13 @@ _PLAIN = frozenset(
 _BESIDE = "stored beside the state dict"
 
 
-def has_torch_magic(blob: Blob) -> bool:
+def has_torch_magic(blob: ByteRange) -> bool:
     """Whether the file may be one of ``torch.save``; only loading it can tell."""
     start = blob.read(0, min(2, blob.size)).tobytes()
     return _starts_as_zip(blob) or start in _PICKLE_MAGICS
 
 
-def _starts_as_zip(blob: Blob) -> bool:
+def _starts_as_zip(blob: ByteRange) -> bool:
     """As ``torch.load`` decides it."""
     return blob.read(0, min(4, blob.size)).tobytes() == _ZIP_MAGIC
 
@@ -63,7 +63,7 @@ class TorchSource:
 
     def __init__(self, path: Path) -> None:
         self.where = str(path)
-        blob = Blob.of_path(path)
+        blob = ByteRange.of_path(path)
         try:
             with open_regular(path, CheckpointError) as file:
                 (self._scan_zip if _starts_as_zip(blob) else self._scan_old_format)(file, blob.size)

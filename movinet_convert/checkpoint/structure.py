@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from movinet_convert.checkpoint import Checkpoint
-from movinet_convert.checkpoint.naming import CLASSIFIER
+from movinet_convert.checkpoint.canonical import CLASSIFIER
 from movinet_convert.errors import CheckpointError
 from movinet_convert.variants import ARCHS, ConvType, SeType
 
 
 @dataclass(frozen=True)
-class Identity:
+class Structure:
     """The settings that can be read from names and shapes.
 
     ``causal`` is None where the weights fit two networks: a base model and a causal one with 3D
@@ -36,7 +36,7 @@ class Identity:
         return self.conv_type == "3d" and self.causal is not False
 
 
-def identify(checkpoint: Checkpoint) -> Identity:
+def read_structure(checkpoint: Checkpoint) -> Structure:
     """Read the settings of ``checkpoint`` without reading its arrays."""
     conv_type: ConvType = (
         "2plus1d" if any("/_conv/_conv/" in name for name in checkpoint.variables) else "3d"
@@ -47,7 +47,7 @@ def identify(checkpoint: Checkpoint) -> Identity:
     # input nor an encoding of the position in the stream.
     causal = True if conv_type == "2plus1d" or se_type == "2plus3d" or encoded else None
     classes = _classes(checkpoint)
-    return Identity(checkpoint.arch, conv_type, se_type, encoded, classes, causal)
+    return Structure(checkpoint.arch, conv_type, se_type, encoded, classes, causal)
 
 
 def _se_type(checkpoint: Checkpoint, conv: str) -> SeType:

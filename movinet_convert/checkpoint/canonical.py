@@ -1,0 +1,153 @@
+"""Canonical names: the Model Garden object path under a readable container.
+
+``model/layer_with_weights-0/layer_with_weights-3/_feature/_conv/_conv/depthwise_kernel`` is
+``block1_layer1/_feature/_conv/_conv/depthwise_kernel`` of an A0. The containers are ``stem``, the
+blocks (``BlockSpec.name``), ``head`` and ``classifier_head``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from movinet_convert.checkpoint.tensor_source import Array, Change, Names, TensorSource, Weight
+from movinet_convert.errors import CheckpointError
+from movinet_convert.variants import ARCHS
+
+STEM, HEAD, CLASSIFIER = "stem", "head", "classifier_head"
+
+
+def arch_of_block_count(count: int, where: str) -> str:
+    """The architecture with ``count`` blocks: no two have the same number."""
+    by_count = {len(spec.blocks): arch for arch, spec in ARCHS.items()}
+    if count not in by_count:
+        known = ", ".join(f"{arch} {blocks}" for blocks, arch in sorted(by_count.items()))
+        raise CheckpointError(
+            f"{where} has {count} blocks between stem and head, and no MoViNet has that many "
+            f"({known}); it is not a MoViNet or parts of it are missing."
+        )
+    return by_count[count]
+
+
+@cache
+def containers(arch: str) -> tuple[str, ...]:
+    """The backbone's containers in the order in which they are built: stem, blocks, head."""
+    return (STEM, *(block.name for block in ARCHS[arch].blocks), HEAD)
+
+
+def unknown_variable(path: str, where: str) -> CheckpointError:
+    """The error for what is neither a weight nor anything known to be stored beside them."""
+    return CheckpointError(
+        f"{where} holds the variable {path!r}, which is neither a MoViNet's nor one that training "
+        "leaves beside the weights; the checkpoint is of another or a changed model."
+    )
+
+
+def arch_of_containers(found: set[str], where: str) -> str:
+    """The architecture whose backbone is exactly the containers ``found`` (bar the classifier)."""
+    blocks = found - {STEM, HEAD, CLASSIFIER}
+    arch = arch_of_block_count(len(blocks), where)
+    missing = [name for name in containers(arch) if name not in found]
+    if missing:
+        raise CheckpointError(
+            f"{where} has {len(blocks)} blocks as a MoViNet {arch}, but no {missing[0]}; parts of "
+            "the network are missing or it is another model."
+        )
+    return arch
+
+
+SAVE_COUNTER = "number of checkpoints saved"
+
+_AVERAGE = "moving average of a weight, kept by the optimizer"
+_SLOT = "optimizer slot"
+_STEPS = "training step counter"
+_OPTIMIZER = "optimizer variable"
+_METRIC = "metric"
+_RANDOM = "state of a random generator"
+
+_COUNTERS = {"save_counter": SAVE_COUNTER, "global_step": _STEPS, "step": _STEPS}
+_FOLDERS = {
+    "optimizer": _OPTIMIZER,
+    "optimizer_weights": _OPTIMIZER,
+    "seed_generator": _RANDOM,
+    "_seed_generator": _RANDOM,
+}
+_METRIC_WORDS = ("metric", "metrics", "loss")
+_METRIC_PREFIXES = ("", "train_", "training_", "validation_", "compiled_", "_compile_", "_")
+_METRICS = frozenset(prefix + word for prefix in _METRIC_PREFIXES for word in _METRIC_WORDS)
+
+
+def _reason_to_ignore(path: str) -> str | None:
+    """Why the variable at ``path`` is no weight of the network, or None if it may be one."""
+    words = path.split("/")
+    *folders, last = words
+    if ".OPTIMIZER_SLOT" in folders:
+        return _AVERAGE if folders[-2:-1] == [".OPTIMIZER_SLOT"] and last == "average" else _SLOT
+    if last in _COUNTERS:
+        return _COUNTERS[last]
+    if "optimizer" in folders and last in ("iter", "iterations", "_iterations"):
+        return _STEPS
+    for word in folders:
+        if word in _FOLDERS:
+            return _FOLDERS[word]
+    return _METRIC if any(word in _METRICS for word in words) else None
+
+
+def split_ignored(paths: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Part ``path -> stored name`` into the weights and ``stored name -> reason`` for the rest."""
+    reasons = {path: _reason_to_ignore(path) for path in paths}
+    weights = {path: stored for path, stored in paths.items() if reasons[path] is None}
+    return weights, {paths[path]: why for path, why in reasons.items() if why is not None}
+
+
+_CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel|bias)")
+_FEATURE = "/_feature/"
+
+
+def stored_in_3d(names: Iterable[str]) -> bool:
+    return any(name.endswith("/_conv_temporal/kernel") for name in names)
+
+
+def to_2plus1d(names: Names, source: TensorSource) -> Names:
+    """The same weights under the names and in the shapes of ``2plus1d``; others as they are."""
+    if not stored_in_3d(names.weights):
+        return names
+    renamed = dict(_unfold(name, weight, source) for name, weight in names.weights.items())
+    return replace(names, weights=renamed)
+
+
+def _unfold(name: str, weight: Weight, source: TensorSource) -> tuple[str, Weight]:
+    match = _CONV.fullmatch(name)
+    if match is None or match["layer"].endswith("/_conv/_conv"):
+        return name, weight
+    if match["leaf"] == "bias":
+        return f"{match['layer']}/_conv/bias", weight
+    shape = weight.shape(source)
+    axis = 1 if match["temporal"] else 0
+    if len(shape) != 5 or shape[axis] != 1:
+        raise CheckpointError(
+            f"{source.where}: variable {name!r} has shape {shape}; a kernel of 5 axes was "
+            f"expected, with 1 in axis {axis}, as in every 3d_2plus1d checkpoint."
+        )
+    depthwise = _FEATURE in name
+    leaf = "depthwise_kernel" if depthwise else "kernel"
+    change = _then(weight.change, _flatten(axis, depthwise))
+    return f"{match['layer']}/_conv/{leaf}", Weight(weight.stored, change)
+
+
+def _flatten(axis: int, depthwise: bool) -> Change:
+    """Drop ``axis``; a depthwise kernel also swaps (1, channels) for (channels, 1)."""
+
+    def change(array: Array) -> Array:
+        flat = np.squeeze(array, axis)
+        return flat.swapaxes(2, 3) if depthwise else flat
+
+    return change
+
+
+def _then(first: Change, second: Change) -> Change:
+    return lambda array: second(first(array))
