@@ -12,7 +12,7 @@ from scripts.timing import BUILT, PEERS, measure, summarise
 
 BATCHES = [1, 4, 16]
 A0_CLIP_GFLOP = 5  # multiplications and additions of 50x172x172
-MEMORY_FORMS = ("eager, plain memory order", "eager", "fused")
+MEMORY_FORMS = ("eager", "fused")
 
 
 def floor(forms: list[dict[str, Any]], threads: int, clock: Any) -> list[dict[str, Any]]:
@@ -127,11 +127,9 @@ def memory_child(form: str) -> None:
 
     from movinet_convert.model import create_model
     from movinet_convert.model.fuse import fuse
-    from scripts.plain_network import plain_forward
 
     model = create_model("a2-base").eval()
-    works = (lambda clip: plain_forward(model, clip), model, fuse(model))
-    forward = dict(zip(MEMORY_FORMS, works, strict=True))[form]
+    forward = dict(zip(MEMORY_FORMS, (model, fuse(model)), strict=True))[form]
     clip = torch.rand(1, 3, 50, 224, 224)
     with torch.inference_mode():
         forward(clip[:, :, :2, :64, :64])

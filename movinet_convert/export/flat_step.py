@@ -1,12 +1,16 @@
 """The frame step in the vocabulary of mobile runtimes: four axes, 2D convolutions, no views.
 
-XNNPACK keeps pictures channels-last and turns them back for every operator that it does not know
-in that order. Here a buffer's frames stand below each other in one tall picture, so joining and
+XNNPACK keeps images channels-last and transposes them back for every operator that it does not know
+in that order. Here a buffer's frames stand below each other in one tall image, so joining and
 cutting are slices of rows, and everything between the frames and the logits goes to one delegate.
-What convolves in time, and how a buffer lies in memory, is chosen for the runtime.
+The blocks are the fused ones, with three operators replaced: the depthwise convolution, whose
+temporal half and buffer layout are chosen for the runtime, the squeeze-excitation, and the pooling.
 """
 
 from __future__ import annotations
+
+import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,46 +18,22 @@ from torch import Tensor, nn
 
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
+from movinet_convert.model.attention import SqueezeExcitation
+from movinet_convert.model.convolutions import AvgPool2dSame, conv_same
+from movinet_convert.model.fused_block import FusedBlock, FusedFeature
 from movinet_convert.model.layers import ACTIVATIONS
-from movinet_convert.model.packed import Pointwise, Spatial, Temporal
-from movinet_convert.model.padding import same_padding
-from movinet_convert.model.pieces import FusedBlock
-from movinet_convert.model.timeline import Timeline
+from movinet_convert.model.onednn import FusedConv, FusedTemporalConv2d
+from movinet_convert.model.positions import FramePositions
 
 
-class FlatConv(nn.Module):
-    """Convolution with ``SAME`` padding and activation, for one size of input."""
+class FlatPositions(FramePositions):
+    """One frame of one video, without a batch axis of its own."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor, activation: str | None, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        self.activation = ACTIVATIONS[activation] if activation else nn.Identity()
-        self.stride = stride
-        self.groups = groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = same_padding(x.shape[2], self.weight.shape[2], self.stride)
-        columns = same_padding(x.shape[3], self.weight.shape[3], self.stride)
-        padding = (rows[0], columns[0])
-        if rows[0] != rows[1] or columns[0] != columns[1]:
-            x = F.pad(x, (*columns, *rows))
-            padding = (0, 0)
-        return self.activation(
-            F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
-        )
-
-
-def _flat(conv: Pointwise | Spatial) -> FlatConv:
-    if isinstance(conv, Spatial):
-        return FlatConv(conv.weight, conv.bias, conv.activation, conv.stride[0], conv.groups)
-    return FlatConv(conv.weight, conv.bias, conv.activation)
-
-
-def _linear(layer: nn.Linear, activation: str | None) -> FlatConv:
-    return FlatConv(layer.weight[:, :, None, None], layer.bias, activation)
+    def share(self, dtype: torch.dtype) -> Tensor:
+        """(1, 1, 1, 1) one over the count, which makes a mean of a sum over the frames so far."""
+        assert self.seen is not None
+        seen = self.seen
+        return self._cached("share", lambda: (1.0 / (seen + 1).to(dtype)).reshape(1, 1, 1, 1))
 
 
 class TallConv(nn.Module):
@@ -65,11 +45,10 @@ class TallConv(nn.Module):
 
     order = torch.contiguous_format
 
-    def __init__(self, temporal: Temporal) -> None:
+    def __init__(self, conv: FusedTemporalConv2d) -> None:
         super().__init__()
-        self.weight = nn.Parameter(temporal.weight.detach(), requires_grad=False)
-        self.bias = nn.Parameter(temporal.bias.detach(), requires_grad=False)
-        self.activation = ACTIVATIONS[temporal.activation or ""]
+        self.weight, self.bias = conv.weight, conv.bias
+        self.activation = ACTIVATIONS[conv.activation or ""]
 
     def forward(self, frame: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
         height = frame.shape[2]
@@ -91,12 +70,12 @@ class TallConv(nn.Module):
 
 
 class ChannelsLastTallConv(TallConv):
-    """The same with buffers in the memory order that XNNPACK keeps pictures in."""
+    """The same with buffers in the memory order that XNNPACK keeps images in."""
 
     order = torch.channels_last
 
     def latest(self, tall: Tensor, height: int) -> Tensor:
-        # ExecuTorch takes a slice for one in plain order, and turns it, unless told by a cast.
+        # ExecuTorch takes a slice for contiguous, and transposes it, unless a cast says otherwise.
         return tall[:, :, height:].to(memory_format=self.order, copy=True)
 
 
@@ -119,89 +98,107 @@ class PastConv(TallConv):
         return super().zeros(buffer).permute(0, 2, 3, 1).contiguous()
 
 
+class FlatFeature(nn.Module):
+    """The depthwise convolution of a block, (2+1)D or 2D, of one frame."""
+
+    def __init__(self, feature: FusedFeature, in_time: type[TallConv]) -> None:
+        super().__init__()
+        assert not feature.is_3d, "legacy stream models have 3D convolutions"
+        self.spatial = feature.conv
+        self.temporal = in_time(feature.temporal_conv) if feature.temporal_conv else None
+
+    def forward(
+        self, x: Tensor, positions: FramePositions, buffer: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        y: Tensor = self.spatial(x)
+        return (y, None) if self.temporal is None else self.temporal(y, buffer)
+
+
+class FlatLinear(nn.Module):
+    """A linear layer as a 1x1 convolution of (1, C, 1, 1)."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach()[:, :, None, None], requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
+
+
+class FlatAttention(nn.Module):
+    """The squeeze-excitation; the pool is (1, C, 1, 1)."""
+
+    def __init__(self, attention: SqueezeExcitation) -> None:
+        super().__init__()
+        self.reduce, self.expand = FlatLinear(attention.reduce), FlatLinear(attention.expand)
+        self.activation, self.gate = attention.activation, attention.gate
+        self.encoding_scale = attention.encoding_scale
+
+    def forward(self, y: Tensor, positions: FlatPositions, pool: Tensor) -> tuple[Tensor, Tensor]:
+        mean = y.mean(dim=(2, 3), keepdim=True)
+        pool = pool + mean
+        context = torch.cat((pool * positions.share(y.dtype), mean), dim=1)
+        if self.encoding_scale is not None:
+            encoding = positions.encoding(context.shape[1], context.dtype)
+            context = context + encoding.reshape(1, -1, 1, 1) * self.encoding_scale
+        return self.gate(self.expand(self.activation(self.reduce(context)))), pool
+
+
 class FlatPool(nn.Module):
-    """3 x 3 average pooling, stride 2, ``SAME``, where padding does not count in the mean.
+    """``AvgPool2dSame`` for frames of one size.
 
     A depthwise convolution sums; a map of one over the counts makes means of the sums.
     """
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
         super().__init__()
-        ones = torch.ones(channels, 1, 3, 3)
-        self.sum = FlatConv(ones, torch.zeros(channels), None, stride=2, groups=channels)
-        counted = FlatConv(ones[:1], torch.zeros(1), None, stride=2)
-        self.register_buffer("share", 1.0 / counted(torch.ones(1, 1, height, width)))
+        self.ones = nn.Parameter(torch.ones(channels, 1, 3, 3), requires_grad=False)
+        self.zeros = nn.Parameter(torch.zeros(channels), requires_grad=False)
+        self.register_buffer("share", 1.0 / self.sum(torch.ones(1, channels, *size))[:, :1])
         self.share: Tensor
 
+    def sum(self, x: Tensor) -> Tensor:
+        return conv_same(x, self.ones, self.zeros, (2, 2), len(self.ones), pad_input=True)
+
     def forward(self, x: Tensor) -> Tensor:
-        summed: Tensor = self.sum(x)
-        return summed * self.share
+        return self.sum(x) * self.share
 
 
-class FlatBlock(nn.Module):
-    """One block, for one frame of a given size."""
-
-    def __init__(
-        self,
-        block: FusedBlock,
-        height: int,
-        width: int,
-        activation: str,
-        in_time: type[TallConv],
-    ) -> None:
-        super().__init__()
-        assert block.spatial is not None, "legacy stream models have 3D convolutions"
-        self.expansion = _flat(block.expansion)
-        self.spatial = _flat(block.spatial)
-        self.temporal = None if block.temporal is None else in_time(block.temporal)
-        self.reduce = _linear(block.attention.reduce, activation)
-        self.expand = _linear(block.attention.expand, None)
-        self.gate = block.attention.gate
-        self.encoding_scale = block.attention.encoding_scale
-        self.projection = _flat(block.projection)
-        self.skip = None if block.skip is None else _flat(block.skip)
-        inputs = block.expansion.weight.shape[1]
-        self.pool = FlatPool(inputs, height, width) if block.downsample else None
-
-    def forward(
-        self, x: Tensor, share: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        y = self.spatial(self.expansion(x))
-        if self.temporal is not None and buffer is not None:
-            y, buffer = self.temporal(y, buffer)
-        mean = y.mean(dim=(2, 3), keepdim=True)
-        pool = pool + mean
-        context = torch.cat((pool * share, mean), dim=1)
-        if self.encoding_scale is not None:
-            encoding = timeline.encoding(context.shape[1], context.dtype)
-            context = context + encoding.reshape(1, -1, 1, 1) * self.encoding_scale
-        gates = self.gate(self.expand(self.reduce(context)))
-        around = x if self.pool is None else self.pool(x)
-        around = around if self.skip is None else self.skip(around)
-        return self.projection(y * gates) + around, buffer, pool
+def flat_block(block: FusedBlock, size: tuple[int, int], in_time: type[TallConv]) -> FusedBlock:
+    """A copy of the block for frames of this size, with the operators above."""
+    flat: Any = copy.deepcopy(block)
+    flat.feature = FlatFeature(flat.feature, in_time)
+    flat.attention = FlatAttention(flat.attention)
+    if isinstance(flat.skip, nn.Sequential) and isinstance(flat.skip[0], AvgPool2dSame):
+        flat.skip[0] = FlatPool(block.expansion.in_channels, size)
+    result: FusedBlock = flat
+    return result
 
 
 class FlatStep(nn.Module):
     """Frames (1, 3, k, H, W) and states -> logits (1, classes) and states.
 
-    Buffers are as ``in_time`` says, pools and head (1, C, 1, 1), the frame count (1,).
+    Buffers are as ``in_time`` has them, pools and head (1, C, 1, 1), the frame count (1,).
     """
 
     def __init__(self, model: MoViNet, size: tuple[int, int], in_time: type[TallConv]) -> None:
         super().__init__()
         self.order = in_time.order
-        activation = model.settings.activation
-        self.stem = _flat(model.stem.conv)  # type: ignore[arg-type]
+        self.stem = copy.deepcopy(model.stem.conv)
         self.blocks = nn.ModuleDict()
         height, width = (-(-side // 2) for side in size)
         for spec in model.variant.spec.blocks:
-            block = model.blocks[spec.name]
-            assert isinstance(block, FusedBlock)
-            self.blocks[spec.name] = FlatBlock(block, height, width, activation, in_time)
+            chunked: Any = model.blocks[spec.name]
+            self.blocks[spec.name] = flat_block(chunked.block, (height, width), in_time)
             height, width = (-(-side // spec.stride) for side in (height, width))
-        self.head = _flat(model.head)  # type: ignore[arg-type]
-        self.hidden = _linear(model.classifier.hidden, model.settings.head_activation)
-        self.output = _linear(model.classifier.output, None)
+        self.head = copy.deepcopy(model.head)
+        self.hidden = FlatLinear(model.classifier.hidden)
+        self.output = FlatLinear(model.classifier.output)
+        self.activation = model.classifier.activation
+        for module in self.modules():
+            if isinstance(module, FusedConv):
+                module.pad_input = True
 
     def forward(self, frames: Tensor, frame_count: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = given
@@ -217,19 +214,19 @@ class FlatStep(nn.Module):
     def _one(
         self, frame: Tensor, frame_count: Tensor, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        timeline = Timeline(1, 1, frame_count)
-        frame_count = frame_count + 1
-        share = (1.0 / frame_count.to(frame.dtype)).reshape(1, 1, 1, 1)
+        positions = FlatPositions(1, 1, frame_count)
         remaining = iter(states)
         after: list[Tensor] = []
         x = self.stem(frame.to(memory_format=self.order))
-        for block in self.blocks.values():
-            buffer = next(remaining) if block.temporal is not None else None
-            x, buffer, pool = block(x, share, timeline, buffer, next(remaining))
+        blocks: Any = self.blocks.values()
+        for block in blocks:
+            buffer = next(remaining) if block.feature.temporal is not None else None
+            x, buffer, pool = block(x, positions, buffer, next(remaining))
             after += [pool] if buffer is None else [buffer, pool]
         head = next(remaining) + self.head(x).mean(dim=(2, 3), keepdim=True)
-        logits = self.output(self.hidden(head * share)).flatten(1)
-        return (logits, frame_count, *after, head)
+        average = head * positions.share(head.dtype)
+        logits = self.output(self.activation(self.hidden(average))).flatten(1)
+        return (logits, frame_count + 1, *after, head)
 
 
 def flat_program(

@@ -28,7 +28,6 @@ from movinet_convert.export.runtime import Format, Job, quiet
 from movinet_convert.export.step import Program, clip_program, plain_order_program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
-from movinet_convert.model.pieces import FusedStem
 
 FORMATS: dict[str, Format] = {
     "torch-export": Format(
@@ -151,7 +150,7 @@ def _kind(dtype: str | None, quantize: str | None, allow_loss: float | None) -> 
 def _program(
     model: MoViNet, row: Format, frames: int | None, size: tuple[int, int] | None, dtype: str
 ) -> Program:
-    fused = model if isinstance(model.stem, FusedStem) else fuse(model)
+    fused = model if model.fused else fuse(model)
     build = row.program if model.settings.causal else clip_program
     steps = frames or (1 if model.settings.causal else model.variant.input.frames)
     # OpenVINO narrows the weights alone, as it writes them.

@@ -48,7 +48,9 @@ class Step(nn.Module):
         self.names = names
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        logits, state = self.model.stream(frames, unflatten(self.names, states))
+        logits, state = self.model.stream(
+            frames, StreamState.of_tensors(dict(zip(self.names, states, strict=True)))
+        )
         return (logits, *(tensor for _, tensor in state.tensors()))
 
 
@@ -71,16 +73,6 @@ class PlainOrderStep(nn.Module):
 
 def _plain_order(state: Tensor) -> Tensor:
     return state.permute(0, 2, 3, 4, 1).contiguous() if state.dim() == 5 else state
-
-
-def unflatten(names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> StreamState:
-    """The inverse of ``StreamState.tensors``."""
-    of = dict(zip(names, tensors, strict=True))
-
-    def kind(suffix: str) -> dict[str, Tensor]:
-        return {n.removesuffix(suffix): t for n, t in of.items() if n.endswith(suffix)}
-
-    return StreamState(of["frame_count"], kind(".buffer"), kind(".pool"), of["head"])
 
 
 def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:

@@ -2,57 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from movinet_convert.model.attention import SqueezeExcitation
-from movinet_convert.model.layers import (
-    ACTIVATIONS,
-    BatchNorm,
-    ConvNorm,
-    SpatialConv,
-    SpatioTemporalConv,
-    TemporalConv,
+from movinet_convert.model.convolutions import (
+    AvgPool2dSame,
+    Conv2dSame,
+    Conv3dSame,
+    TemporalConv2d,
 )
-from movinet_convert.model.padding import average_pool_same
-from movinet_convert.model.timeline import Timeline
+from movinet_convert.model.layers import ACTIVATIONS, BatchNorm, ConvNorm, join_buffer
+from movinet_convert.model.positions import FramePositions, fold_time
 from movinet_convert.variants import BlockSpec, Settings
 
 
 class Feature(nn.Module):
     """The depthwise convolution of a block: 2D, 3D or (2+1)D, after kernel and settings."""
 
+    conv: Any
+    norm: Any
+    temporal_conv: Any
+    temporal_norm: Any
+    activation: Callable[[Tensor], Tensor]
+
     def __init__(self, spec: BlockSpec, settings: Settings) -> None:
         super().__init__()
-        frames, height, width = spec.kernel
+        self.length, *kernel = spec.kernel  # length: frames that the kernel sees
         channels = spec.expanded
-        self.conv: SpatialConv | SpatioTemporalConv
-        if frames > 1 and settings.conv_type == "3d":
-            self.conv = SpatioTemporalConv(
-                channels, spec.kernel, spec.stride, causal=settings.causal
-            )
-        else:
-            self.conv = SpatialConv(channels, channels, (height, width), spec.stride, channels)
+        self.causal = settings.causal
+        self.is_3d = self.length > 1 and settings.conv_type == "3d"
+        self.conv = (
+            Conv3dSame(channels, spec.kernel, spec.stride, causal=settings.causal)
+            if self.is_3d
+            else Conv2dSame(channels, channels, (kernel[0], kernel[1]), spec.stride, channels)
+        )
         self.norm = BatchNorm(channels)
-        self.temporal_conv: TemporalConv | None = None
-        self.temporal_norm: BatchNorm | None = None
-        if frames > 1 and settings.conv_type == "2plus1d":
-            self.temporal_conv = TemporalConv(channels, frames)
-            self.temporal_norm = BatchNorm(channels)
+        two_plus_one = self.length > 1 and not self.is_3d
+        self.temporal_conv = TemporalConv2d(channels, self.length) if two_plus_one else None
+        self.temporal_norm = BatchNorm(channels) if two_plus_one else None
         self.activation = ACTIVATIONS[settings.activation]
 
     def forward(
-        self, x: Tensor, timeline: Timeline, buffer: Tensor | None
+        self, x: Tensor, positions: FramePositions, buffer: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.conv, SpatioTemporalConv):
-            x, buffer = self.conv(x, timeline, buffer)
-        else:
-            x = self.conv(x)
-        x = self.activation(self.norm(x))
-        if self.temporal_conv is not None and self.temporal_norm is not None:
-            x, buffer = self.temporal_conv(x, timeline, buffer)
-            x = self.activation(self.temporal_norm(x))
-        return x, buffer
+        """Convolve frames (N, C, H, W); ``buffer`` (B, C, k - 1, H, W) holds those before them."""
+        x = self.spatial(x)
+        if self.length == 1:
+            return x, None
+        videos = positions.unfold(x)
+        if self.causal:
+            videos, buffer = join_buffer(buffer, videos, self.length - 1)
+        return self.temporal(videos), buffer
+
+    def spatial(self, x: Tensor) -> Tensor:
+        """The 2D convolution of frames (N, C, H, W); a 3D one leaves them as they are."""
+        return x if self.is_3d else self.activation(self.norm(self.conv(x)))
+
+    def temporal(self, videos: Tensor) -> Tensor:
+        """Convolve (B, C, T, H, W) over time, the past in front if causal, and fold time."""
+        conv, norm = self.temporal_conv, self.temporal_norm
+        if self.is_3d:
+            conv, norm = self.conv, self.norm
+        return self.activation(norm(fold_time(conv(videos))))
 
 
 class Skip(ConvNorm):
@@ -64,10 +79,10 @@ class Skip(ConvNorm):
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec.inputs, spec.outputs, unbiased=True)
-        self.downsample = spec.stride > 1
+        self.pool = AvgPool2dSame() if spec.stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(average_pool_same(x) if self.downsample else x)
+        return super().forward(self.pool(x))
 
 
 class Block(nn.Module):
@@ -76,7 +91,15 @@ class Block(nn.Module):
     ``buffer`` and ``pool`` are what it remembers of the frames before, None at a video's start
     and in base models. In training the residual branch of a whole video is dropped with
     probability ``drop_rate`` (stochastic depth).
+
+    Inference and export replace its operators: ``fuse`` and ``export.flat_step``.
     """
+
+    expansion: Any
+    feature: Any
+    attention: Any
+    projection: Any
+    skip: Any
 
     def __init__(self, spec: BlockSpec, settings: Settings, drop_rate: float) -> None:
         super().__init__()
@@ -89,16 +112,21 @@ class Block(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(
-        self, x: Tensor, timeline: Timeline, buffer: Tensor | None, pool: Tensor | None
+        self, x: Tensor, positions: FramePositions, buffer: Tensor | None, pool: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        y, buffer = self.feature(self.expansion(x), timeline, buffer)
-        y, pool = self.attention(y, timeline, pool)
-        y = self.projection(y) * self.scale
-        if self.training and self.drop_rate > 0:
-            y = self._drop_videos(y, timeline)
-        return y + self.skip(x), buffer, pool
+        y, buffer = self.feature(self.expansion(x), positions, buffer)
+        gates, pool = self.attention(y, positions, pool)
+        return self.project(y, gates, x, positions), buffer, pool
 
-    def _drop_videos(self, y: Tensor, timeline: Timeline) -> Tensor:
+    def project(self, y: Tensor, gates: Tensor, x: Tensor, positions: FramePositions) -> Tensor:
+        """Gate the expanded frames ``y``, project them, and add what came in."""
+        y = self.projection(y * gates) * self.scale
+        if self.training and self.drop_rate > 0:
+            y = self._drop_videos(y, positions)
+        result: Tensor = y + self.skip(x)
+        return result
+
+    def _drop_videos(self, y: Tensor, positions: FramePositions) -> Tensor:
         kept = 1.0 - self.drop_rate
-        mask = y.new_empty(timeline.batch, 1).bernoulli_(kept) / kept
-        return y * mask.expand(-1, timeline.frames).reshape(-1, 1, 1, 1)
+        mask = y.new_empty(positions.batch, 1).bernoulli_(kept) / kept
+        return y * mask.expand(-1, positions.frames).reshape(-1, 1, 1, 1)

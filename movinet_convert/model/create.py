@@ -1,4 +1,4 @@
-"""Random weights, drawn as the official model draws them."""
+"""Networks with random weights, drawn as the official model draws them, or given ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from movinet_convert.errors import WeightsError
-from movinet_convert.model.layers import BatchNorm, SpatialConv, SpatioTemporalConv, TemporalConv
+from movinet_convert.model.layers import BatchNorm
 from movinet_convert.model.network import MoViNet
 from movinet_convert.model.settings import get_variant, released_settings
 from movinet_convert.variants import (
@@ -22,9 +22,9 @@ from movinet_convert.variants import (
     Variant,
 )
 
-# Standard deviation of a unit normal cut at two deviations, by which Keras' HeNormal is widened.
-TRUNCATED_NORMAL_DEVIATION = 0.87962566103423978
-CLASSIFIER_DEVIATION = 0.01
+# Standard deviation of a unit normal truncated at two of them, for which Keras' HeNormal makes up.
+TRUNCATED_NORMAL_STD = 0.87962566103423978
+CLASSIFIER_STD = 0.01  # of the last layer's weights, as in the official ClassifierHead
 
 
 @torch.inference_mode(False)  # tensors made in inference mode could not be trained
@@ -72,32 +72,29 @@ def fill(model: MoViNet, tensors: Mapping[str, Tensor], what: str) -> MoViNet:
     """
     expected = model.state_dict()
     name = model.variant.name
-    missing = [path for path in expected if path not in tensors]
-    unknown = [path for path in tensors if path not in expected]
-    if missing:
-        raise WeightsError(f"{what} lacks tensor {missing[0]} of {name}; convert again.")
-    if unknown:
-        raise WeightsError(
-            f"{what} holds tensor {unknown[0]}, which {name} does not have; convert again."
-        )
-    for path, tensor in tensors.items():
-        if tensor.shape != expected[path].shape or not tensor.is_floating_point():
+    for path in {**expected, **tensors}:
+        if path not in tensors:
+            raise WeightsError(f"{what} lacks tensor {path} of {name}; convert again.")
+        if path not in expected:
             raise WeightsError(
-                f"{what}: tensor {path} is {tensor.dtype} of shape {tuple(tensor.shape)} where "
-                f"{name} has floats of shape {tuple(expected[path].shape)}; convert again."
+                f"{what} holds tensor {path}, which {name} does not have; convert again."
             )
-    _assign(model, tensors)
-    return model
-
-
-def _assign(model: MoViNet, tensors: Mapping[str, Tensor]) -> None:
+        found, wanted = tensors[path], expected[path].shape
+        if found.shape != wanted or not found.is_floating_point():
+            raise WeightsError(
+                f"{what}: tensor {path} is {found.dtype} of shape {tuple(found.shape)} where "
+                f"{name} has floats of shape {tuple(wanted)}; convert again."
+            )
     # What load_state_dict(assign=True) does, in a fifth of its time.
     modules = dict(model.named_modules())
     for path, tensor in tensors.items():
         owner, _, leaf = path.rpartition(".")
         module = modules[owner]
-        own = module._parameters if leaf in module._parameters else module._buffers
-        own[leaf] = nn.Parameter(tensor) if own is module._parameters else tensor
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(tensor)
+        else:
+            module._buffers[leaf] = tensor
+    return model
 
 
 def tensor_shapes(
@@ -110,13 +107,13 @@ def tensor_shapes(
 
 @torch.no_grad()
 def initialize(model: MoViNet) -> None:
-    """Draw all weights anew: HeNormal kernels, zero biases and ReZero scales, identity norms.
+    """Draw all weights: HeNormal kernels, zero biases and ReZero scales, identity norms.
 
-    As ``kernel_initializer='HeNormal'`` and the classifier's normal of deviation 0.01 in
-    official/projects/movinet/modeling.
+    As ``kernel_initializer='HeNormal'`` and the classifier's normal with a standard deviation of
+    0.01 in official/projects/movinet/modeling.
     """
     for module in model.modules():
-        if isinstance(module, SpatialConv | SpatioTemporalConv | TemporalConv | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
             _he_normal(module.weight)
             if module.bias is not None:
                 module.bias.zero_()
@@ -130,14 +127,13 @@ def initialize(model: MoViNet) -> None:
 
 @torch.no_grad()
 def initialize_classifier(model: MoViNet) -> None:
-    """Draw the last linear layer anew, as for a new set of classes."""
-    nn.init.normal_(model.classifier.output.weight, std=CLASSIFIER_DEVIATION)
+    """Draw the last linear layer, as for a new set of classes."""
+    nn.init.normal_(model.classifier.output.weight, std=CLASSIFIER_STD)
     nn.init.zeros_(model.classifier.output.bias)
 
 
-def _he_normal(weight: torch.Tensor) -> None:
+def _he_normal(weight: Tensor) -> None:
     # Keras counts a kernel's inputs after its TensorFlow shape: for depthwise kernels
     # (h, w, channels, 1) that is h * w * channels; ours is the usual count of one channel's taps.
-    fan_in = weight[0].numel()
-    deviation = math.sqrt(2.0 / fan_in) / TRUNCATED_NORMAL_DEVIATION
-    nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+    std = math.sqrt(2.0 / weight[0].numel()) / TRUNCATED_NORMAL_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -9,25 +9,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
-from movinet_convert.model import settings_record
-from movinet_convert.model.attention import running_sums
 from movinet_convert.model.block import Block
 from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
-from movinet_convert.model.memory import StreamMemory
-from movinet_convert.model.state import StreamState
-from movinet_convert.model.timeline import Timeline
-from movinet_convert.model.transforms import ClipTransform
+from movinet_convert.model.positions import FramePositions
+from movinet_convert.model.settings import (
+    DEFAULT_ORIGINS,
+    METADATA_KEY,
+    check_record,
+    settings_record,
+)
+from movinet_convert.model.state import StateSpec, StreamState
+from movinet_convert.model.transforms import CHANNELS, ClipTransform
 from movinet_convert.variants import (
     KINETICS_600_CLASSES,
     STEM_KERNEL,
     STOCHASTIC_DEPTH_RATE,
-    Origins,
     Settings,
     Variant,
 )
-
-CHANNELS = 3
-DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="default")
 
 
 class Stem(ConvNorm):
@@ -57,10 +56,10 @@ class MoViNet(nn.Module):
     """A mobile video network (https://arxiv.org/abs/2103.11511).
 
     ``model(clip)`` takes (B, 3, T, H, W), RGB in [0, 1], and returns logits (B, classes).
-    Stream variants also take a video in pieces: ``model.stream(frames, state)``.
+    Stream variants also take a video in chunks: ``model.stream(frames, state)``.
 
     ``dropout`` and ``stochastic_depth`` act in training only; the defaults are the authors'.
-    ``origins`` tells where the settings came from, None where nobody recorded it.
+    ``origins`` records where the settings came from, None where nobody recorded it.
 
     ``state_dict()`` carries the settings in its metadata; ``load_state_dict`` raises WeightsError
     for those of a network with other settings, and warns of weights that may be for another gate.
@@ -68,6 +67,9 @@ class MoViNet(nn.Module):
     Raises UsageError for settings of the other mode or that do not exist, less than one class,
     and probabilities outside [0, 1).
     """
+
+    stem: Any  # as the blocks and the head, replaced in a fused network
+    head: Any
 
     def __init__(
         self,
@@ -84,33 +86,23 @@ class MoViNet(nn.Module):
         self.origins = DEFAULT_ORIGINS if settings is None else None
         self.num_classes = num_classes
         _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
-        self.memory = StreamMemory.of(variant, self.settings)
+        self.state_spec = StateSpec.of(variant, self.settings)
         self.frozen: frozenset[str] = frozenset()  # parts that ``train()`` leaves in eval mode
         self.fused = False
-        spec = variant.spec
-        act = self.settings.activation
-        self.stem: nn.Module = Stem(CHANNELS, spec.stem, STEM_KERNEL[1:], stride=2, activation=act)
-        blocks = spec.blocks
-        self.blocks = nn.ModuleDict(
-            {
-                block.name: Block(block, self.settings, stochastic_depth * i / len(blocks))
-                for i, block in enumerate(blocks, 1)
-            }
-        )
-        self.head: nn.Module = ConvNorm(blocks[-1].outputs, spec.head, activation=act)
-        self.classifier = Classifier(
-            spec.head,
-            spec.classifier,
-            num_classes,
-            spec.dropout if dropout is None else dropout,
-            self.settings.head_activation,
-        )
+        spec, act = variant.spec, self.settings.activation
+        dropout = spec.dropout if dropout is None else dropout
+        head_act = self.settings.head_activation
+        self.stem = Stem(CHANNELS, spec.stem, STEM_KERNEL[1:], stride=2, activation=act)
+        self.blocks = nn.ModuleDict({b.name: Block(b, self.settings, 0.0) for b in spec.blocks})
+        self.head = ConvNorm(spec.blocks[-1].outputs, spec.head, activation=act)
+        self.classifier = Classifier(spec.head, spec.classifier, num_classes, dropout, head_act)
+        self.set_stochastic_depth(stochastic_depth)
 
     def set_stochastic_depth(self, rate: float) -> None:
         """Drop the residual branches of the last block with this probability, earlier ones less."""
-        blocks = list(self.blocks.values())
+        blocks: list[Any] = list(self.blocks.values())
         for i, block in enumerate(blocks, 1):
-            block.drop_rate = rate * i / len(blocks)  # type: ignore[assignment]
+            block.drop_rate = rate * i / len(blocks)
 
     def train(self, mode: bool = True) -> MoViNet:
         """Set the mode of all parts but those of a frozen backbone; UsageError if fused."""
@@ -136,34 +128,37 @@ class MoViNet(nn.Module):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
         if metadata is not None:
-            metadata[settings_record.METADATA_KEY] = settings_record.record(self)
+            metadata[METADATA_KEY] = settings_record(self.settings, self.origins)
 
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         # Called before any tensor of the network is touched.
-        settings_record.compare(self, local_metadata)
+        record = local_metadata.get(METADATA_KEY)
+        self.origins = check_record(
+            record, self.variant, self.settings, self.origins, self.num_classes
+        )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits (B, classes) of whole clips (B, 3, T, H, W)."""
         if self.settings.causal:
             return self.stream(clip)[0]
-        x, timeline = self._to_frames(clip, None)
+        x, positions = self._to_frames(clip, None)
         x = self.stem(x)
         for block in self.blocks.values():
-            x, _, _ = block(x, timeline, None, None)
-        pooled = self._spatial_means(x, timeline).mean(dim=1)
+            x, _, _ = block(x, positions, None, None)
+        pooled = self._spatial_means(x, positions).mean(dim=1)
         logits: Tensor = self.classifier(pooled)
         return logits
 
     def stream(
         self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
     ) -> tuple[Tensor, StreamState]:
-        """Logits after the latest frames of some videos, and the state to go on with.
+        """Logits after the latest frames of some videos, and the state to resume from.
 
         ``frames`` is (B, 3, t, H, W), t >= 1, and follows what ``state`` has seen; None starts a
-        video. The logits (B, classes) judge all frames so far, however they were cut into calls;
+        video. The logits (B, classes) are of all frames so far, however they were cut into calls;
         ``per_frame=True`` returns them after every frame, (B, t, classes).
 
         Raises UsageError for a base variant, StateError where the state is of another batch,
@@ -171,22 +166,21 @@ class MoViNet(nn.Module):
         """
         self._require_stream()
         seen = None if state is None else state.frame_count
-        x, timeline = self._to_frames(frames, seen)
+        x, positions = self._to_frames(frames, seen)
         if state is not None:
-            self.check_state(state, timeline.batch, *frames.shape[3:])
+            self.check_state(state, positions.batch, *frames.shape[3:])
         x = self.stem(x)
         buffers: dict[str, Tensor] = {}
         pools: dict[str, Tensor] = {}
         for name, block in self.blocks.items():
             buffer, pool = (None, None) if state is None else state.of_block(name)
-            x, buffer, pools[name] = block(x, timeline, buffer, pool)
+            x, buffer, pools[name] = block(x, positions, buffer, pool)
             if buffer is not None:
                 buffers[name] = buffer
-        means = self._spatial_means(x, timeline)
-        sums = running_sums(means, None if state is None else state.head)
-        averages = (sums / timeline.divisors(sums.dtype)).to(means.dtype)
+        means = self._spatial_means(x, positions)
+        averages, head = positions.cumulative_mean(means, None if state is None else state.head)
         logits: Tensor = self.classifier(averages if per_frame else averages[:, -1])
-        return logits, StreamState(timeline.counts()[:, -1], buffers, pools, sums[:, -1])
+        return logits, StreamState(positions.counts()[:, -1], buffers, pools, head)
 
     def initial_state(self, batch: int, height: int, width: int) -> StreamState:
         """The state before the first frame of ``batch`` videos of this size, all zeros.
@@ -205,11 +199,11 @@ class MoViNet(nn.Module):
                 f"{height} x {width}."
             )
         device = self.classifier.output.weight.device
-        return self.memory.zeros(batch, height, width, self.dtype, device)
+        return self.state_spec.zeros(batch, height, width, self.dtype, device)
 
     def check_state(self, state: StreamState, batch: int, height: int, width: int) -> None:
-        """Raise StateError unless this network can go on from ``state`` with ``batch`` videos."""
-        self.memory.check(state, batch, height, width, self.variant.name)
+        """Raise StateError unless this network can resume from ``state`` with ``batch`` videos."""
+        self.state_spec.check(state, batch, height, width, self.variant.name)
 
     def _require_stream(self) -> None:
         if not self.settings.causal:
@@ -218,25 +212,30 @@ class MoViNet(nn.Module):
                 f"use model(clip), or the variant {self.variant.arch}-stream."
             )
 
-    def _to_frames(self, clip: Tensor, seen: Tensor | None) -> tuple[Tensor, Timeline]:
-        """(B, 3, T, H, W) -> (B * T, 3, H, W), and its timeline."""
-        if clip.dim() != 5 or clip.shape[1] != CHANNELS or 0 in clip.shape:
-            raise UsageError(
-                f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape "
-                f"{tuple(clip.shape)}."
-            )
-        if not clip.is_floating_point():
-            raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
-        batch, _, frames = clip.shape[:3]
+    def _to_frames(self, clip: Tensor, seen: Tensor | None) -> tuple[Tensor, FramePositions]:
+        """(B, 3, T, H, W) -> (B * T, 3, H, W), and the frames' positions in their videos."""
+        x = _folded(clip, self.dtype)
+        batch, _, frames, _, _ = clip.shape
         if self.settings.causal and seen is None:
-            seen = torch.zeros(batch, dtype=torch.long, device=clip.device)
-        flat = clip.transpose(1, 2).flatten(0, 1).to(self.dtype)
-        return flat, Timeline(batch, frames, seen)
+            seen = clip.new_zeros(batch, dtype=torch.long)
+        return x, FramePositions(batch, frames, seen)
 
-    def _spatial_means(self, x: Tensor, timeline: Timeline) -> Tensor:
+    def _spatial_means(self, x: Tensor, positions: FramePositions) -> Tensor:
         """The head's features, averaged over each frame: (B, T, C)."""
         means: Tensor = self.head(x).mean(dim=(2, 3))
-        return means.reshape(timeline.batch, timeline.frames, -1)
+        return means.reshape(positions.batch, positions.frames, -1)
+
+
+@torch.fx.wrap  # one node for torch.fx, which cannot follow checks of shapes
+def _folded(clip: Tensor, dtype: torch.dtype) -> Tensor:
+    """Check a clip, and fold its time into the batch: (B, 3, T, H, W) -> (B * T, 3, H, W)."""
+    if clip.dim() != 5 or clip.shape[1] != CHANNELS or 0 in clip.shape:
+        raise UsageError(
+            f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape {tuple(clip.shape)}."
+        )
+    if not clip.is_floating_point():
+        raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
+    return clip.transpose(1, 2).flatten(0, 1).to(dtype)
 
 
 def _check_options(

@@ -1,11 +1,36 @@
-"""Variants and settings that a user names: looked up, checked, and described with their origins."""
+"""Variants and settings that a user names, and the record of them that state dicts carry.
+
+Two networks of equal tensors may compute different things: no tensor shows which hard sigmoid the
+gate is. ``model.state_dict()`` therefore carries the settings in the metadata that PyTorch keeps
+beside the tensors, through ``torch.save`` and ``torch.load`` too, and ``load_state_dict`` compares.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from typing import Any, get_args
 
-from movinet_convert.errors import UsageError
-from movinet_convert.variants import VARIANTS, Gating, Origins, Settings, Variant
+from movinet_convert.errors import MovinetWarning, UsageError, WeightsError
+from movinet_convert.variants import (
+    KINETICS_600_CLASSES,
+    VARIANTS,
+    Gating,
+    Origin,
+    Origins,
+    Settings,
+    Variant,
+)
+
+METADATA_KEY = "movinet_convert"
+DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="default")
+UNRECORDED_GATING = (
+    "This state dict does not record the gating of its network, and nobody chose that of this "
+    "{name}, which computes with {gating!r}. No tensor shows which one the weights were trained "
+    "with: pass create_model({name!r}, gating='keras') for Google's releases of 2021, TF-Hub "
+    "models and training with tf-models-official up to 2.7; gating='model-garden' for training "
+    "with 2.8 or later."
+)
 
 
 def get_variant(name: str) -> Variant:
@@ -46,17 +71,16 @@ def check_settings(variant: Variant, settings: Settings) -> None:
         expected = dataclasses.replace(
             released_settings(variant, gating), head_activation=settings.head_activation
         )
-    for field in dataclasses.fields(Settings):
-        found, wanted = getattr(settings, field.name), getattr(expected, field.name)
+    for name, wanted in dataclasses.asdict(expected).items():
+        found = getattr(settings, name)
         if found != wanted:
             raise UsageError(
-                f"{variant.name} cannot have the setting {field.name}={found!r}; "
-                f"{wanted!r} was expected."
+                f"{variant.name} cannot have the setting {name}={found!r}; {wanted!r} was expected."
             )
 
 
 def with_origins(settings: Settings, origins: Origins | None) -> dict[str, str]:
-    """What no checkpoint tells, each with its origin: ``{"gating": "keras (user)", ...}``."""
+    """The settings that no checkpoint stores, with origins: ``{"gating": "keras (user)", ...}``."""
     values = {
         "gating": settings.gating,
         "head_activation": settings.head_activation,
@@ -68,3 +92,53 @@ def with_origins(settings: Settings, origins: Origins | None) -> dict[str, str]:
         )
         for field, value in values.items()
     }
+
+
+def settings_record(settings: Settings, origins: Origins | None) -> dict[str, Any]:
+    """What a state dict records of its network, in types that ``torch.load`` trusts."""
+    return {
+        "settings": dataclasses.asdict(settings),
+        "origins": None if origins is None else dataclasses.asdict(origins),
+    }
+
+
+def check_record(
+    record: object, variant: Variant, settings: Settings, origins: Origins | None, num_classes: int
+) -> Origins | None:
+    """Compare the record in a state dict with the network that is to load it.
+
+    Returns the origins of the network's settings from now on: the recorded ones, or ``origins``.
+    Raises WeightsError for other settings; warns where none are recorded and the weights may be
+    for another gate.
+    """
+    recorded = record.get("settings") if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not isinstance(recorded, dict):
+        chosen = origins is None or origins.gating != "default"
+        unambiguous = not settings.causal or settings.gating == "sigmoid"
+        if not (chosen or unambiguous or num_classes == KINETICS_600_CLASSES):
+            message = UNRECORDED_GATING.format(name=variant.name, gating=settings.gating)
+            # From load_state_dict, through its two calls, to whoever called it.
+            warnings.warn(message, MovinetWarning, stacklevel=5)
+        return origins
+    own = dataclasses.asdict(settings)
+    other = {name: recorded[name] for name in own if recorded.get(name, own[name]) != own[name]}
+    if other:
+        raise WeightsError(
+            f"This state dict is of a network with {_listed(other)} where this {variant.name} has "
+            f"{_listed({name: own[name] for name in other})}, and would give wrong results; "
+            "create the network with the settings of the weights, as in "
+            "create_model(name, gating=..., head_activation=...)."
+        )
+    return _recorded_origins(record.get("origins")) or origins
+
+
+def _listed(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value)[:40]!r}" for name, value in settings.items())
+
+
+def _recorded_origins(record: object) -> Origins | None:
+    known = get_args(Origin)
+    if not isinstance(record, dict) or record.keys() != Origins.__dataclass_fields__.keys():
+        return None
+    valid = all(isinstance(value, str) and value in known for value in record.values())
+    return Origins(**record) if valid else None

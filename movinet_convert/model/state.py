@@ -1,4 +1,4 @@
-"""What a stream model remembers between calls, as a value.
+"""The stream state: what a stream model remembers between calls, as a value.
 
 A model holds no state: ``model.stream`` takes one and returns the next, so one model serves many
 videos and threads, and the videos of a batch may have begun at different times.
@@ -6,7 +6,7 @@ videos and threads, and the videos of a batch may have begun at different times.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from movinet_convert.errors import StateError
+from movinet_convert.variants import Settings, Variant
+
+STEM_STRIDE = 2
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,22 @@ class StreamState:
             yield f"{name}.pool", pool
         yield "head", self.head
 
+    @staticmethod
+    def of_tensors(tensors: Mapping[str, Tensor]) -> StreamState:
+        """The inverse of ``tensors``."""
+
+        def kind(suffix: str) -> dict[str, Tensor]:
+            ends = {n: t for n, t in tensors.items() if n.endswith(suffix)}
+            return {name.removesuffix(suffix): tensor for name, tensor in ends.items()}
+
+        return StreamState(tensors["frame_count"], kind(".buffer"), kind(".pool"), tensors["head"])
+
     def map(self, change: Callable[[Tensor], Tensor]) -> StreamState:
         """The state with every tensor replaced by ``change(tensor)``."""
-        return StreamState(
-            change(self.frame_count),
-            {name: change(buffer) for name, buffer in self.buffers.items()},
-            {name: change(pool) for name, pool in self.pools.items()},
-            change(self.head),
-        )
+        return StreamState.of_tensors({name: change(t) for name, t in self.tensors()})
 
     def detach(self) -> StreamState:
-        """The state without its history, to train on a long video in pieces."""
+        """The state without its history, for truncated backpropagation through time."""
         return self.map(lambda tensor: tensor.detach())
 
     def clone(self) -> StreamState:
@@ -81,74 +89,136 @@ class StreamState:
         ``videos`` may also be a mask, (B,) bool, of those to keep. Raises StateError for an index
         outside 0 .. B - 1, and for a mask of another length.
         """
-        index = self._indices(videos)
-        # Indexing keeps the channels-last memory of the buffers; index_select does not.
-        return self.map(lambda tensor: tensor[index])
-
-    def _indices(self, videos: Sequence[int] | Tensor) -> Tensor:
-        given = torch.as_tensor(videos)
-        if given.dtype == torch.bool:
-            if given.shape != (self.batch,):
-                raise StateError(
-                    f"A mask of videos has one bool each, shape ({self.batch},); "
-                    f"got shape {tuple(given.shape)}."
-                )
-            given = given.nonzero()[:, 0]
-        if given.dim() != 1 or (given.is_floating_point() and given.numel()):
+        index = torch.as_tensor(videos)
+        if index.dtype == torch.bool:
+            self._check_mask(index, "A mask of videos has")
+            index = index.nonzero()[:, 0]
+        if index.dim() != 1 or (index.is_floating_point() and index.numel()):
             raise StateError(
-                f"Videos are selected by a list of indices; got {given.dtype} of shape "
-                f"{tuple(given.shape)}."
+                f"Videos are selected by a list of indices; got {index.dtype} of shape "
+                f"{tuple(index.shape)}."
             )
-        wrong = given[(given < 0) | (given >= self.batch)]
+        wrong = index[(index < 0) | (index >= self.batch)]
         if wrong.numel():
             raise StateError(
                 f"There is no video {int(wrong[0])} in a state of {self.batch}; "
                 f"indices go from 0 to {self.batch - 1}."
             )
-        return given.to(self.frame_count.device, torch.long)
+        index = index.to(self.frame_count.device, torch.long)
+        # Indexing keeps the channels-last memory of the buffers; index_select does not.
+        return self.map(lambda tensor: tensor[index])
 
     def split(self) -> list[StreamState]:
         """One state a video, each with a batch of one."""
         return [self.select([video]) for video in range(self.batch)]
 
     def reset(self, videos: Tensor) -> StreamState:
-        """Begin some videos anew: ``videos`` (B,) bool is true where all is forgotten."""
-        if videos.shape != (self.batch,) or videos.dtype != torch.bool:
-            raise StateError(
-                f"reset takes one bool a video, shape ({self.batch},); "
-                f"got {videos.dtype} of shape {tuple(videos.shape)}."
-            )
+        """Reset some videos to their beginning, those for which ``videos`` (B,) bool is true."""
+        self._check_mask(videos, "reset takes")
 
-        def forget(tensor: Tensor) -> Tensor:
+        def reset(tensor: Tensor) -> Tensor:
             mask = videos.to(tensor.device).view(-1, *[1] * (tensor.dim() - 1))
             return torch.where(mask, torch.zeros_like(tensor), tensor)
 
-        return self.map(forget)
+        return self.map(reset)
+
+    def _check_mask(self, mask: Tensor, who: str) -> None:
+        if mask.shape != (self.batch,) or mask.dtype != torch.bool:
+            raise StateError(
+                f"{who} one bool a video, shape ({self.batch},); "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}."
+            )
 
     @staticmethod
     def stack(states: Sequence[StreamState]) -> StreamState:
         """Join states into one batch, the inverse of ``split``; each may hold several videos."""
         if not states:
             raise StateError("stack needs at least one state.")
-        first = states[0]
-        _check_alike(states)
-        return StreamState(
-            torch.cat([s.frame_count for s in states]),
-            {name: torch.cat([s.buffers[name] for s in states]) for name in first.buffers},
-            {name: torch.cat([s.pools[name] for s in states]) for name in first.pools},
-            torch.cat([s.head for s in states]),
+        tensors = [dict(state.tensors()) for state in states]
+        shapes = [{name: tuple(t.shape[1:]) for name, t in each.items()} for each in tensors]
+        for i, other in enumerate(shapes):
+            for name in {**shapes[0], **other}:
+                if other.get(name) != (first := shapes[0].get(name)):
+                    raise StateError(
+                        f"State {i} cannot join state 0: {name} is {other.get(name)} against "
+                        f"{first}; only states of one model and frame size share a batch."
+                    )
+        return StreamState.of_tensors(
+            {name: torch.cat([other[name] for other in tensors]) for name in tensors[0]}
         )
 
 
-def _check_alike(states: Sequence[StreamState]) -> None:
-    shapes = [{name: tuple(t.shape[1:]) for name, t in state.tensors()} for state in states]
-    for i, other in enumerate(shapes[1:], 1):
-        if other != shapes[0]:
-            name = next(n for n in {**shapes[0], **other} if shapes[0].get(n) != other.get(n))
+@dataclass(frozen=True)
+class StateSpec:
+    """The shapes of a network's stream state, which follow from its specification alone.
+
+    ``blocks`` has (name, channels, frames, reduction) of every block: ``frames`` of its buffer, 0
+    without one, whose height and width are a ``reduction``-th of the video's, rounded up.
+    """
+
+    blocks: tuple[tuple[str, int, int, int], ...]
+    head: int
+
+    @staticmethod
+    def of(variant: Variant, settings: Settings) -> StateSpec:
+        after = STEM_STRIDE
+        blocks = []
+        for spec in variant.spec.blocks:
+            before, after = after, after * spec.stride
+            # A 3D convolution strides by itself; in (2+1)D the spatial one before it does.
+            reduction = before if settings.conv_type == "3d" else after
+            blocks.append((spec.name, spec.expanded, spec.kernel[0] - 1, reduction))
+        return StateSpec(tuple(blocks), variant.spec.head)
+
+    def shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor, by its name in ``StreamState.tensors``."""
+        shapes: dict[str, tuple[int, ...]] = {"frame_count": (batch,)}
+        for name, channels, frames, reduction in self.blocks:
+            if frames:
+                size = (-(-height // reduction), -(-width // reduction))
+                shapes[f"{name}.buffer"] = (batch, channels, frames, *size)
+            shapes[f"{name}.pool"] = (batch, channels)
+        return {**shapes, "head": (batch, self.head)}
+
+    def zeros(
+        self, batch: int, height: int, width: int, dtype: torch.dtype, device: torch.device
+    ) -> StreamState:
+        """The state before the first frame, in the memory order in which a network returns it."""
+        kinds = {1: torch.long, 2: torch.promote_types(dtype, torch.float32), 5: dtype}
+        tensors = {}
+        for name, shape in self.shapes(batch, height, width).items():
+            order = (shape[0], *shape[2:], shape[1]) if len(shape) == 5 else shape
+            zeros = torch.zeros(order, dtype=kinds[len(shape)], device=device)
+            tensors[name] = zeros.permute(0, 4, 1, 2, 3) if len(shape) == 5 else zeros
+        return StreamState.of_tensors(tensors)
+
+    def check(self, state: StreamState, batch: int, height: int, width: int, model: str) -> None:
+        """Raise StateError unless the state is of ``batch`` videos of this size, of ``model``."""
+        count = state.frame_count
+        if count.dim() != 1 or state.batch != batch:
             raise StateError(
-                f"State {i} cannot join state 0: {name} is {other.get(name)} against "
-                f"{shapes[0].get(name)}; only states of one model and frame size share a batch."
+                f"The state holds {count.numel()} videos and the frames {batch}; "
+                "both need the same batch."
             )
+        if count.is_floating_point() or count.dtype == torch.bool:
+            raise StateError(f"The frame count of a state is of integers; got {count.dtype}.")
+        buffered = sum(frames > 0 for _, _, frames, _ in self.blocks)
+        if len(state.pools) != len(self.blocks) or len(state.buffers) != buffered:
+            raise StateError(
+                f"The state has {len(state.pools)} blocks, {len(state.buffers)} of them with a "
+                f"stream buffer, where {model} has {len(self.blocks)}, {buffered} with one; "
+                "continue with the model that the state came from."
+            )
+        tensors = dict(state.tensors())
+        for name, shape in self.shapes(batch, height, width).items():
+            found = tensors.get(name)
+            if found is None or found.shape != shape:
+                what = "missing" if found is None else f"of shape {tuple(found.shape)}"
+                raise StateError(
+                    f"The state's {name} is {what} where this network and these frames need "
+                    f"{shape}; pass the state that came from this model and frames of this size, "
+                    "or None to start a video."
+                )
 
 
 torch.export.register_dataclass(

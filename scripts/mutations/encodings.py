@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from movinet_convert.model.timeline import Timeline
+from movinet_convert.model.positions import FramePositions
 from scripts.mutations.mistake import Mistake, become, right
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 WITH_ENCODING = ("a3-stream",)
 
 
-def encoded(encode: Callable[[Timeline, int, torch.dtype], Tensor]) -> Callable[[MoViNet], None]:
+def encoded(
+    encode: Callable[[FramePositions, int, torch.dtype], Tensor],
+) -> Callable[[MoViNet], None]:
     """Another positional encoding (B, T, width)."""
-    kind = type("WrongEncoding", (Timeline,), {"encoding": encode})
+    kind = type("WrongEncoding", (FramePositions,), {"encoding": encode})
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
         flat, timeline = right(self)._to_frames(self, clip, seen)
@@ -38,28 +40,28 @@ def waves(positions: Tensor, width: int, longest: float = 10_000.0) -> tuple[Ten
     return radians[..., 0::2].sin(), radians[..., 1::2].cos()
 
 
-def positions(timeline: Timeline) -> Tensor:
+def positions(timeline: FramePositions) -> Tensor:
     return timeline.counts() - 1
 
 
-def interleaved(timeline: Timeline, width: int, dtype: torch.dtype) -> Tensor:
+def interleaved(timeline: FramePositions, width: int, dtype: torch.dtype) -> Tensor:
     return torch.stack(waves(positions(timeline), width), -1).flatten(-2).to(dtype)
 
 
 def joined(
-    moved: Callable[[Timeline], Tensor], longest: float = 10_000.0
-) -> Callable[[Timeline, int, torch.dtype], Tensor]:
+    moved: Callable[[FramePositions], Tensor], longest: float = 10_000.0
+) -> Callable[[FramePositions, int, torch.dtype], Tensor]:
     return lambda timeline, width, dtype: torch.cat(waves(moved(timeline), width, longest), -1).to(
         dtype
     )
 
 
-def cosines_first(timeline: Timeline, width: int, dtype: torch.dtype) -> Tensor:
+def cosines_first(timeline: FramePositions, width: int, dtype: torch.dtype) -> Tensor:
     sines, cosines = waves(positions(timeline), width)
     return torch.cat((cosines, sines), -1).to(dtype)
 
 
-def steps(timeline: Timeline) -> Tensor:
+def steps(timeline: FramePositions) -> Tensor:
     return torch.arange(timeline.frames).expand(timeline.batch, -1)
 
 

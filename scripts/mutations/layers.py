@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from movinet_convert.model.convolutions import AvgPool2dSame, same_padding
 from movinet_convert.model.layers import ACTIVATIONS, GATES
-from movinet_convert.model.padding import same_padding
 from scripts.mutations.mistake import BASE, EVERY, STREAM, Mistake, become, right
 
 if TYPE_CHECKING:
@@ -112,14 +112,10 @@ def symmetric_if_large(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def pooled(pool: Callable[[Tensor], Tensor]) -> Callable[[MoViNet], None]:
     """Another way to halve the size on the skip path."""
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        y = self.norm(self.conv(pool(x) if self.downsample else x))
-        return self.activation(y)  # type: ignore[no-any-return]
-
     def make(model: MoViNet) -> None:
-        for block in model.blocks.values():
-            if getattr(block.skip, "downsample", False):
-                become(block.skip, forward=forward)  # type: ignore[arg-type]
+        for module in model.modules():
+            if isinstance(module, AvgPool2dSame):
+                become(module, forward=lambda self, x: pool(x))
 
     return make
 
@@ -134,12 +130,12 @@ def largest(x: Tensor) -> Tensor:
 
 
 def skip_without_norm(model: MoViNet) -> None:
-    skip: Any = next(b.skip for b in model.blocks.values() if hasattr(b.skip, "downsample"))
+    skip: Any = next(b.skip for b in model.blocks.values() if hasattr(b.skip, "pool"))
     skip.norm = nn.Identity()
 
 
 def activated_skip(model: MoViNet) -> None:
-    skip: Any = next(b.skip for b in model.blocks.values() if hasattr(b.skip, "downsample"))
+    skip: Any = next(b.skip for b in model.blocks.values() if hasattr(b.skip, "pool"))
     skip.activation = activation_of(model)
 
 
@@ -147,8 +143,12 @@ def no_skip(model: MoViNet) -> None:
     become(model.blocks[ONE].skip, forward=lambda self, x: torch.zeros_like(x))  # type: ignore[arg-type]
 
 
+def is_pool(module: nn.Module) -> bool:
+    return isinstance(module, AvgPool2dSame)
+
+
 def stride_in_the_expansion(model: MoViNet) -> None:
-    block: Any = next(b for b in model.blocks.values() if getattr(b.skip, "downsample", False))
+    block: Any = next(b for b in model.blocks.values() if any(map(is_pool, b.skip.modules())))
 
     def pick(self: Any, x: Tensor) -> Tensor:
         return right(self).forward(self, x[..., ::2, ::2])  # type: ignore[no-any-return]
@@ -208,9 +208,9 @@ def as_imagenet(clip: Tensor) -> Tensor:
 
 
 def mean_before_activation(model: MoViNet) -> None:
-    def spatial_means(self: Any, x: Tensor, timeline: Any) -> Tensor:
+    def spatial_means(self: Any, x: Tensor, positions: Any) -> Tensor:
         means = self.head.norm(self.head.conv(x)).mean(dim=(2, 3))
-        return self.head.activation(means).reshape(timeline.batch, timeline.frames, -1)  # type: ignore[no-any-return]
+        return self.head.activation(means).reshape(positions.batch, positions.frames, -1)  # type: ignore[no-any-return]
 
     become(model, _spatial_means=spatial_means)
 
@@ -218,8 +218,9 @@ def mean_before_activation(model: MoViNet) -> None:
 def gate_per_frame(model: MoViNet) -> None:
     """Squeeze-excitation of single frames, where base models look at the whole clip."""
 
-    def gates(self: Any, means: Tensor, timeline: Any, pool: Any) -> Any:
-        return self.gate(self.expand(self.activation(self.reduce(means)))), pool
+    def gates(self: Any, means: Tensor, positions: Any, pool: Any) -> Any:
+        gates = self.gate(self.expand(self.activation(self.reduce(means))))
+        return gates[:, :, None, None], pool
 
     for block in model.blocks.values():
         become(block.attention, gates=gates)  # type: ignore[arg-type]
@@ -228,15 +229,12 @@ def gate_per_frame(model: MoViNet) -> None:
 def causal_in_base(model: MoViNet) -> None:
     """All temporal padding before the clip, as in stream models."""
 
-    def forward(self: Any, x: Tensor, timeline: Any, buffer: Any) -> Any:
-        from movinet_convert.model.timeline import to_frames
-
-        kernel, stride = self.weight.shape[2:], tuple(self.stride)
-        rows = same_padding(x.shape[-2], kernel[1], stride[1])
-        columns = same_padding(x.shape[-1], kernel[2], stride[2])
-        videos = F.pad(timeline.to_videos(x), (*columns, *rows, kernel[0] - 1, 0))
-        y = F.conv3d(videos, self.weight, self.bias, stride, groups=self.weight.shape[0])
-        return to_frames(y), buffer
+    def forward(self: Any, videos: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size, self.stride
+        rows = same_padding(videos.shape[-2], kernel[1], stride[1])
+        columns = same_padding(videos.shape[-1], kernel[2], stride[2])
+        padded = F.pad(videos, (*columns, *rows, kernel[0] - 1, 0))
+        return F.conv3d(padded, self.weight, self.bias, stride, groups=self.groups)
 
     features: Any = [block.feature for block in model.blocks.values()]
     for feature in features:
@@ -251,8 +249,8 @@ def mean_of_logits(model: MoViNet) -> None:
         kept: Tensor = self.__dict__.pop("means")
         return right(self).forward(self, kept).mean(1)  # type: ignore[no-any-return]
 
-    def spatial_means(self: Any, x: Tensor, timeline: Any) -> Tensor:
-        means: Tensor = right(self)._spatial_means(self, x, timeline)
+    def spatial_means(self: Any, x: Tensor, positions: Any) -> Tensor:
+        means: Tensor = right(self)._spatial_means(self, x, positions)
         self.classifier.__dict__["means"] = means
         return means
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from movinet_convert.model.attention import running_sums
-from movinet_convert.model.timeline import Timeline, to_frames
+from movinet_convert.model.positions import FramePositions, running_sums
 from scripts.mutations.mistake import STREAM, Mistake, become, right
 
 if TYPE_CHECKING:
@@ -27,18 +26,20 @@ def buffered(
 ) -> Callable[[MoViNet], None]:
     """Temporal convolutions that read ``before(buffer, input)`` and leave ``after(...)`` behind."""
 
-    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
-        read = before(buffer, timeline.to_videos(x))
-        y, new = right(self).forward(self, x, timeline, read)
-        return y, after(buffer, new, timeline.to_videos(y))
+    def forward(self: Any, x: Tensor, positions: FramePositions, buffer: Tensor | None) -> Any:
+        read = before(buffer, positions.unfold(self.spatial(x)))
+        y, new = right(self).forward(self, x, positions, read)
+        return y, after(buffer, new, positions.unfold(y))
 
-    def make(model: MoViNet) -> None:
-        for block in model.blocks.values():
-            conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
-            if conv is not None:
-                become(conv, forward=forward)
+    return lambda model: change_temporal(model, forward=forward)
 
-    return make
+
+def change_temporal(model: MoViNet, **methods: Any) -> None:
+    """Give every ``Feature`` with a temporal convolution other methods."""
+    blocks: Any = model.blocks.values()
+    for block in blocks:
+        if block.feature.temporal_conv is not None:
+            become(block.feature, **methods)
 
 
 def last_frames(new: Tensor, videos: Tensor) -> Tensor:
@@ -62,64 +63,56 @@ def of_the_first_video(buffer: Tensor | None, videos: Tensor) -> Tensor | None:
 def non_causal(model: MoViNet) -> None:
     """Temporal convolutions that see as many frames to come as gone by."""
 
-    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
-        _, new = right(self).forward(self, x, timeline, buffer)
-        videos, half = timeline.to_videos(x), self.weight.shape[2] // 2
-        padded = F.pad(videos, (0, 0, 0, 0, half, half))
-        y = F.conv3d(padded, self.weight[..., None], self.bias, groups=videos.shape[1])
-        return to_frames(y), new
+    def temporal(self: Any, videos: Tensor) -> Any:
+        frames, half = videos[:, :, self.length - 1 :], self.length // 2
+        return right(self).temporal(self, F.pad(frames, (0, 0, 0, 0, half, half)))
 
-    for block in model.blocks.values():
-        conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
-        if conv is not None:
-            become(conv, forward=forward)
+    change_temporal(model, temporal=temporal)
 
 
 def begun_with_the_first_frame(model: MoViNet) -> None:
     """Buffers that start as copies of the first frame, where the official ones start empty."""
 
-    def forward(self: Any, x: Tensor, timeline: Timeline, buffer: Tensor | None) -> Any:
+    def forward(self: Any, x: Tensor, positions: FramePositions, buffer: Tensor | None) -> Any:
         if buffer is None:
-            buffer = timeline.to_videos(x)[:, :, :1].repeat(1, 1, self.weight.shape[2] - 1, 1, 1)
-        return right(self).forward(self, x, timeline, buffer)
+            first = positions.unfold(self.spatial(x))[:, :, :1]
+            buffer = first.repeat(1, 1, self.length - 1, 1, 1)
+        return right(self).forward(self, x, positions, buffer)
 
-    for block in model.blocks.values():
-        conv: Any = block.feature.temporal_conv  # type: ignore[union-attr]
-        if conv is not None:
-            become(conv, forward=forward)
+    change_temporal(model, forward=forward)
 
 
-class Counted(Timeline):
-    """A timeline whose counts something has been done to."""
+class Counted(FramePositions):
+    """Positions with changed counts."""
 
     @staticmethod
-    def wrong(counts: Tensor, timeline: Timeline) -> Tensor:
+    def wrong(counts: Tensor, positions: FramePositions) -> Tensor:
         raise NotImplementedError
 
     def counts(self) -> Tensor:
         return self.wrong(super().counts(), self)
 
 
-def counted(wrong: Callable[[Tensor, Timeline], Tensor]) -> Callable[[MoViNet], None]:
-    """Replace the frame counts (B, T), from 1, by ``wrong(counts, timeline)``."""
+def counted(wrong: Callable[[Tensor, FramePositions], Tensor]) -> Callable[[MoViNet], None]:
+    """Replace the frame counts (B, T), from 1, by ``wrong(counts, positions)``."""
     kind = type("WrongCounts", (Counted,), {"wrong": staticmethod(wrong)})
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
-        flat, timeline = right(self)._to_frames(self, clip, seen)
-        return flat, kind(timeline.batch, timeline.frames, timeline.seen)
+        flat, positions = right(self)._to_frames(self, clip, seen)
+        return flat, kind(positions.batch, positions.frames, positions.seen)
 
     return lambda model: become(model, _to_frames=to_frames)
 
 
 def context(
-    past: Callable[[Any, Tensor, Timeline, Tensor | None], tuple[Tensor, Tensor]],
+    past: Callable[[Any, Tensor, FramePositions, Tensor | None], tuple[Tensor, Tensor]],
 ) -> Callable[[MoViNet], None]:
     """What the squeeze-excitation reads, from frame means (B, T, C) and pool (B, C)."""
 
-    def wrong_past(self: Any, means: Tensor, timeline: Timeline, pool: Tensor | None) -> Any:
-        read, pool = past(self, means, timeline, pool)
+    def wrong_past(self: Any, means: Tensor, positions: FramePositions, pool: Tensor | None) -> Any:
+        read, pool = past(self, means, positions, pool)
         if self.encoding_scale is not None:
-            read = read + timeline.encoding(read.shape[-1], read.dtype) * self.encoding_scale
+            read = read + positions.encoding(read.shape[-1], read.dtype) * self.encoding_scale
         return read, pool
 
     def make(model: MoViNet) -> None:
@@ -129,47 +122,49 @@ def context(
     return make
 
 
-def sums_and_mean(means: Tensor, timeline: Timeline, pool: Tensor | None) -> tuple[Tensor, Tensor]:
+def sums_and_mean(
+    means: Tensor, positions: FramePositions, pool: Tensor | None
+) -> tuple[Tensor, Tensor]:
     sums = running_sums(means, pool)
-    return sums[:, -1], sums / timeline.divisors(sums.dtype)
+    return sums[:, -1], sums / positions.divisors(sums.dtype)
 
 
-def frame_mean_first(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, past = sums_and_mean(means, timeline, pool)
+def frame_mean_first(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, positions, pool)
     return torch.cat((means, past), -1), sums
 
 
-def frame_mean_twice(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, _past = sums_and_mean(means, timeline, pool)
+def frame_mean_twice(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, positions, pool)
     return torch.cat((means, means), -1), sums
 
 
-def cumulative_mean_twice(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, past = sums_and_mean(means, timeline, pool)
+def cumulative_mean_twice(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, positions, pool)
     return torch.cat((past, past), -1), sums
 
 
-def chunk_mean(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, _past = sums_and_mean(means, timeline, pool)
+def chunk_mean(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, positions, pool)
     return torch.cat((means.mean(1, keepdim=True).expand_as(means), means), -1), sums
 
 
-def mean_to_come(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, past = sums_and_mean(means, timeline, pool)
+def mean_to_come(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, positions, pool)
     return torch.cat((past[:, -1:].expand_as(past), means), -1), sums
 
 
-def moving_average(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, _past = sums_and_mean(means, timeline, pool)
+def moving_average(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, _past = sums_and_mean(means, positions, pool)
     average, averages = means[:, 0] if pool is None else pool, []
-    for t in range(timeline.frames):
+    for t in range(positions.frames):
         average = 0.9 * average + 0.1 * means[:, t]
         averages.append(average)
     return torch.cat((torch.stack(averages, 1), means), -1), sums
 
 
-def pool_forgotten(_: Any, means: Tensor, timeline: Timeline, pool: Any) -> Any:
-    sums, past = sums_and_mean(means, timeline, None)
+def pool_forgotten(_: Any, means: Tensor, positions: FramePositions, pool: Any) -> Any:
+    sums, past = sums_and_mean(means, positions, None)
     return torch.cat((past, means), -1), sums
 
 
@@ -203,15 +198,15 @@ def pools_of_the_next_block(state: StreamState) -> StreamState:
 
 
 def head_of_the_last_frame(model: MoViNet) -> None:
-    def spatial_means(self: Any, x: Tensor, timeline: Timeline) -> Tensor:
-        means: Tensor = right(self)._spatial_means(self, x, timeline)
-        return means * timeline.counts()[..., None]
+    def spatial_means(self: Any, x: Tensor, positions: FramePositions) -> Tensor:
+        means: Tensor = right(self)._spatial_means(self, x, positions)
+        return means * positions.counts()[..., None]
 
     become(model, _spatial_means=spatial_means)
 
 
-def counts_stop_at(limit: int) -> Callable[[Tensor, Timeline], Tensor]:
-    return lambda counts, timeline: counts.clamp(max=limit)
+def counts_stop_at(limit: int) -> Callable[[Tensor, FramePositions], Tensor]:
+    return lambda counts, positions: counts.clamp(max=limit)
 
 
 STREAM_MISTAKES = (
@@ -238,17 +233,17 @@ STREAM_MISTAKES = (
     Mistake(
         "count that restarts every call",
         STREAM,
-        counted(lambda counts, timeline: counts - counts[:, :1] + 1),
+        counted(lambda counts, positions: counts - counts[:, :1] + 1),
     ),
     Mistake(
         "count of calls",
         STREAM,
-        counted(lambda counts, timeline: counts[:, :1].expand_as(counts)),
+        counted(lambda counts, positions: counts[:, :1].expand_as(counts)),
     ),
     Mistake(
         "count over the batch",
         STREAM,
-        counted(lambda counts, timeline: counts * timeline.batch),
+        counted(lambda counts, positions: counts * positions.batch),
     ),
     Mistake("state of the batch's first video for all", STREAM, state_before(first_video_for_all)),
     Mistake("head pooled over the chunk", STREAM, state_before(without_head)),

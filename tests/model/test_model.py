@@ -15,7 +15,8 @@ from movinet_convert.errors import StateError, UsageError
 from movinet_convert.model import MoViNet, StreamState, create_model
 from movinet_convert.model.create import initialize
 from movinet_convert.model.fuse import fuse
-from movinet_convert.model.layers import BatchNorm
+from movinet_convert.model.layers import GATES, BatchNorm
+from movinet_convert.model.positions import FramePositions
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import Origins, Variant, list_variants
 
@@ -285,8 +286,6 @@ def test_frames_may_lie_in_any_memory_layout() -> None:
 
 def test_the_two_gatings_are_two_functions() -> None:
     x = torch.tensor([-4.0, -2.7, -1.0, 0.0, 1.0, 2.7, 4.0], dtype=torch.float64)
-    from movinet_convert.model.layers import GATES
-
     assert torch.allclose(GATES["keras"](x), (0.2 * x + 0.5).clamp(0, 1))
     assert torch.allclose(GATES["model-garden"](x), (x + 3).clamp(0, 6) * 0.16667)
     keras, garden = lively("a0-stream", gating="keras"), lively("a0-stream", gating="model-garden")
@@ -307,11 +306,9 @@ def test_dropout_and_stochastic_depth_act_in_training_only() -> None:
 def test_stochastic_depth_drops_whole_videos() -> None:
     model = lively("a0-stream").train()
     block = model.blocks["block0_layer0"]
-    from movinet_convert.model.timeline import Timeline
-
     torch.manual_seed(0)
     block.drop_rate = 0.5
-    kept = block._drop_videos(torch.ones(32 * 3, 4, 2, 2), Timeline(32, 3)).view(32, -1)
+    kept = block._drop_videos(torch.ones(32 * 3, 4, 2, 2), FramePositions(32, 3)).view(32, -1)
     assert set(kept.flatten().tolist()) == {0.0, 2.0}
     assert all(len(set(video.tolist())) == 1 for video in kept)
 

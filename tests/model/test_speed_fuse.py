@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from movinet_convert.errors import StateError, UsageError
-from movinet_convert.model import MoViNet, StreamState
-from movinet_convert.model import pieces as pieces_module
+from movinet_convert.model import MoViNet, StreamState, chunked
 from movinet_convert.model.freeze import unfreeze_backbone
 from movinet_convert.model.fuse import fuse
-from movinet_convert.model.packed import Pointwise
+from movinet_convert.model.onednn import FusedPointwise
 from tests.helpers.settled import settled_model
 
 VARIANTS = [
@@ -30,9 +29,9 @@ def model(request: pytest.FixtureRequest) -> MoViNet:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So small that even little clips go through the blocks in several pieces."""
-    monkeypatch.setattr(pieces_module, "PIECE_BYTES", 60_000)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small that even short clips go through the blocks in several chunks."""
+    monkeypatch.setattr(chunked, "CHUNK_BYTES", 60_000)
 
 
 def deviation_of(difference: torch.Tensor, reference: torch.Tensor) -> float:
@@ -62,7 +61,7 @@ def test_folding_changes_nothing_in_float64(
 @pytest.mark.parametrize("shape", CLIPS, ids=str)
 @torch.no_grad()
 def test_float32_kernels_agree_with_float64(
-    model: MoViNet, shape: tuple[int, int, int, int], small_pieces: None
+    model: MoViNet, shape: tuple[int, int, int, int], small_chunks: None
 ) -> None:
     exact = copy.deepcopy(model).double()
     clip = torch.rand(shape[0], 3, *shape[1:])
@@ -73,7 +72,7 @@ def test_float32_kernels_agree_with_float64(
 
 
 @torch.no_grad()
-def test_pieces_do_not_change_a_stream(model: MoViNet, small_pieces: None) -> None:
+def test_chunked_execution_does_not_change_a_stream(model: MoViNet, small_chunks: None) -> None:
     if not model.settings.causal:
         pytest.skip("base models do not stream")
     clip = torch.rand(2, 3, 9, 48, 40)
@@ -168,7 +167,8 @@ def test_packed_weights_follow_a_change_of_the_weights() -> None:
 @pytest.mark.parametrize("side", [4, 40], ids=["few pixels", "many pixels"])
 @torch.no_grad()
 def test_what_a_product_adds_is_activated_too(activation: str | None, side: int) -> None:
-    layer = Pointwise(torch.randn(6, 5, 1, 1), torch.randn(6), activation)
+    conv = torch.nn.Conv2d(5, 6, 1)
+    layer = FusedPointwise(conv, torch.randn(6, 5, 1, 1), torch.randn(6), activation)
     x = torch.randn(1, 5, side, side).contiguous(memory_format=torch.channels_last)
     plus = torch.randn(1, 6, side, side).contiguous(memory_format=torch.channels_last)
     exact = copy.deepcopy(layer).double()(x.double(), plus.double())

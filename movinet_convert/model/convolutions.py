@@ -1,0 +1,154 @@
+"""Convolutions and pooling with TensorFlow's ``SAME`` padding, for any size of input.
+
+TensorFlow pads so that a stride ``s`` leaves ``ceil(n / s)`` positions, the smaller half first;
+unlike PyTorch's symmetric padding it therefore depends on the input size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from movinet_convert.variants import Kernel
+
+# PyTorch 2.6 lacks it.
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis of ``size`` positions; after is before, or one more."""
+    positions = -(-size // stride)
+    total = max((positions - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def same_paddings(
+    x: Tensor, weight: Tensor, stride: Sequence[int], *, causal: bool = False
+) -> list[tuple[int, int]]:
+    """Zeros before and after each axis but batch and channels; ``causal``: none on the first."""
+    axes = zip(x.shape[2:], weight.shape[2:], stride, strict=True)
+    paddings = [same_padding(*axis) for axis in axes]
+    return [(0, 0), *paddings[1:]] if causal else paddings
+
+
+def padded_weight(weight: Tensor, paddings: Sequence[tuple[int, int]]) -> Tensor:
+    """A kernel that reads symmetrically padded input as ``weight`` reads it padded unevenly.
+
+    Where the input is to get one zero more after an axis than before it, it can get as many before
+    if the kernel gets a leading zero there. Padding a kernel is cheaper than copying the input.
+    """
+    if all(before == after for before, after in paddings):
+        return weight
+    leading = [(after - before, 0) for before, after in paddings]
+    return F.pad(weight, [zeros for pair in reversed(leading) for zeros in pair])
+
+
+@torch.fx.wrap  # one node for torch.fx, which cannot follow padding that depends on the size
+def conv_same(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    groups: int,
+    *,
+    causal: bool = False,
+    pad_input: bool = False,
+) -> Tensor:
+    """``F.conv2d`` or ``F.conv3d`` with ``SAME`` padding.
+
+    ``causal``: without padding on the first axis, time, where the frames before are in place.
+    ``pad_input``: the input is padded, not the weight, which exporters want to be a constant.
+    """
+    paddings = same_paddings(x, weight, stride, causal=causal)
+    if pad_input and any(before != after for before, after in paddings):
+        x = F.pad(x, [zeros for pair in reversed(paddings) for zeros in pair])
+        paddings = [(0, 0)] * len(paddings)
+    weight = padded_weight(weight, paddings)
+    if _trains_in_half_precision(x):
+        x = x.contiguous()
+    convolve = F.conv2d if x.dim() == 4 else F.conv3d
+    return convolve(x, weight, bias, stride, [after for _, after in paddings], groups=groups)
+
+
+def _trains_in_half_precision(x: Tensor) -> bool:
+    """Whether a 3D convolution takes gradients in half precision on a CPU.
+
+    In channels-last memory oneDNN's bfloat16 kernel (PyTorch 2.13) then returns wrong gradients of
+    a depthwise 3D kernel wherever the clip is shorter than the kernel.
+    """
+    if x.dim() == 4 or not torch.is_grad_enabled() or x.device.type != "cpu":
+        return False
+    return x.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
+
+
+class Uninitialized(nn.Module):
+    """A layer whose weights ``create.initialize`` draws, or a file brings."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: drawing weights that a file replaces would take half of loading it."""
+
+
+class Conv2dSame(Uninitialized, nn.Conv2d):
+    """2D convolution, ``SAME`` padding: (N, C, H, W) -> (N, C', ceil(H/s), ceil(W/s))."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.kernel_size == (1, 1):
+            return F.conv2d(x, weight, bias, self.stride)
+        return conv_same(x, weight, bias, self.stride, self.groups, pad_input=is_exporting())
+
+
+class Conv3dSame(Uninitialized, nn.Conv3d):
+    """Depthwise 3D convolution, ``SAME`` padding: (B, C, T, H, W) -> (B, C, T, H/s, W/s).
+
+    ``causal``, in the legacy stream models: takes (B, C, T + k - 1, H, W) with the past in front.
+    """
+
+    def __init__(self, channels: int, kernel: Kernel, stride: int, *, causal: bool) -> None:
+        strides = (1, stride, stride)
+        super().__init__(channels, channels, kernel, strides, groups=channels, bias=False)
+        self.causal = causal
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pad_input = is_exporting()
+        return conv_same(
+            x, weight, bias, self.stride, self.groups, causal=self.causal, pad_input=pad_input
+        )
+
+
+class TemporalConv2d(Uninitialized, nn.Conv2d):
+    """Depthwise convolution over time: (B, C, T + k - 1, H, W), past in front, -> (B, C, T, H, W).
+
+    2D, with a kernel of (k, 1), over frames and pixels: that is faster than one in 3D.
+    """
+
+    def __init__(self, channels: int, length: int) -> None:
+        super().__init__(channels, channels, (length, 1), groups=channels, bias=False)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        height, width = x.shape[3:]
+        y = F.conv2d(x.flatten(3), weight, bias, groups=self.groups)
+        batch, channels, frames, _ = y.shape
+        return y.reshape(batch, channels, frames, height, width)
+
+
+class AvgPool2dSame(nn.AvgPool2d):
+    """3 x 3 average pooling, stride 2, ``SAME``: (N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)).
+
+    Padding does not count in the mean. An odd size is padded by one on both sides; an even one
+    only at its end, which is what PyTorch's ``ceil_mode`` does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(3, stride=2, ceil_mode=True, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = (x.shape[-2] % 2, x.shape[-1] % 2)
+        return F.avg_pool2d(x, 3, 2, padding, ceil_mode=True, count_include_pad=False)
