@@ -31,9 +31,10 @@ class FlatPositions(FramePositions):
 
     def share(self, dtype: torch.dtype) -> Tensor:
         """(1, 1, 1, 1) one over the count, which makes a mean of a sum over the frames so far."""
-        assert self.seen is not None
-        seen = self.seen
-        return self._cached("share", lambda: (1.0 / (seen + 1).to(dtype)).reshape(1, 1, 1, 1))
+        if "share" not in self._cache:
+            assert self.seen is not None
+            self._cache["share"] = (1.0 / (self.seen + 1).to(dtype)).reshape(1, 1, 1, 1)
+        return self._cache["share"]
 
 
 class TallConv(nn.Module):

@@ -21,7 +21,7 @@ from movinet_convert.model.onednn import (
     FusedTemporalConv2d,
     runs_onednn,
 )
-from movinet_convert.model.positions import FramePositions
+from movinet_convert.model.positions import FramePositions, fold_time
 from movinet_convert.variants import Settings
 
 Conv = TypeVar("Conv", bound=FusedConv)
@@ -52,7 +52,13 @@ class FusedFeature(Feature):
             self.temporal_conv = fused_conv(
                 FusedTemporalConv2d, feature.temporal_conv, feature.temporal_norm, activation
             )
-        self.norm = self.temporal_norm = self.activation = nn.Identity()
+
+    def spatial(self, x: Tensor) -> Tensor:
+        return x if self.is_3d else self.conv(x)
+
+    def temporal(self, videos: Tensor) -> Tensor:
+        conv = self.conv if self.is_3d else self.temporal_conv
+        return fold_time(conv(videos))
 
     def forward(
         self, x: Tensor, positions: FramePositions, buffer: Tensor | None

@@ -6,7 +6,6 @@ side by side; ``FramePositions`` unfolds it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -29,17 +28,22 @@ class FramePositions:
 
     def counts(self) -> Tensor:
         """(B, T) frames of its own video up to every frame, from 1."""
-        assert self.seen is not None, "a clip without stream state has no counts"
-        seen = self.seen
-        return self._cached("counts", lambda: _counts(seen, self.frames))
+        if "counts" not in self._cache:
+            assert self.seen is not None, "a clip without stream state has no counts"
+            self._cache["counts"] = _counts(self.seen, self.frames)
+        return self._cache["counts"]
 
     def divisors(self, dtype: torch.dtype) -> Tensor:
         """(B, T, 1) the counts, to divide sums over the frames so far."""
-        return self._cached(dtype, lambda: self.counts()[..., None].to(dtype))
+        if dtype not in self._cache:
+            self._cache[dtype] = self.counts()[..., None].to(dtype)
+        return self._cache[dtype]
 
     def encoding(self, width: int, dtype: torch.dtype) -> Tensor:
         """Sinusoidal encoding (B, T, width) of the positions."""
-        return self._cached(width, lambda: _sinusoids(self.counts() - 1, width, dtype))
+        if width not in self._cache:
+            self._cache[width] = _sinusoids(self.counts() - 1, width, dtype)
+        return self._cache[width]
 
     def cumulative_mean(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """Means (B, T, C) of ``x`` (B, T, C) over all frames so far, and their sums (B, C).
@@ -54,11 +58,6 @@ class FramePositions:
         _, channels, height, width = x.shape
         frames = x.permute(0, 2, 3, 1).reshape(self.batch, self.frames, height, width, channels)
         return frames.permute(0, 4, 1, 2, 3)
-
-    def _cached(self, key: object, compute: Callable[[], Tensor]) -> Tensor:
-        if key not in self._cache:
-            self._cache[key] = compute()
-        return self._cache[key]
 
 
 def fold_time(x: Tensor) -> Tensor:
