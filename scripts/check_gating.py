@@ -29,11 +29,10 @@ import torch
 import torch.nn.functional as F
 
 from examples.finetune.shapes import write_shapes
-from movinet_convert import create_model, load_converted, mapping
-from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert import create_model, load_converted
+from movinet_convert.checkpoint import mapping
 from movinet_convert.conversion.gating import gating_evidence
-from movinet_convert.conversion.pipeline import model_of_either_gating
-from movinet_convert.conversion.sources import given
+from movinet_convert.conversion.inspection import stream_network
 from movinet_convert.model.block import Block
 from movinet_convert.model.create import empty_model, fill, tensor_shapes
 from movinet_convert.model.settings import get_variant
@@ -172,10 +171,7 @@ def controls(trained: dict[str, MoViNet], clips: Tensor) -> Iterator[Answer]:
             )
     where = os.environ.get("MOVINET_CHECKPOINTS")
     if where and (Path(where) / CATTLE).is_dir():
-        source = given(Path(where) / CATTLE)
-        cattle = model_of_either_gating(
-            open_checkpoint(source.path), source, head_activation="swish"
-        )
+        cattle = stream_network(Path(where) / CATTLE)
         yield Answer(CATTLE, gating_evidence(cattle, clips), None)
     unlike = {"noise": noise(clips), "inverted": 1 - clips, "twice the size": larger(clips)}
     for kind, other in unlike.items():

@@ -229,14 +229,12 @@ def _work(task: Task, jobs: int) -> Result:
 
 def _convert(task: Task) -> Result:
     """One task from the release to the store."""
-    from movinet_convert.checkpoint import open_checkpoint
-    from movinet_convert.conversion.pipeline import convert_checkpoint, staged
-    from movinet_convert.conversion.recognition import recognise
+    from movinet_convert.conversion.pipeline import staged
+    from movinet_convert.conversion.tensors import convert_checkpoint
 
     source = task.fetch()
-    checkpoint = open_checkpoint(source.path)
-    converted = convert_checkpoint(checkpoint, recognise(checkpoint, source, name=task.name))
-    with staged(converted, source, Store(task.store)) as file:
+    converted = convert_checkpoint(source, name=task.name)
+    with staged(converted, Store(task.store)) as file:
         model = file.model
         reference = shared_reference(model.variant, model.settings, model.num_classes)
         result = verify_model(model, converted.variables, task.parity, reference=reference)

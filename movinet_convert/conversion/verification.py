@@ -1,19 +1,14 @@
-"""Is a converted file right? Compare it with the official model, TensorFlow and all."""
+"""Comparing a converted file with the official TensorFlow model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
-from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.conversion.pipeline import convert_checkpoint
-from movinet_convert.conversion.recognition import recognise
 from movinet_convert.conversion.sources import given
+from movinet_convert.conversion.tensors import Converted, convert_checkpoint
 from movinet_convert.errors import WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.parity.comparison import verify_model
@@ -33,44 +28,42 @@ def verify(
 ) -> ParityResult:
     """Compare a converted variant, or a file, with the official TensorFlow model.
 
-    Without a ``checkpoint`` the official model holds the file's own tensors, which go back through
-    the mapping table: that proves the network. With one, the file must hold exactly its values in
-    the file's type, and the official model holds the checkpoint's.
+    Without a ``checkpoint`` the official model has the file's own tensors, mapped back to
+    TensorFlow: that proves the network. With one, the file must have exactly its values in the
+    file's type, and the official model has the checkpoint's.
 
-    Raises as ``load_converted`` does, WeightsError where the file holds other values than the
+    Raises as ``load_converted`` does, WeightsError where the file has other values than the
     checkpoint, and MissingExtraError without the extra [tf].
     """
-    located = locate(name, weights_dir=weights_dir, version=version)
-    model = load_file(located)
-    if checkpoint is not None:
-        variables = _variables_of(checkpoint, located.path, model)
-        return verify_model(model, variables, parity)
-    # Both hold the same values, rounded or not, so rounding is no excuse.
-    return verify_model(model, tf_variables(model), parity, dtype="float32")
+    file = locate(name, weights_dir=weights_dir, version=version)
+    model = load_file(file)
+    if checkpoint is None:
+        # Both have the same values, rounded or not: the tolerance is that of float32.
+        return verify_model(model, tf_variables(model), parity, dtype="float32")
+    converted = _convert_as(model, checkpoint)
+    _check_made_from(file.path, model, converted)
+    return verify_model(model, converted.variables, parity)
 
 
-def _variables_of(
-    checkpoint: str | os.PathLike[str], file: Path, model: MoViNet
-) -> Mapping[str, NDArray[Any]]:
-    """The variables that a file was made from, once its tensors have been compared with them."""
+def _convert_as(model: MoViNet, checkpoint: str | os.PathLike[str]) -> Converted:
+    """A checkpoint converted with the settings of ``model``."""
     settings = model.settings
-    opened = open_checkpoint(given(checkpoint).path)
-    found = recognise(
-        opened,
+    return convert_checkpoint(
         given(checkpoint),
         name=model.variant.name,
         gating=settings.gating if settings.causal else None,
         legacy=settings.legacy,
         head_activation=settings.head_activation,
+        num_classes=model.num_classes,
     )
-    drawn = model.num_classes if found.num_classes is None else None
-    converted = convert_checkpoint(opened, found, drawn)
+
+
+def _check_made_from(file: Path, model: MoViNet, converted: Converted) -> None:
     for name, tensor in model.state_dict().items():
         array = torch.from_numpy(converted.tensors[name])
         if not torch.equal(array.to(tensor.dtype), tensor):
             raise WeightsError(
-                f"{file} was not made from {checkpoint}: its {name} differs by up to "
+                f"{file} was not made from {converted.source.path}: its {name} differs by up to "
                 f"{(array - tensor.float()).abs().max().item():.2g}; name the checkpoint that it "
                 "was made from, or convert this one."
             )
-    return converted.variables

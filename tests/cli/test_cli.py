@@ -144,24 +144,20 @@ def test_weights_of_another_gating_are_refused(
 ) -> None:
     """The file's weights are right, its gating is not what the reference is told to use."""
     pytest.importorskip("tensorflow")
-    from movinet_convert.checkpoint import open_checkpoint
-    from movinet_convert.conversion.pipeline import convert_checkpoint
-    from movinet_convert.conversion.recognition import Recognised
+    from movinet_convert.conversion.sources import Source
+    from movinet_convert.conversion.tensors import convert_checkpoint
     from movinet_convert.model.settings import get_variant
     from movinet_convert.parity.comparison import verify_model
     from movinet_convert.parity.options import ParityOptions
     from movinet_convert.parity.reference import Reference
-    from movinet_convert.variants import Origins
 
     variant = get_variant("a0-stream")
-    checkpoint = open_checkpoint(synthetic_archive("a0-stream"))
-    origins = Origins("synthetic", "synthetic", "checkpoint")
-    found = Recognised(variant, variant.settings("keras"), origins, 600)
-    converted = convert_checkpoint(checkpoint, found)
+    source = Source(synthetic_archive("a0-stream"), "synthetic", "synthetic")
+    converted = convert_checkpoint(source)
     reference = Reference(variant, variant.settings("model-garden"), 600)
     result = verify_model(
         converted.to_model(),
-        checkpoint.variables,
+        converted.variables,
         ParityOptions(frames=3, size=(40, 40)),
         reference=reference,
     )

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from movinet_convert.checkpoint import open_checkpoint
-from movinet_convert.conversion.pipeline import convert_checkpoint
-from movinet_convert.conversion.recognition import recognise
 from movinet_convert.conversion.sources import given
+from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.export.tf_checkpoint import export_checkpoint, tf_variables
 from movinet_convert.model import create_model
@@ -69,8 +68,8 @@ def test_a_trained_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
     if not root or not folder.is_dir():
         pytest.skip("MOVINET_CHECKPOINTS holds no movinet_a0_stream_cattle7")
     before = open_checkpoint(folder)
-    found = recognise(before, given(folder), gating="model-garden", head_activation="swish")
-    model = convert_checkpoint(before, found).to_model()
+    converted = convert_checkpoint(given(folder), gating="model-garden", head_activation="swish")
+    model = converted.to_model()
     after = open_checkpoint(export_checkpoint(model, tmp_path / "ours"))
     assert set(after.variables) == set(before.variables)
     for key in before.variables:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from movinet_convert.checkpoint import mapping, open_checkpoint
-from movinet_convert.conversion.pipeline import convert_checkpoint
-from movinet_convert.conversion.recognition import recognise
+from movinet_convert.checkpoint import mapping
 from movinet_convert.conversion.sources import given
+from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.model.create import create_model, tensor_shapes
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.synthetic import synthetic_variables
@@ -45,9 +44,7 @@ def synthetic_model(
 
 def converted(name: str, prefix: Path) -> MoViNet:
     """The network of a checkpoint, as the main job makes it."""
-    checkpoint = open_checkpoint(prefix)
-    found = recognise(checkpoint, given(prefix), name=name, **choices(name))
-    return convert_checkpoint(checkpoint, found).to_model()
+    return convert_checkpoint(given(prefix), name=name, **choices(name)).to_model()
 
 
 def forget(reference: Reference) -> None:

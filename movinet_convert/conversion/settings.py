@@ -1,0 +1,144 @@
+"""The settings of a checkpoint's network, with the origin of those that no variable determines.
+
+``checkpoint.structure`` reads architecture, convolutions, squeeze-excitation, positional encoding
+and class count. Three settings remain, which the release or the user determines: the gating of a
+stream model, the activation of the classifier's hidden layer, and whether 3D weights belong to a
+base model or to an older, causal one ("legacy"). A name that the user gives only confirms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from movinet_convert.checkpoint.structure import Structure
+from movinet_convert.conversion.sources import Source
+from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.model.settings import get_variant, released_settings
+from movinet_convert.variants import (
+    KINETICS_600_CLASSES,
+    Activation,
+    Gating,
+    Origin,
+    Origins,
+    Settings,
+    Variant,
+)
+
+GATING_ADVICE = (
+    "no variable of a checkpoint determines which hard sigmoid its stream model was trained with. "
+    "Pass --gating keras for Google's releases of 2021, TF-Hub models and training with "
+    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later; or detect "
+    "it from the moving statistics, with videos like those of training, by --gating auto "
+    "--gating-clips DIR"
+)
+HEAD_ACTIVATION_ADVICE = (
+    "no variable of a checkpoint determines the activation of its classifier's hidden layer. Pass "
+    "--head-activation swish for Google's releases and TF-Hub models; --head-activation hard_swish "
+    "for training with the official configuration of A1-, A4- or T0-Stream, or with "
+    "head.activation set to hard_swish"
+)
+
+
+def determine_settings(
+    structure: Structure,
+    source: Source,
+    *,
+    name: str | None = None,
+    gating: Gating | None = None,
+    legacy: bool = False,
+    head_activation: Activation | None = None,
+) -> tuple[Variant, Settings, Origins]:
+    """The variant, its settings and their origins, from the variables and the user's choices.
+
+    Raises CheckpointError where these contradict each other, UsageError where a choice is missing.
+    """
+    if legacy and structure.conv_type != "3d":
+        raise CheckpointError(
+            f"{source.path} has (2+1)D convolutions, and legacy stream models have 3D ones; "
+            "convert it without --legacy."
+        )
+    legacy_stream = structure.conv_type == "3d" and (legacy or structure.causal is True)
+    causal = legacy_stream or structure.causal is True
+    variant = Variant(structure.arch, "stream" if causal else "base")
+    if name is not None and get_variant(name) != variant:
+        raise CheckpointError(_contradiction(structure, source, name, variant))
+    _check_release(structure, source, variant)
+    if source.provenance == "checkpoint" and causal:
+        _require_choices(source, variant, "sigmoid" if legacy_stream else gating, head_activation)
+    if legacy_stream:
+        settings = _legacy_settings(structure, gating)
+    else:
+        settings = released_settings(variant, gating)
+        _check_settings(structure, source, settings, variant)
+    if head_activation is not None:
+        settings = dataclasses.replace(settings, head_activation=head_activation)
+    kind = source.provenance
+    default: Origin = "default" if kind == "checkpoint" else kind
+    confirmed = (legacy or name is not None) and source.kind == "given"
+    origins = Origins(
+        gating="user" if gating else default,
+        head_activation="user" if head_activation else default,
+        legacy="checkpoint" if structure.causal is not None else "user" if confirmed else default,
+    )
+    return variant, settings, origins
+
+
+def _contradiction(structure: Structure, source: Source, name: str, found: Variant) -> str:
+    advice = f"convert it with --arch {found.arch}{' --causal' if found.causal else ''}"
+    if name == f"{structure.arch}-stream" and structure.may_be_legacy:
+        advice += ", or with --causal --legacy if it is one of the older 3D stream models"
+    return f"{source.path} looks like {found.name}, not {name}; {advice}."
+
+
+def _check_release(structure: Structure, source: Source, variant: Variant) -> None:
+    """Refuse weights from the address of a release that have another class count."""
+    if source.provenance == "unpinned" and structure.classes != KINETICS_600_CLASSES:
+        raise CheckpointError(
+            f"{source.path} came from the address of the release of {variant.name} but has "
+            f"{structure.classes or 'no'} classes where the release has {KINETICS_600_CLASSES}; "
+            "it is another model: convert it with --checkpoint and its settings."
+        )
+
+
+def _require_choices(
+    source: Source, variant: Variant, gating: Gating | None, head_activation: Activation | None
+) -> None:
+    """UsageError unless the user chose what a stream model of unknown origin leaves open."""
+    missing = {}
+    if gating is None:
+        missing["a gating"] = GATING_ADVICE
+    if head_activation is None:
+        missing["a head activation"] = HEAD_ACTIVATION_ADVICE
+    if missing:
+        raise UsageError(
+            f"{source.path} is of {variant.name} and needs {' and '.join(missing)}: "
+            f"{'; and '.join(missing.values())}."
+        )
+
+
+def _legacy_settings(structure: Structure, gating: Gating | None) -> Settings:
+    if gating not in (None, "sigmoid"):
+        raise UsageError(
+            f"Legacy stream models gate with a sigmoid, not with {gating!r}; leave --gating out."
+        )
+    return Settings(
+        causal=True,
+        conv_type="3d",
+        se_type=structure.se_type,
+        activation="swish",
+        gating="sigmoid",
+        positional_encoding=structure.positional_encoding,
+    )
+
+
+def _check_settings(
+    structure: Structure, source: Source, settings: Settings, variant: Variant
+) -> None:
+    """Refuse a network with other settings than the releases, rather than convert it wrongly."""
+    for field in ("conv_type", "se_type", "positional_encoding"):
+        found, expected = getattr(structure, field), getattr(settings, field)
+        if found != expected:
+            raise CheckpointError(
+                f"{source.path} has {field}={found!r} where {variant.name} has {expected!r}; it "
+                "is incomplete or was trained with settings of no release: it cannot be converted."
+            )
