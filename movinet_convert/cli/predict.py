@@ -73,7 +73,7 @@ def predict_command(
       movinet-convert predict a0-stream camera --window 10
     """
     from movinet_convert.video.annotate import Captions
-    from movinet_convert.video.frames import is_live
+    from movinet_convert.video.decode import is_live
     from movinet_convert.video.predict import load_predictor
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
@@ -95,7 +95,7 @@ def predict_command(
 
 def _sources(video: str) -> list[str]:
     """The videos of a folder of videos; everything else is a source itself."""
-    from movinet_convert.video.frames import video_files
+    from movinet_convert.video.decode import video_files
 
     inside = video_files(Path(video)) if Path(video).is_dir() else []
     return [str(path) for path in inside] or [video]

@@ -145,7 +145,7 @@ def video_progress(source: str, what: str) -> AbstractContextManager[Callable[..
     """A bar over the seconds of a video, or a pulse where its end is not known."""
     from rich.progress import TimeRemainingColumn
 
-    from movinet_convert.video.frames import duration
+    from movinet_convert.video.decode import duration
 
     columns = ("{task.completed:.0f} s", TimeRemainingColumn(), "{task.fields[seen]}")
     return progress(f"{what} {Path(source).name}", *columns, total=duration(source), seen="")

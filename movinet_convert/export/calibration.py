@@ -11,7 +11,8 @@ from torch import Tensor
 from movinet_convert.errors import UsageError
 from movinet_convert.export.step import Program
 from movinet_convert.variants import Variant
-from movinet_convert.video.frames import VIDEO_SUFFIXES, Sampling, read_clip
+from movinet_convert.video.decode import VIDEO_SUFFIXES
+from movinet_convert.video.frames import Sampling, read_clip
 
 STEPS = 64  # calls of the program, over all clips; every one is held in memory
 

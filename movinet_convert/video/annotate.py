@@ -7,33 +7,23 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from movinet_convert.errors import MissingExtraError, VideoError
 from movinet_convert.files.writing import check_output
-from movinet_convert.video.frames import (
-    VIDEO_OUTPUTS,
-    Image,
-    Sampling,
-    frame_rate,
-    read_frames,
-    write_video,
-)
+from movinet_convert.video.decode import frame_rate
+from movinet_convert.video.frames import VIDEO_OUTPUTS, Image, Sampling, read_frames, write_video
 from movinet_convert.video.predict import Guess, Moment, Predictor
 
 LINES = 3
-LINE_SHARE = 1 / 20  # height of a line of text, of the picture's shorter side
+LINE_SHARE = 1 / 20  # height of a line of text relative to the shorter side of the picture
 MIN_LINE_PIXELS = 11
-SHADE = (0, 0, 0, 150)
-BAR = (86, 180, 233, 255)
-TROUGH = (255, 255, 255, 50)
-TEXT = (255, 255, 255, 255)
+PANEL, BAR, TROUGH, TEXT = (0, 0, 0, 150), (86, 180, 233, 255), (255, 255, 255, 50), "white"
 
 
 class Captions:
-    """The top classes of every moment of a video, in a few bytes each: a day of them fits."""
+    """The top classes over a video, in a few bytes per moment: a day of them fits in memory."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -44,7 +34,7 @@ class Captions:
         self._lines = min(LINES, len(predictor.labels))
 
     def add(self, moment: Moment) -> None:
-        """Take in the next moment."""
+        """Add the next moment."""
         self.end = moment.end
         self._starts.append(moment.start)
         for guess in self.predictor.top(moment.probabilities, self._lines):
@@ -54,9 +44,8 @@ class Captions:
     def at(self, time: float) -> list[Guess]:
         """The top classes at a time in seconds, the best first."""
         first = max(bisect_right(self._starts, time) - 1, 0) * self._lines
-        places = range(first, first + self._lines)
-        indices = (self._indices[i] for i in places)
-        pairs = zip(indices, (self._probabilities[i] for i in places), strict=True)
+        chosen = slice(first, first + self._lines)
+        pairs = zip(self._indices[chosen], self._probabilities[chosen], strict=True)
         return [Guess(self.predictor.labels[i], i, probability) for i, probability in pairs]
 
 
@@ -69,24 +58,24 @@ def annotate(
 ) -> None:
     """Write ``source`` again, at its own size and rate, with the top classes of each moment.
 
-    It ends where the captions do, or where ``source`` breaks off. ``progress`` is told the time
-    reached, in seconds. Raises UsageError where ``target`` is ``source`` or cannot be a video,
-    VideoError where either file fails; ``target`` is then as it was.
+    It ends where the captions do, or where ``source`` breaks off. ``progress`` is called with the
+    time reached, in seconds. Raises UsageError if ``target`` is ``source`` or cannot be a video,
+    VideoError if either file fails; ``target`` is then unchanged.
     """
     check_output(Path(target), VIDEO_OUTPUTS, [Path(source)])
 
     def drawn() -> Iterator[Image]:
-        reached = None
+        empty = True
         try:
             for frame in read_frames(source, Sampling(), threads=captions.predictor.threads):
-                reached = frame.time
+                empty = False
                 if progress is not None:
                     progress(frame.time)
                 if frame.time >= captions.end:
                     return
                 yield draw(frame.image, captions.at(frame.time))
         except VideoError:
-            if reached is None:
+            if empty:
                 raise
 
     write_video(target, drawn(), float(frame_rate(source)))
@@ -94,15 +83,18 @@ def annotate(
 
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:
     """The picture (H, W, 3) with a panel of classes and bars in its lower left corner."""
-    pil, pil_draw, pil_font = _pillow()
+    try:
+        import PIL.Image
+        from PIL import ImageDraw, ImageFont
+    except ImportError:
+        raise MissingExtraError("Drawing on a video", "video") from None
     height, width = image.shape[:2]
     line = max(round(min(height, width) * LINE_SHARE), MIN_LINE_PIXELS)
-    font = pil_font.load_default(size=line * 0.72)
+    font = ImageFont.load_default(size=line * 0.72)
     panel_width = min(width, line * 15)
-    panel = pil.new("RGBA", (panel_width, line * len(guesses) + line // 2), SHADE)
-    pen = pil_draw.Draw(panel)
-    pad = line // 3
-    bar_width = panel_width // 4
+    panel = PIL.Image.new("RGBA", (panel_width, line * len(guesses) + line // 2), PANEL)
+    pen = ImageDraw.Draw(panel)
+    pad, bar_width = line // 3, panel_width // 4
     for row, guess in enumerate(guesses):
         middle = line // 4 + row * line + line // 2
         top, bottom = middle - line // 4, middle + line // 4
@@ -111,14 +103,6 @@ def draw(image: Image, guesses: Sequence[Guess]) -> Image:
         column = 2 * pad + bar_width + 2 * line
         pen.text((column, middle), f"{guess.probability:.0%}", TEXT, font=font, anchor="rm")
         pen.text((column + pad, middle), guess.label, TEXT, font=font, anchor="lm")
-    picture = pil.fromarray(image)
+    picture = PIL.Image.fromarray(image)
     picture.paste(panel, (0, height - panel.height), panel)
     return np.asarray(picture)
-
-
-def _pillow() -> tuple[Any, Any, Any]:
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError:
-        raise MissingExtraError("Drawing on a video", "video") from None
-    return Image, ImageDraw, ImageFont

@@ -1,16 +1,17 @@
-"""Labelled videos: a folder of folders, or a CSV file, Kinetics' own among them."""
+"""Labelled videos: a folder per class, or a CSV file such as those of Kinetics."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.reading import read_text
-from movinet_convert.video.decode import VIDEO_SUFFIXES, listed, video_files
+from movinet_convert.video.decode import listed, video_files
 from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
 
 PATH_COLUMNS = ("path", "video", "file", "filename")
@@ -23,7 +24,7 @@ MAX_KINETICS_SECONDS = 10**6  # a clip's name has six digits
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """``name`` tells it from the others and stays the same on every machine."""
+    """A video and its class; ``name`` is unique and the same on every machine."""
 
     name: str
     path: Path
@@ -33,16 +34,15 @@ class LabelledVideo:
 def read_dataset(
     data: Path, names: Sequence[str], videos: Path | None = None
 ) -> list[LabelledVideo]:
-    """The videos of a folder with one folder for each class, or of a CSV file, in a fixed order.
+    """The videos of a folder with one folder per class, or of a CSV file, in a fixed order.
 
-    The folder of a class has its name. A CSV file (UTF-8, a header, commas) has a column ``label``,
+    The folder of a class has its name. A CSV file (UTF-8, a header, commas) has a column ``label``
     or ``class_index``, and either ``path`` or Kinetics' ``youtube_id, time_start, time_end``; paths
-    start at ``videos``, the file's own folder if None. A label is a class name; a number that is
-    no class name is the index of a class, as in ``class_index``. ``names`` are the model's classes.
-    A video that is not there is listed all the same.
+    are relative to ``videos``, the file's own folder if None. A label is a class name; a number
+    that is no class name is an index, as in ``class_index``. ``names`` are the model's classes.
+    A video that does not exist is listed all the same.
 
-    Raises UsageError, with the line, where there is nothing to read, a row is wrong or a label is
-    not one of the classes.
+    Raises UsageError, with the line, for an empty list, a wrong row or an unknown class.
     """
     if data.is_dir():
         found = list(_from_folder(data, names))
@@ -52,8 +52,8 @@ def read_dataset(
         raise UsageError(f"There is no folder or CSV file {data}.")
     if not found:
         raise UsageError(
-            f"{data} holds no labelled videos; expected one folder for each class with videos "
-            f"({', '.join(sorted(VIDEO_SUFFIXES)[:4])}, …) in it, or a CSV file with rows."
+            f"{data} holds no labelled videos; expected one folder of videos (.mp4, .mkv, …) per "
+            "class, or a CSV file with rows."
         )
     return found
 
@@ -61,11 +61,9 @@ def read_dataset(
 def _from_folder(data: Path, names: Sequence[str]) -> Iterator[LabelledVideo]:
     classes = ClassIndex(names)
     for folder in sorted(path for path in listed(data) if path.is_dir()):
-        inside = video_files(folder)
-        if inside:
+        for path in video_files(folder):
             label = classes.of_name(folder.name)
-            for path in inside:
-                yield LabelledVideo(f"{folder.name}/{path.name}", path, label)
+            yield LabelledVideo(f"{folder.name}/{path.name}", path, label)
 
 
 def _from_csv(table: Path, names: Sequence[str], videos: Path) -> Iterator[LabelledVideo]:
@@ -76,9 +74,11 @@ def _from_csv(table: Path, names: Sequence[str], videos: Path) -> Iterator[Label
     try:
         for row in filter(None, rows):
             if not columns:
-                columns = _header(row)
+                columns = row
+                _check_header(columns)
                 continue
-            video = _video(dict(zip(columns, _fields(row, columns), strict=True)), classes, videos)
+            _check_fields(row, columns)
+            video = _video(dict(zip(columns, row, strict=True)), classes, videos)
             if video.name in first_lines:
                 raise UsageError(
                     f"{video.name} is listed in line {first_lines[video.name]} already; leave one "
@@ -90,23 +90,20 @@ def _from_csv(table: Path, names: Sequence[str], videos: Path) -> Iterator[Label
         raise UsageError(f"{table}, line {rows.line_num}: {error}") from None
 
 
-def _header(columns: list[str]) -> list[str]:
-    """The columns as they are; UsageError where one is missing or there twice."""
-    if not (
-        ({"label", INDEX_COLUMN} & set(columns))
-        and (set(PATH_COLUMNS) & set(columns) or set(KINETICS_COLUMNS) <= set(columns))
-    ):
+def _check_header(columns: list[str]) -> None:
+    found = set(columns)
+    labelled = found & {"label", INDEX_COLUMN}
+    if not labelled or not (found & set(PATH_COLUMNS) or found >= set(KINETICS_COLUMNS)):
         raise UsageError(
             f"the columns are {', '.join(columns)[:MAX_SHOWN]}; expected label and path, or label, "
             f"{', '.join(KINETICS_COLUMNS)}."
         )
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"there are two columns {twice!r}; leave one of them out.")
-    return columns
+    for name in found:
+        if columns.count(name) > 1:
+            raise UsageError(f"there are two columns {name!r}; leave one of them out.")
 
 
-def _fields(row: list[str], columns: list[str]) -> list[str]:
+def _check_fields(row: list[str], columns: list[str]) -> None:
     if len(row) != len(columns):
         raise UsageError(
             f"there are {len(row)} fields for {len(columns)} columns; put a field with a comma in "
@@ -115,7 +112,6 @@ def _fields(row: list[str], columns: list[str]) -> list[str]:
     longest = max(map(len, row))
     if longest > MAX_FIELD:
         raise UsageError(f"a field has {longest} characters, more than {MAX_FIELD}.")
-    return row
 
 
 def _video(row: Mapping[str, str], classes: ClassIndex, videos: Path) -> LabelledVideo:
@@ -127,11 +123,16 @@ def _video(row: Mapping[str, str], classes: ClassIndex, videos: Path) -> Labelle
     name = _kinetics_name(row) if column is None else row[column]
     if not name.strip():
         raise UsageError(f"the field {column} is empty; name a video.")
-    return LabelledVideo(name, _where(videos, row.get("label", ""), name), label)
+    # In the folder itself, or in the class's folder inside it; the former if in neither.
+    folders = ("", row.get("label", ""), row.get("label", "").replace(" ", "_"))
+    paths = [videos / folder / name for folder in folders]
+    # Unlike Path.is_file, this is False for a name that is too long for the file system.
+    path = next((path for path in paths if os.path.isfile(path)), paths[0])  # noqa: PTH113
+    return LabelledVideo(name, path, label)
 
 
 def _kinetics_name(row: Mapping[str, str]) -> str:
-    """What the usual downloaders call a clip: the video's id and its seconds."""
+    """The usual file name of a downloaded clip: the video's id and its seconds."""
     identity = row["youtube_id"].strip()
     start, end = (_seconds(column, row[column]) for column in KINETICS_COLUMNS[1:])
     if not identity or start >= end:
@@ -150,16 +151,3 @@ def _seconds(column: str, text: str) -> int:
     if not (0 <= seconds < MAX_KINETICS_SECONDS and seconds.is_integer()):
         raise UsageError(f"{column} is {text!r}; expected whole seconds from 0.")
     return int(seconds)
-
-
-def _where(videos: Path, label: str, name: str) -> Path:
-    """In the folder, or in the class's folder inside it; the first if it is nowhere."""
-    inside = [videos / folder / name for folder in ("", label, label.replace(" ", "_"))]
-    return next((path for path in inside if _is_file(path)), inside[0])
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long for the disk
-        return False

@@ -1,7 +1,7 @@
 """Decoding videos, pictures and cameras with FFmpeg (through PyAV), within fixed limits.
 
-A file says itself how large its pictures are and when they show, so a file of a few hundred bytes
-can ask for any amount of memory and time. What is beyond the limits below is an error.
+A file declares its own picture sizes and time stamps, so a few hundred bytes can claim any amount
+of memory and time. Whatever exceeds the limits below is an error.
 """
 
 from __future__ import annotations
@@ -12,63 +12,38 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
 from movinet_convert.files.reading import open_regular
 
-# A picture: 8192 x 8192. The largest format in use, 8K, has half of it.
-MAX_PIXELS = 1 << 26
-# One frame on screen, in seconds: recordings of screens hold still, but not for longer.
-MAX_STILL = 600
-# A file, in seconds, and in pixels of all decoded frames: a day of it at 1080p and 60 frames a
-# second. A camera may run for as long as it likes.
-MAX_SECONDS = 24 * 3600
-MAX_DECODED_PIXELS = 1920 * 1080 * 60 * MAX_SECONDS
-# A file is damaged where it ends earlier than it says by more than both of these.
-MISSING_SECONDS = 1
+MAX_PIXELS = 1 << 26  # of a picture: 8192 x 8192, twice the size of 8K
+MAX_STILL = 600  # seconds that one frame is shown; screen recordings stand still, but not longer
+MAX_SECONDS = 24 * 3600  # of a file; a camera may run for as long as it likes
+MAX_DECODED_PIXELS = 1920 * 1080 * 60 * MAX_SECONDS  # of a file: all of it at 1080p and 60 fps
+# A file is damaged if it ends earlier than it declares by more than both of these.
+MISSING_SECONDS = Fraction(1)
 MISSING_SHARE = Fraction(1, 10)
-# An address on the network that sends nothing, in seconds.
-NETWORK_PATIENCE = 30.0
+NETWORK_TIMEOUT = 30.0  # seconds
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-        ".3gp",
-    ]
-)
-PICTURE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+VIDEO_SUFFIXES = {".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
+VIDEO_SUFFIXES |= {".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".3gp"}
+PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 CAMERA = re.compile(r"camera(?::(\d+))?")
 DEVICE_FOLDER = "/dev/"
 LOCAL_SCHEME = "file:"
-# How each system names its capture devices to FFmpeg: (format, name of device N).
+# Capture devices by operating system: (FFmpeg's format, name of device N).
 CAPTURE = {
     "linux": ("v4l2", "/dev/video{}"),
     "darwin": ("avfoundation", "{}:none"),
     "win32": ("vfwcap", "{}"),
 }
 FALLBACK_FPS = Fraction(25)
-# What names other files and addresses to open instead of holding pictures itself.
-REFERRING_FORMATS = frozenset(
-    ["concat", "dash", "hls", "imf", "lavfi", "rtsp", "sdp", "webm_dash_manifest"]
-)
+# Formats that refer to other files and addresses instead of containing pictures.
+REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sdp", "webm_dash_manifest"}
 
-Timed = tuple[Fraction, Fraction, Any]  # when a frame appears and disappears, and the frame
+Timed = tuple[Fraction, Fraction, Any]  # when a frame appears and disappears; the frame
 
 
 def import_av() -> Any:
@@ -81,7 +56,7 @@ def import_av() -> Any:
 
 
 def is_live(source: str | os.PathLike[str]) -> bool:
-    """Whether frames come as they happen: a camera, or an address on the network."""
+    """Whether the source is a camera or an address on the network."""
     text = str(source)
     if CAMERA.fullmatch(text) or ("://" in text and not text.startswith(LOCAL_SCHEME)):
         return True
@@ -89,18 +64,22 @@ def is_live(source: str | os.PathLike[str]) -> bool:
 
 
 def video_files(folder: Path) -> list[Path]:
-    """The videos in a folder, by name; UsageError where it cannot be listed."""
+    """The videos in a folder, by name; UsageError if it cannot be listed."""
     return sorted(p for p in listed(folder) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures in a folder, ``frame2`` before ``frame10``."""
+
+    def natural_order(path: Path) -> list[tuple[int, str]]:
+        return [(int(d or 0), text) for d, text in re.findall(r"(\d+)|(\D+)", path.name)]
+
     found = (p for p in listed(folder) if p.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(found, key=_natural_order)
+    return sorted(found, key=natural_order)
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder; UsageError where it cannot be listed."""
+    """The entries of a folder; UsageError if it cannot be listed."""
     try:
         return list(folder.iterdir())
     except OSError as error:
@@ -108,7 +87,7 @@ def listed(folder: Path) -> list[Path]:
 
 
 def duration(source: str | os.PathLike[str]) -> float | None:
-    """Seconds of a video as it says, or None where only watching it would tell."""
+    """Seconds of a video as its file declares, or None if it does not or is no file."""
     if is_live(source) or Path(source).is_dir():
         return None
     with _opened(str(source), "a video") as (container, _):
@@ -117,19 +96,19 @@ def duration(source: str | os.PathLike[str]) -> float | None:
 
 
 def frame_rate(source: str | os.PathLike[str]) -> Fraction:
-    """Frames a second of a video file."""
+    """Average frames per second of a video file."""
     with _opened(str(source), "a video") as (_, stream):
         return _average_rate(stream)
 
 
 def decoded(source: str, threads: int) -> Iterator[Timed]:
-    """Every frame of a video with the times, in seconds, between which it shows.
+    """Every frame of a video with the times, in seconds, between which it is shown, from 0 on.
 
-    The first shows at 0. ``threads`` are FFmpeg's, 0 for as many as it likes. Where a live source
-    was silent for longer than a frame may stand, or its clock was set, time goes on without a gap.
+    ``threads`` are FFmpeg's, 0 to let it choose. Time continues without a gap where the clock of a
+    live source jumps by more than MAX_STILL.
 
-    Raises VideoError where the source cannot be read, breaks off, ends before its time or is
-    beyond the limits of this module.
+    Raises VideoError if the source cannot be read, breaks off, ends before its declared duration
+    or exceeds the limits of this module.
     """
     av, live = import_av(), is_live(source)
     with _opened(source, "a video") as (container, stream):
@@ -148,7 +127,8 @@ def decoded(source: str, threads: int) -> Iterator[Timed]:
                     offset, start = stamp - end, end
                 pixels += frame.width * frame.height
                 if not live:
-                    _check_limits(source, start, before, pixels)
+                    _check_still(source, before, start - before)
+                    _check_size(source, start, pixels)
                 yield start, start + length, frame
                 count, before, end = count + 1, start, start + length
         except av.FFmpegError as error:
@@ -160,7 +140,7 @@ def decoded(source: str, threads: int) -> Iterator[Timed]:
             ) from None
         if not live and count:
             _check_still(source, before, length)
-            _check_complete(source, count, end, _stated_seconds(container, stream))
+            _check_complete(source, count, end, _declared_seconds(container, stream))
 
 
 def pictures(folder: Path, step: Fraction) -> Iterator[Timed]:
@@ -173,7 +153,7 @@ def pictures(folder: Path, step: Fraction) -> Iterator[Timed]:
 
 @contextmanager
 def ffmpeg(what: str) -> Iterator[None]:
-    """FFmpeg's errors as one sentence that begins with ``what``."""
+    """FFmpeg's errors as a VideoError that begins with ``what``."""
     av = import_av()
     try:
         yield
@@ -193,9 +173,11 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"{what} ({reason}); check the path and the file.") from None
     file, arguments = _capture(source)
-    # Told twice: FFmpeg decodes pictures to find their size while it opens a file, and again after.
-    limit = {"max_pixels": str(MAX_PIXELS)}
-    options = limit if is_live(source) else {**limit, "format_whitelist": _formats()}
+    # Set for opening too, when FFmpeg decodes pictures to find their size.
+    options = limit = {"max_pixels": str(MAX_PIXELS)}
+    if not is_live(source):
+        formats = import_av().formats_available - REFERRING
+        options = limit | {"format_whitelist": ",".join(sorted(formats))}
     # The title of a video may be in any encoding.
     arguments = {"options": options, "metadata_errors": "replace", **arguments}
     with ffmpeg(what), av.open(file, **arguments) as container:
@@ -204,7 +186,7 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise VideoError(f"{source} is in a format that FFmpeg cannot decode here.")
-        least = 0 if is_live(source) else 1  # a stream may tell its size only with a picture
+        least = 0 if is_live(source) else 1  # the size may be known only from the first picture
         if not least <= stream.width * stream.height <= MAX_PIXELS:
             size = f"{stream.width} x {stream.height} pixels" if stream.width else "no known size"
             raise VideoError(
@@ -217,7 +199,7 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _capture(source: str) -> tuple[str, dict[str, Any]]:
-    """What FFmpeg opens for a source, and how: cameras go by the system's name and format."""
+    """The file and the keyword arguments of ``av.open`` for a source."""
     system, device = CAPTURE.get(sys.platform, CAPTURE["linux"])
     camera = CAMERA.fullmatch(source)
     if camera:
@@ -226,13 +208,7 @@ def _capture(source: str) -> tuple[str, dict[str, Any]]:
         return source, {}
     if source.startswith(DEVICE_FOLDER):
         return source, {"format": system}
-    return source, {"timeout": NETWORK_PATIENCE}
-
-
-@cache
-def _formats() -> str:
-    """The formats that a file on disk may have, as FFmpeg lists them."""
-    return ",".join(sorted(import_av().formats_available - REFERRING_FORMATS))
+    return source, {"timeout": NETWORK_TIMEOUT}
 
 
 def _average_rate(stream: Any) -> Fraction:
@@ -240,18 +216,16 @@ def _average_rate(stream: Any) -> Fraction:
     return rate if rate > 0 else FALLBACK_FPS
 
 
-def _stated_seconds(container: Any, stream: Any) -> Fraction | None:
-    """How long the video track is by the file's own word, None where it does not say."""
+def _declared_seconds(container: Any, stream: Any) -> Fraction | None:
     if stream.duration is not None:
         return Fraction(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:
         return Fraction(container.duration, import_av().time_base)
-    return None  # the duration of a container is that of its longest track, the sound perhaps
+    return None  # the duration of a container is that of its longest track, maybe the audio
 
 
-def _check_limits(source: str, start: Fraction, before: Fraction, pixels: int) -> None:
-    _check_still(source, before, start - before)
-    if start > MAX_SECONDS or pixels > MAX_DECODED_PIXELS:
+def _check_size(source: str, seconds: Fraction, pixels: int) -> None:
+    if seconds > MAX_SECONDS or pixels > MAX_DECODED_PIXELS:
         raise VideoError(
             f"{source} is longer than the {MAX_SECONDS // 3600} hours of 1080p that are allowed; "
             "cut it into parts."
@@ -266,19 +240,15 @@ def _check_still(source: str, start: Fraction, seconds: Fraction) -> None:
         )
 
 
-def _check_complete(source: str, count: int, end: Fraction, stated: Fraction | None) -> None:
-    if stated is not None and stated - end > max(Fraction(MISSING_SECONDS), stated * MISSING_SHARE):
+def _check_complete(source: str, count: int, end: Fraction, declared: Fraction | None) -> None:
+    if declared is not None and declared - end > max(MISSING_SECONDS, declared * MISSING_SHARE):
         raise VideoError(
-            f"{source} ends after {count} frames, at {float(end):.1f} s of {float(stated):.1f} s; "
-            "the file is damaged or was cut off."
+            f"{source} ends after {count} frames, at {float(end):.1f} s of "
+            f"{float(declared):.1f} s; the file is damaged or was cut off."
         )
-
-
-def _natural_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(d or 0), text) for d, text in re.findall(r"(\d+)|(\D+)", path.name)]
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, import_av().error.ExitError):
-        return f"no answer for {NETWORK_PATIENCE:.0f} s"
+        return f"no answer for {NETWORK_TIMEOUT:.0f} s"
     return str(getattr(error, "strerror", None) or "no picture in it")

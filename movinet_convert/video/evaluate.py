@@ -1,33 +1,30 @@
-"""Accuracy over videos whose answers are known, in one process or many, in one go or several."""
+"""Accuracy over labelled videos, resumable and in one process or many."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.errors import VideoError
 from movinet_convert.files.reading import file_sha256
-from movinet_convert.model import MoViNet
 from movinet_convert.video import processes
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
-from movinet_convert.video.frames import MAX_CLIP_FRAMES, Sampling, read_middle, to_tensor
+from movinet_convert.video.frames import check_length, read_middle
 from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
-from movinet_convert.video.logits import check_logits
-from movinet_convert.weights.file import read_header
-from movinet_convert.weights.labels import class_names, read_labels
-from movinet_convert.weights.load import find_file, load_converted
+from movinet_convert.video.predict import Predictor, check_logits, load_predictor
+from movinet_convert.weights.load import find_file
 
 TOP = 5
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent over the videos that could be read; None before there is one."""
+    """Accuracy in percent over the videos that could be read; None if there is none."""
 
     variant: str
     videos: int
@@ -69,76 +66,66 @@ def evaluate(
     broken and is left out of the accuracy. See ``rank`` for when a video counts as right.
     ``labels`` is a file with the names of the classes, where the weights do not carry them.
 
-    Each result goes to the folder ``out`` at once, and a run that finds results there resumes with
-    what is missing, and with ``retry`` also with the broken videos. Under torchrun the processes
-    share the work and return the same. ``progress`` is told how many of how many videos are done,
-    those of earlier runs included; of several processes, each tells of its share.
+    Each result is written to the folder ``out`` at once; a run that finds results there resumes
+    with what is missing, and with ``retry`` also with the broken videos. Under torchrun the
+    processes share the work and return the same. ``progress`` is called with the number of videos
+    done, those of earlier runs included, and the total; each process reports its own share.
 
-    Raises as ``load_converted`` does, UsageError where ``out`` belongs to another evaluation,
-    WeightsError for logits that judge nothing, EvaluationError where a result cannot be written.
+    Raises as ``load_converted`` does, UsageError if ``out`` belongs to another evaluation,
+    WeightsError for meaningless logits, EvaluationError if a result cannot be written.
     """
-    if frames is not None and not 1 <= frames <= MAX_CLIP_FRAMES:
-        raise UsageError(f"A clip has from 1 to {MAX_CLIP_FRAMES} frames, got {frames}.")
+    if frames is not None:
+        check_length(frames)
     path = find_file(name, weights_dir=weights_dir)
-    model = load_converted(path, device=device, fuse=True)
-    if labels is not None:
-        names = read_labels(labels, model.num_classes)
-    else:
-        names = class_names(read_header(path).labels, model.num_classes)
-    listed = read_dataset(data, names, videos)
+    predictor = load_predictor(path, labels=labels, device=device, threads=threads)
+    model = predictor.model
+    listed = read_dataset(data, predictor.labels, videos)
     length = frames or model.variant.input.frames
     with processes.group() as group:
         claim(out, file_sha256(path), listed, length)
         known = read_outcomes(out, listed, model.num_classes)
-        missing = [video for video in listed if _is_missing(known.get(video.name), retry)]
+        if retry:
+            known = {name: result for name, result in known.items() if result.error is None}
+        missing = [video for video in listed if video.name not in known]
         mine = missing[group.rank :: group.size]
         before = (len(listed) - len(missing)) // group.size
         group.wait()  # nobody writes before everybody has read
         with writer(out / results_name(group.rank)) as write:
-            for done, video in enumerate(mine, before):
+            for count, video in enumerate(mine, before):
                 if progress is not None:
-                    progress(done, before + len(mine))
-                write(_outcome(model, video, length, threads))
+                    progress(count, before + len(mine))
+                write(_outcome(predictor, video, length))
         group.wait()
         outcomes = read_outcomes(out, listed, model.num_classes)
-        return _summary(model.variant.name, listed, outcomes)
+    return _summary(model.variant.name, [outcomes[video.name] for video in listed])
 
 
 def rank(logits: Tensor, label: int) -> int:
-    """How many classes (of logits (classes,)) are at least as likely as the right one; 0 is best.
+    """How many other classes are at least as likely as the right one, from logits (classes,).
 
-    A tie counts against the model: what cannot tell two classes apart has not found the right one.
+    A tie counts against the model: equal logits do not distinguish the classes.
     """
     return int((logits >= logits[label]).sum()) - 1
 
 
-def _is_missing(outcome: Outcome | None, retry: bool) -> bool:
-    return outcome is None or (retry and outcome.error is not None)
-
-
-def _outcome(model: MoViNet, video: LabelledVideo, length: int, threads: int) -> Outcome:
-    weight = model.classifier.output.weight
+def _outcome(predictor: Predictor, video: LabelledVideo, length: int) -> Outcome:
     try:
-        read = read_middle(video.path, Sampling.of(model.variant), length, threads=threads)
+        frames = read_middle(video.path, predictor.sampling, length, threads=predictor.threads)
     except VideoError as error:
         return Outcome(video.name, video.label, error=str(error))
-    clip = to_tensor(read).to(weight.device, weight.dtype)
     with torch.inference_mode():
-        logits = model(clip[None])[0].float().cpu()
+        logits = predictor.model(predictor.batch(frames))[0].float().cpu()
     check_logits(logits, video.path)
     place, predicted = rank(logits, video.label), int(logits.argmax())
     return Outcome(video.name, video.label, rank=place, predicted=predicted)
 
 
-def _summary(
-    variant: str, listed: Sequence[LabelledVideo], outcomes: Mapping[str, Outcome]
-) -> Evaluation:
-    mine = [outcomes[video.name] for video in listed]
-    ranks = [outcome.rank for outcome in mine if outcome.rank is not None]
+def _summary(variant: str, outcomes: Sequence[Outcome]) -> Evaluation:
+    ranks = [outcome.rank for outcome in outcomes if outcome.rank is not None]
     return Evaluation(
         variant=variant,
-        videos=len(mine),
-        broken=len(mine) - len(ranks),
+        videos=len(outcomes),
+        broken=len(outcomes) - len(ranks),
         right=sum(rank == 0 for rank in ranks),
         right_in_5=sum(rank < TOP for rank in ranks),
     )

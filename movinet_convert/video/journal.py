@@ -1,14 +1,14 @@
-"""What an evaluation keeps on disk, so that it can be resumed: a folder with one line a video."""
+"""The journal of an evaluation: a folder with one line per video, from which a run resumes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from movinet_convert.errors import EvaluationError, UsageError
 from movinet_convert.files.reading import open_regular
@@ -17,15 +17,14 @@ from movinet_convert.video.dataset import LabelledVideo
 
 SETUP_NAME = "setup.json"
 RESULTS_PATTERN = "results-*.jsonl"
-# 2: a tie counts against the right class.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 2  # since 2 a tie counts against the right class
 MAX_SETUP_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one video: the rank of the right class, 0 the best, or what was wrong."""
+    """The result of one video: the rank of the right class, 0 the best, or the error."""
 
     video: str
     label: int
@@ -35,8 +34,8 @@ class Outcome:
 
 
 def results_name(process: int) -> str:
-    """The file of results that a process writes."""
-    return f"results-{process}.jsonl"
+    """The name of the file that a process writes."""
+    return RESULTS_PATTERN.replace("*", str(process))
 
 
 def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int) -> None:
@@ -56,12 +55,10 @@ def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int)
                 temporary.write_text(json.dumps(setup, indent=2) + "\n", "utf-8")
         with open_regular(marker, UsageError) as file:
             found = json.loads(file.read(MAX_SETUP_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no JSON object")
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{marker} cannot be used ({error}); name another folder.") from None
-    if not isinstance(found, dict):
-        raise UsageError(
-            f"{marker} holds no JSON object and is not of an evaluation; name another folder."
-        )
     for key, value in setup.items():
         if found.get(key) != value:
             raise UsageError(
@@ -74,17 +71,18 @@ def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int)
 def writer(path: Path) -> Iterator[Callable[[Outcome], None]]:
     """Appends outcomes, one line each, handed to the system when the call returns.
 
-    Half a line that a killed run left at the end is cut off first. Raises EvaluationError where
-    the disk is full or the file cannot be written; what was there stays.
+    An incomplete line that a killed run left at the end is removed first. Raises EvaluationError
+    if the disk is full or the file cannot be written; its complete lines stay.
     """
     with _explained(path):
-        _cut_half_line(path)
+        if path.exists():  # shortened in place, which works on a full disk
+            os.truncate(path, sum(len(line) for line in _lines(path)))
         file = path.open("ab", buffering=0)
 
     def write(outcome: Outcome) -> None:
         rest = json.dumps(asdict(outcome)).encode() + b"\n"
         with _explained(path):
-            while rest:  # a disk that fills up takes a part first, and refuses the rest
+            while rest:  # a disk that fills up accepts some bytes first, and then refuses the rest
                 rest = rest[file.write(rest) :]
 
     with file:
@@ -105,15 +103,15 @@ def _explained(path: Path) -> Iterator[None]:
 def read_outcomes(
     out: Path, listed: Sequence[LabelledVideo], num_classes: int
 ) -> dict[str, Outcome]:
-    """The results so far of the listed videos, whichever process wrote them.
+    """The results so far of the listed videos, by name, whichever process wrote them.
 
-    Of several of one video, one that could be read counts before one that could not. Raises
-    UsageError for a file that holds anything but results of these videos.
+    Of several of one video, one that could be read takes precedence. Raises UsageError for a file
+    with anything but results of these videos.
     """
     labels = {video.name: video.label for video in listed}
     outcomes: dict[str, Outcome] = {}
     for path in sorted(out.glob(RESULTS_PATTERN)):
-        for number, line in _lines(path):
+        for number, line in enumerate(_lines(path), 1):
             outcome = _parsed(line, labels, num_classes)
             if outcome is None:
                 raise UsageError(
@@ -125,24 +123,21 @@ def read_outcomes(
     return outcomes
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a file, counted from 1."""
+def _lines(path: Path) -> Iterator[bytes]:
+    """The complete lines of a file, and what is too long for one."""
     try:
         with open_regular(path, UsageError) as file:
-            number = 0
             while line := file.readline(MAX_LINE_BYTES):
-                number += 1
                 if line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
-                    yield number, line
+                    yield line
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def _parsed(line: bytes, labels: Mapping[str, int], num_classes: int) -> Outcome | None:
-    """A result, if that is what the line is, of one of the videos, and possible."""
+    """The result in a line, or None if it is none of one of the videos, or impossible."""
     try:
-        fields: Any = json.loads(line)
-        outcome = Outcome(**fields)
+        outcome = Outcome(**json.loads(line))
         label = labels[outcome.video]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
@@ -152,17 +147,3 @@ def _parsed(line: bytes, labels: Mapping[str, int], num_classes: int) -> Outcome
     else:
         fits = isinstance(outcome.error, str) and places == (None, None)
     return outcome if fits and type(outcome.label) is int and outcome.label == label else None
-
-
-def _cut_half_line(path: Path) -> None:
-    """Shorten a file in place to its last whole line: that takes no room on a full disk."""
-    if not path.exists():
-        return
-    with open_regular(path, UsageError) as file:
-        size = whole = 0
-        for line in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
-            size += len(line)
-            whole = size if line.endswith(b"\n") else whole
-    if whole < size:
-        with path.open("rb+") as file:
-            file.truncate(whole)

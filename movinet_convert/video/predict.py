@@ -1,4 +1,4 @@
-"""What a model sees in a video, moment by moment."""
+"""Predictions over a video: probabilities per frame, clip or window, and for the whole video."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.errors import UsageError, VideoError, WeightsError
 from movinet_convert.model import MoViNet
+from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
     MAX_CLIP_FRAMES,
     Frame,
     Sampling,
-    is_live,
+    chunked,
     read_frames,
     to_tensor,
 )
-from movinet_convert.video.logits import check_logits
 from movinet_convert.weights.file import read_header
 from movinet_convert.weights.labels import class_names, read_labels
 from movinet_convert.weights.load import find_file, load_converted
@@ -34,7 +35,7 @@ STREAM_FRAMES = 5  # frames of a file in one call: fewer calls, the same logits
 
 @dataclass(frozen=True)
 class Guess:
-    """A class and how likely the model finds it, from 0 to 1."""
+    """A class and its probability, from 0 to 1."""
 
     label: str
     index: int
@@ -43,10 +44,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Moment:
-    """What the model makes of a video from ``start`` to ``end``, in seconds.
+    """The prediction from ``start`` to ``end``, in seconds.
 
-    ``probabilities`` (classes,) judge the ``frames`` frames seen so far of the present ``window``:
-    a clip of a base model, a stream of a stream model, counted from 0.
+    ``probabilities`` (classes,) follow from the ``frames`` frames so far of the current
+    ``window``, counted from 0: a clip of a base model, a stream of a stream model.
     """
 
     start: float
@@ -58,12 +59,12 @@ class Moment:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model in eval mode with what it takes to run it on videos.
+    """A model in eval mode with the labels and the sampling to run it on videos.
 
-    ``window`` seconds of a video make one clip, or one stream; then a new one begins. None is the
+    ``window`` seconds of a video make one clip, or one stream; then the state is reset. None is the
     variant's own clip for base models, and the whole video for stream models. ``threads`` are for
-    decoding, 0 for as many as FFmpeg likes. Raises UsageError for a window that is no length, or
-    too long for one clip.
+    decoding, 0 to let FFmpeg choose. Raises UsageError for a window that is not a positive finite
+    number, or too long for one clip.
     """
 
     model: MoViNet
@@ -94,79 +95,79 @@ class Predictor:
         return None if self.model.settings.causal else self.model.variant.input.frames
 
     def moments(self, source: str | os.PathLike[str]) -> Iterator[Moment]:
-        """Moments as the video is read: after every frame, or of every clip for base models.
+        """Predictions as the video is read: after every frame, or every clip for base models.
 
-        Raises VideoError where it cannot be read, or breaks off, after the moments until there, and
-        WeightsError for logits that judge nothing.
+        Raises VideoError if it cannot be read, or breaks off, after the moments until there, and
+        WeightsError for meaningless logits.
         """
         frames = read_frames(source, self.sampling, threads=self.threads)
-        if not self.model.settings.causal:
-            return self._clips(source, frames)
-        return self._stream(source, frames, 1 if is_live(source) else STREAM_FRAMES)
+        if self.model.settings.causal:
+            return self._stream(source, frames, 1 if is_live(source) else STREAM_FRAMES)
+        return self._clips(source, frames)
 
     def top(self, probabilities: Probabilities, count: int = 5) -> list[Guess]:
-        """The likeliest classes, the best first."""
+        """The most likely classes, the best first."""
         best = np.argsort(-probabilities, kind="stable")[:count]
         return [Guess(self.labels[i], int(i), float(probabilities[i])) for i in best]
+
+    def batch(self, frames: Sequence[Frame]) -> Tensor:
+        """Frames as (1, 3, T, H, W), of the model's device and dtype."""
+        weight = self.model.classifier.output.weight
+        return to_tensor(frames).to(weight.device, weight.dtype)[None]
 
     def _clips(self, source: str | os.PathLike[str], frames: Iterable[Frame]) -> Iterator[Moment]:
         length = self.window_frames
         assert length is not None
-        for window, chunk in enumerate(_chunks(frames, length)):
+        for window, clip in enumerate(chunked(frames, length)):
             with torch.inference_mode():
-                logits = self.model(self._batch(chunk))
-            check_logits(logits, source)
-            start, end = chunk[0].time, chunk[-1].time + 1 / self.fps
-            yield Moment(start, end, window, len(chunk), _softmax(logits)[0])
+                logits = self.model(self.batch(clip))
+            (probabilities,) = _softmax(logits, source)
+            yield Moment(
+                clip[0].time, clip[-1].time + 1 / self.fps, window, len(clip), probabilities
+            )
 
     def _stream(
         self, source: str | os.PathLike[str], frames: Iterable[Frame], at_once: int
     ) -> Iterator[Moment]:
         length = self.window_frames
         state, window, seen = None, 0, 0
-        for chunk in _chunks(frames, at_once, length):
+        for chunk in chunked(frames, at_once, length):
             if seen == length:
                 state, window, seen = None, window + 1, 0
             with torch.inference_mode():
-                logits, state = self.model.stream(self._batch(chunk), state, per_frame=True)
-            check_logits(logits, source)
-            for frame, probabilities in zip(chunk, _softmax(logits[0]), strict=True):
+                logits, state = self.model.stream(self.batch(chunk), state, per_frame=True)
+            for frame, probabilities in zip(chunk, _softmax(logits[0], source), strict=True):
                 seen += 1
                 yield Moment(frame.time, frame.time + 1 / self.fps, window, seen, probabilities)
 
-    def _batch(self, frames: Sequence[Frame]) -> torch.Tensor:
-        weight = self.model.classifier.output.weight
-        return to_tensor(frames).to(weight.device, weight.dtype)[None]
-
 
 class Verdict:
-    """What a model makes of a whole video: the last moment of each window, averaged by frames.
+    """The prediction for a whole video: the last of each window, averaged by frames.
 
-    Moments are added in their order, and none is kept but the last: a camera may run for days.
+    Moments are added in their order, and only the last is kept: a camera may run for days.
     """
 
     def __init__(self) -> None:
         self.start: float | None = None
         self.last: Moment | None = None
-        self._sum: NDArray[np.float64] = np.zeros(0)  # over the windows that are over, by frames
+        self._sum: NDArray[np.float64] | float = 0.0  # over the complete windows, times frames
         self._frames = 0
 
     def add(self, moment: Moment) -> Moment | None:
-        """Take in the next moment; returns the last one of a window that has just ended."""
-        ended, self.last = self.last, moment
-        if self.start is None or ended is None:
+        """Add the next moment; returns the last one of a window that has just ended."""
+        last, self.last = self.last, moment
+        if last is None:
             self.start = moment.start
-            self._sum = np.zeros(len(moment.probabilities))
             return None
-        if moment.window == ended.window:
+        if moment.window == last.window:
             return None
-        self._sum += ended.frames * ended.probabilities.astype(np.float64)
-        self._frames += ended.frames
-        return ended
+        self._sum = self._sum + last.frames * last.probabilities.astype(np.float64)
+        self._frames += last.frames
+        return last
 
     @property
     def seconds(self) -> float:
-        """How much of the video was seen."""
+        """Seconds of the video so far."""
         return self.last.end - self.start if self.last and self.start is not None else 0.0
 
     @property
@@ -175,7 +176,8 @@ class Verdict:
         if self.last is None:
             raise VideoError("There is no verdict before the first frame.")
         total = self._sum + self.last.frames * self.last.probabilities.astype(np.float64)
-        return (total / (self._frames + self.last.frames)).astype(np.float32)
+        mean: Probabilities = (total / (self._frames + self.last.frames)).astype(np.float32)
+        return mean
 
 
 def load_predictor(
@@ -191,7 +193,7 @@ def load_predictor(
     """A predictor of a converted variant or file, with the labels that the file carries.
 
     ``labels`` is a text file that names the classes instead; see ``read_labels``. Raises as
-    ``load_converted`` does, UsageError for what a ``Sampling``, window or labels cannot be.
+    ``load_converted`` does, UsageError for a wrong ``Sampling``, window or labels.
     """
     path = find_file(name, weights_dir=weights_dir)
     model = load_converted(path, device=device, fuse=True)
@@ -202,32 +204,25 @@ def load_predictor(
     return Predictor(model, names, Sampling.of(model.variant, fps), window, threads)
 
 
-def overall(moments: Iterable[Moment]) -> Probabilities:
-    """The verdict on a whole video; see ``Verdict``."""
-    verdict = Verdict()
-    for moment in moments:
-        verdict.add(moment)
-    return verdict.probabilities
+def check_logits(logits: Tensor, source: str | os.PathLike[str]) -> None:
+    """WeightsError if logits (…, classes) of a video are not finite, or equal for all classes.
+
+    ``softmax`` would turn both into numbers that look like probabilities.
+    """
+    wrong = int((~logits.isfinite()).sum())
+    if wrong:
+        raise WeightsError(
+            f"{wrong} of {logits.numel()} logits for {source} are not finite; the weights are "
+            "damaged or their precision is too low: verify them, or convert in float32."
+        )
+    if logits.shape[-1] > 1 and bool((logits.amax(-1) == logits.amin(-1)).any()):
+        raise WeightsError(
+            f"All {logits.shape[-1]} logits for {source} are the same; these weights cannot "
+            "distinguish classes: verify them, or train the classifier."
+        )
 
 
-def _chunks(frames: Iterable[Frame], size: int, window: int | None = None) -> Iterator[list[Frame]]:
-    """Lists of ``size`` frames; none reaches across the end of a window."""
-    chunk: list[Frame] = []
-    broken: VideoError | None = None
-    try:
-        for count, frame in enumerate(frames, 1):
-            chunk.append(frame)
-            if len(chunk) == size or (window is not None and count % window == 0):
-                yield chunk
-                chunk = []
-    except VideoError as error:  # the frames until there were read all the same
-        broken = error
-    if chunk:
-        yield chunk
-    if broken is not None:
-        raise broken
-
-
-def _softmax(logits: torch.Tensor) -> Probabilities:
+def _softmax(logits: Tensor, source: str | os.PathLike[str]) -> Probabilities:
+    check_logits(logits, source)
     probabilities: Probabilities = torch.softmax(logits.float(), dim=-1).cpu().numpy()
     return probabilities

@@ -1,4 +1,4 @@
-"""Several processes that share one job, started by torchrun; or just this one."""
+"""The processes that torchrun starts to share one job; this one alone without torchrun."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import torch.distributed
 
-# One process may be done long before the last.
-PATIENCE = datetime.timedelta(days=7)
+TIMEOUT = datetime.timedelta(days=7)  # one process may be done long before the last
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Group:
     size: int = 1
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Block until all processes are here."""
         if self.size > 1:
             torch.distributed.barrier()
 
@@ -36,18 +35,17 @@ class Group:
 
 
 def rank() -> int:
-    """The number that torchrun gave this process; 0 without it."""
+    """This process's rank under torchrun; 0 without it."""
     return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
 def group() -> Iterator[Group]:
-    """The processes that torchrun started together, connected by gloo."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """All processes of one torchrun, connected by gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return
-    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    torch.distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield Group(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:

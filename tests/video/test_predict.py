@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,13 @@ from movinet_convert.cli.app import main
 from movinet_convert.errors import UsageError
 from movinet_convert.video.frames import Sampling, read_clip, read_frames
 from movinet_convert.video.plot import MAX_POINTS, Timeline, distinct_names
-from movinet_convert.video.predict import Moment, Predictor, load_predictor, overall
+from movinet_convert.video.predict import (
+    Moment,
+    Predictor,
+    Probabilities,
+    Verdict,
+    load_predictor,
+)
 from movinet_convert.weights.file import Header, write_weights
 from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
 from tests.helpers.odd_videos import cut_off, largest_file
@@ -49,6 +55,13 @@ def run(*arguments: object) -> Result:
 
 def lines(result: Result) -> list[dict[str, object]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def overall(moments: Iterable[Moment]) -> Probabilities:
+    verdict = Verdict()
+    for moment in moments:
+        verdict.add(moment)
+    return verdict.probabilities
 
 
 @pytest.mark.parametrize("colour", LABELS)

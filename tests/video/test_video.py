@@ -20,10 +20,11 @@ from movinet_convert.video import decode
 from movinet_convert.video import frames as video
 from movinet_convert.video.frames import (
     Sampling,
-    read_chunks,
+    chunked,
     read_clip,
     read_frames,
     read_middle,
+    to_tensor,
     write_video,
 )
 from tests.helpers.odd_videos import cut_off, write_huge_png, write_stamped
@@ -90,7 +91,7 @@ def test_the_middle_is_kept_when_a_wide_video_is_cut(tmp_path: Path) -> None:
     picture = grey(0, 100, 300)
     picture[:, 100:200] = 200
     write_video(tmp_path / "wide.mp4", [picture] * 5, 5)
-    (clip,) = read_chunks(tmp_path / "wide.mp4", Sampling(5, 100, 90), 5)
+    clip = read_clip(tmp_path / "wide.mp4", Sampling(5, 100, 90))
     assert clip.shape == (3, 5, 90, 90)
     assert clip.min().item() * 255 > 190
 
@@ -107,7 +108,7 @@ def test_colours_come_as_red_green_blue(tmp_path: Path) -> None:
 
 def test_chunks_put_together_are_the_clip(ramp: Path) -> None:
     sampling = Sampling(5, 64, 48)
-    chunks = list(read_chunks(ramp, sampling, 4))
+    chunks = [to_tensor(chunk) for chunk in chunked(read_frames(ramp, sampling), 4)]
     assert [chunk.shape[1] for chunk in chunks] == [4, 4, 2]
     assert torch.equal(torch.cat(chunks, dim=1), read_clip(ramp, sampling))
 
@@ -269,7 +270,7 @@ def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
 
 
 def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "NETWORK_PATIENCE", 0.2)
+    monkeypatch.setattr(decode, "NETWORK_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
         with pytest.raises(VideoError, match="no answer"):
