@@ -41,7 +41,11 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
     cls=Group,
     invoke_without_command=True,
     epilog=EXAMPLES,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
 )
 @click.option(
     "--arch",
@@ -81,7 +85,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option("--out", metavar="DIR", help="The store to write into.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
 @options.parity
-@click.option("--dtype", type=click.Choice(options.DTYPES), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(options.DTYPES), default="float32")
 @options.source_root
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
 @options.as_json

@@ -26,7 +26,7 @@ class Command(click.Command):
                 ["--debug"],
                 is_flag=True,
                 expose_value=False,
-                callback=_keep_debug,
+                callback=lambda ctx, _, given: ctx.meta.update(debug=True) if given else None,
                 help="Show the traceback of an error.",
             )
         )
@@ -40,11 +40,6 @@ class Group(Command, click.Group):
     """A group whose commands are ``Command`` too, so that ``--debug`` may stand before or after."""
 
     command_class = Command
-
-
-def _keep_debug(context: click.Context, _: click.Parameter, given: bool) -> None:
-    if given:
-        context.find_root().meta["debug"] = True
 
 
 @contextmanager

@@ -30,20 +30,13 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 )
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
 @click.option(
-    "--size",
-    type=options.height_width,
-    metavar="HxW",
-    help="Height and width; the variant's own unless given.",
+    "--size", type=options.height_width, metavar="HxW", help="The variant's own unless given."
 )
 @click.option(
-    "--frames",
-    type=click.IntRange(min=1),
-    help="Frames of one call; 1 for stream variants unless given.",
+    "--frames", type=click.IntRange(min=1), help="Per call; 1 for stream variants unless given."
 )
 @click.option(
-    "--dtype",
-    type=click.Choice(options.DTYPES),
-    help="Of the weights; float32 unless given. Reduced precision has to agree well enough.",
+    "--dtype", type=click.Choice(options.DTYPES), help="Of the weights; float32 unless given."
 )
 @click.option(
     "--quantize",
@@ -139,13 +132,11 @@ def _for_tensorflow(
 def _sentences(result: dict[str, Any]) -> list[str]:
     if "deviation" not in result:
         return [f"Wrote {result['path']} ({result['format']})"]
-    numbers = [result["format"], result["dtype"]]
+    kind = [result["format"], result["dtype"]]
     if result["quantize"] is not None:
-        numbers.append(f"{result['quantize']} quantization")
-    wrote = (
-        f"Wrote {' and '.join(result['files'])} ({', '.join(numbers)}, "
-        f"{result['bytes'] / 1e6:.1f} MB)"
-    )
+        kind.append(f"{result['quantize']} quantization")
+    kind.append(f"{result['bytes'] / 1e6:.1f} MB")
+    wrote = f"Wrote {' and '.join(result['files'])} ({', '.join(kind)})"
     frames = f"in its own runtime over {result['frames_checked']} frames"
     if result["dtype"] == "float32" and result["quantize"] is None:
         return [

@@ -73,20 +73,8 @@ threads = click.option(
 
 # The numbers in these texts are those of parity.options, which needs torch; a test compares them.
 PARITY_OPTIONS = (
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=0,
-        show_default=True,
-        help="Seed of the random clips.",
-    ),
-    click.option(
-        "--clips",
-        type=click.IntRange(min=1),
-        default=1,
-        show_default=True,
-        help="Random clips per case.",
-    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random clips."),
+    click.option("--clips", type=click.IntRange(min=1), default=1, help="Random clips per case."),
     click.option(
         "--frames", type=int, help="Frames of a clip, at least 3; leaves out the long case."
     ),

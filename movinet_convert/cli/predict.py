@@ -16,14 +16,13 @@ from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
     from movinet_convert.video.plot import Timeline
-    from movinet_convert.video.predict import Predictor
 
 
 @click.command("predict", cls=Command)
 @options.name
 @click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
 @options.weights_dir
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes.")
+@click.option("--top", type=click.IntRange(min=1), default=5, help="Classes.")
 @options.labels
 @click.option(
     "--fps", type=options.positive, help="Frames a second to read; the variant's own by default."
@@ -75,11 +74,15 @@ def predict_command(
     from movinet_convert.video.annotate import Captions
     from movinet_convert.video.decode import is_live
     from movinet_convert.video.predict import load_predictor
+    from movinet_convert.weights.labels import numbered
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
     _check_outputs(sources, plot, annotated)
     predictor = load_predictor(name, **settings)
-    _explain_missing_labels(predictor)
+    classes = len(predictor.labels)
+    if predictor.labels == numbered(classes):
+        sentence = f"These weights have no names for their {classes} classes; give them with"
+        echo(f"{sentence} --labels FILE, one a line.", err=True)
     timelines: list[Timeline] | None = None if plot is None else []
     captions = None if annotated is None else Captions(predictor)
     watch = Watch(predictor, top, as_json, seconds, timelines, captions)
@@ -119,18 +122,6 @@ def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None
 
         check_output(plot, PLOT_SUFFIXES, inputs)
         check_plotting(plot, len(sources))
-
-
-def _explain_missing_labels(predictor: Predictor) -> None:
-    from movinet_convert.weights.labels import numbered
-
-    classes = len(predictor.labels)
-    if predictor.labels == numbered(classes):
-        echo(
-            f"These weights have no names for their {classes} classes; give them with --labels "
-            "FILE, one a line.",
-            err=True,
-        )
 
 
 def _write(watch: Watch, source: str, plot: Path | None, annotated: Path | None) -> None:

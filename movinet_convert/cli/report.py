@@ -20,7 +20,6 @@ from movinet_convert.errors import UsageError
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
-    show_default=True,
     help="The page to write.",
 )
 @options.weights_dir
