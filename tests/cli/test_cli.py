@@ -1,4 +1,4 @@
-"""The command: exit codes, one sentence an error, JSON and nothing else where it is asked for."""
+"""The command: exit codes, errors as one sentence, --json prints nothing but JSON."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_wrong_call_exits_with_2(arguments: list[str], message: str) -> None:
     assert message in result.stderr
 
 
-def test_gating_must_be_chosen_for_a_stream_checkpoint_of_ones_own(
+def test_gating_is_required_for_a_stream_checkpoint_that_is_no_release(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     result = run("--arch", "a0", "--causal", "--checkpoint", checkpoint, "--out", tmp_path / "s")
@@ -142,7 +142,7 @@ def test_the_official_model_is_made_converted_compared_and_compared_again(
 def test_weights_of_another_gating_are_refused(
     synthetic_archive: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """The file's weights are right, its gating is not what the reference is told to use."""
+    """The weights are right, but the reference has the other gating."""
     pytest.importorskip("tensorflow")
     from movinet_convert.conversion.sources import Source
     from movinet_convert.conversion.tensors import convert_checkpoint

@@ -67,7 +67,7 @@ def test_int8_and_its_videos_go_together(store: Path, tmp_path: Path) -> None:
         assert "go together" in result.stderr
 
 
-def test_a_folder_without_videos_is_said_to_be_one(store: Path, tmp_path: Path) -> None:
+def test_a_calibration_folder_without_videos_is_refused(store: Path, tmp_path: Path) -> None:
     arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
     arguments += ["--weights-dir", str(store), "--quantize", "int8"]
     result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])

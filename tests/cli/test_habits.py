@@ -42,7 +42,7 @@ def test_the_module_is_the_command() -> None:
     assert done.stdout.startswith("Usage: ")
 
 
-def test_help_waits_for_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, movinet_convert.cli.app; "
         "heavy = {'torch', 'numpy', 'rich.console', 'pydantic', 'requests'} & set(sys.modules); "
@@ -59,5 +59,5 @@ def test_help_gives_the_limits_of_a_comparison() -> None:
     assert limits in text
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_typed() -> None:
     assert (resources.files("movinet_convert") / "py.typed").is_file()

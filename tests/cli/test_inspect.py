@@ -1,4 +1,4 @@
-"""What ``inspect`` says of files."""
+"""``inspect``: what it reports about checkpoints and converted files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
         ("a0-base", ["a0-base", "a0-stream (legacy, 3D)"], "sigmoid"),
     ],
 )
-def test_a_checkpoint_says_what_it_may_be(
+def test_a_checkpoint_lists_the_variants_that_fit(
     tmp_path: Path, name: str, variants: list[str], gating: str | None
 ) -> None:
     found = json.loads(run(write_checkpoint(tmp_path, name), "--json").stdout)
@@ -50,7 +50,7 @@ def test_a_stream_checkpoint_asks_for_its_gating(tmp_path: Path) -> None:
     assert "choose it with --gating" in run(write_checkpoint(tmp_path, "a0-stream")).stdout
 
 
-def test_a_converted_file_says_gating_and_labels(tmp_path: Path) -> None:
+def test_a_converted_file_shows_gating_and_labels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_model("a0-stream", num_classes=2, gating="model-garden")
     path = tmp_path / "mine.safetensors"
@@ -60,7 +60,7 @@ def test_a_converted_file_says_gating_and_labels(tmp_path: Path) -> None:
         assert words in result.stdout
 
 
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing here")
     result = run(path)

@@ -1,4 +1,4 @@
-"""The terminal's border: foreign text is shown, never obeyed."""
+"""Output to the terminal: the text of others is shown literally, never interpreted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TEXTS = ("Größe 0 · 跳舞", "\u0645\u06cc\u200c\u062e\u0648", "👩\u200d�
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str) -> None:
+def test_control_and_invisible_characters_are_escaped(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert "\\" in shown
@@ -86,7 +86,7 @@ def test_a_table_shows_what_its_cells_hold(text: str, capsys: pytest.CaptureFixt
         assert written.count(text) >= 3
 
 
-def test_a_bar_shows_its_words_unread(
+def test_a_bar_shows_markup_and_escapes_literally(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -135,7 +135,7 @@ def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPat
     assert raw.getvalue() == "Größe \\u8df3\n".encode("latin-1")
 
 
-def test_a_full_disk_is_foreseen() -> None:
+def test_a_full_disk_is_one_sentence() -> None:
     @click.command(cls=Command)
     def command() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/file.pt2")
@@ -160,7 +160,7 @@ def test_the_list_of_a_store_is_ascii_json(tmp_path: Path) -> None:
     assert result.stdout.isascii()
 
 
-def test_nothing_is_printed_past_the_border() -> None:
+def test_only_the_terminal_module_prints() -> None:
     paths = [path for path in PACKAGE.rglob("*.py") if path != Path(terminal.__file__)]
     assert [use for path in paths for use in uses_of_writers(path)] == []
 

@@ -260,7 +260,7 @@ def test_a_comparison_out_of_tolerance_still_writes_the_page(
 def test_an_empty_store_has_nothing_to_report(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["report", "--weights-dir", str(tmp_path)])
     assert result.exit_code == 2
-    assert "holds no weights to report on" in result.stderr
+    assert "is empty; convert weights, or name files" in result.stderr
 
 
 def test_the_weights_that_are_compared_are_not_overwritten(section: Section, store: Path) -> None:
