@@ -1,11 +1,11 @@
-"""Does the parity check refuse wrong networks? Make them, compare them, and write down the outcome.
+"""Does the parity check refuse wrong networks? Make them, compare them, and document the outcome.
 
-    python scripts/mutants.py                     # all, and docs/mutants.md
+    python scripts/mutants.py                     # all, and write docs/mutants.md
     python scripts/mutants.py a3-stream --match encoding --no-write
 
-Each mutant is the right network with one realistic mistake, compared with the official TensorFlow
-model in the default cases at the default tolerance. The right network must pass, every mutant must
-be refused: the exit code is 1 otherwise. A mutant that survives is a case that the check lacks.
+Each mutant is the correct network with one realistic mistake, compared with the official TensorFlow
+model in the default cases at the default tolerance. The correct network must pass and every mutant
+must be refused; the exit code is 1 otherwise. A mutant that passes shows a case that is missing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from movinet_convert.checkpoint import mapping
-from movinet_convert.model.create import create_model, tensor_shapes
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.comparison import compare_cases
 from movinet_convert.parity.models import Models
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
-from movinet_convert.parity.synthetic import synthetic_variables
 from scripts.mutations import MISTAKES, Mistake
+from tests.helpers.parity_tools import synthetic_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,29 +52,29 @@ class Verdict:
     difference: float
 
 
-class Remembering(Reference):
-    """Runs every clip once, for all mutants are compared on the same ones."""
+class CachedReference(Reference):
+    """Runs every clip once: all mutants of a variant are compared on the same clips."""
 
     def __init__(self, name: str) -> None:
         super().__init__(get_variant(name), num_classes=CLASSES)
-        self._answers: dict[Any, Any] = {}
+        self._outputs: dict[Any, Any] = {}
 
     def logits(self, clip: Any) -> Any:
         key = (clip.shape, clip.tobytes())
-        if key not in self._answers:
-            self._answers[key] = super().logits(clip)
-        return self._answers[key]
+        if key not in self._outputs:
+            self._outputs[key] = super().logits(clip)
+        return self._outputs[key]
 
     def stream(self, frames: Any, state: Any = None) -> Any:
         key = (frames.shape, frames.tobytes(), id(state))
-        if key not in self._answers:
-            self._answers[key] = super().stream(frames, state)
-        return self._answers[key]
+        if key not in self._outputs:
+            self._outputs[key] = super().stream(frames, state)
+        return self._outputs[key]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The right network of a variant, and the official one with the same weights."""
+    """The correct network of a variant, and the official one with the same weights."""
 
     name: str
     model: MoViNet
@@ -84,24 +82,15 @@ class Bench:
 
     @staticmethod
     def of(name: str) -> Bench:
-        variant = get_variant(name)
-        reference = Remembering(name)
-        variables = synthetic_variables(variant, reference.shapes)
+        model, variables = synthetic_model(name, num_classes=CLASSES)
+        reference = CachedReference(name)
         reference.load(variables)
-        settings = variant.settings()
-        links = mapping.links(
-            variant, settings.conv_type, tensor_shapes(variant, settings, CLASSES)
-        )
-        tensors = mapping.map_variables(variables, links, name)
-        gating = settings.gating if settings.causal else None  # a base model has but one
-        model = create_model(name, num_classes=CLASSES, gating=gating).eval()
-        model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
         return Bench(name, model, reference)
 
     def cases(self) -> tuple[Case, ...]:
         return parity_cases(self.model.variant, self.model.settings, OPTIONS)
 
-    def judge(self, mistake: Mistake, cases: Sequence[Case] | None = None) -> Verdict:
+    def compare(self, mistake: Mistake, cases: Sequence[Case] | None = None) -> Verdict:
         """Make the mistake in a copy, and compare up to the first case that refuses it."""
         torch.manual_seed(0)  # for mistakes that leave something random on
         mutant = copy.deepcopy(self.model)
@@ -109,34 +98,34 @@ class Bench:
             mistake.make(mutant)
         trio = Models.of(mutant, self.reference)
         tolerance = OPTIONS.tolerance_for("float32")
-        furthest = 0.0
+        largest = 0.0
         for result in compare_cases(trio, cases or self.cases(), OPTIONS):
             beyond = result.beyond(tolerance)
             if beyond:
                 difference = result.tensors[beyond[0]].tf_fp32_pt_fp32
                 return Verdict(mistake.name, self.name, result.name, beyond[0], difference)
-            furthest = max([furthest, *(d.tf_fp32_pt_fp32 for d in result.tensors.values())])
-        return Verdict(mistake.name, self.name, None, None, furthest)
+            largest = max([largest, *(d.tf_fp32_pt_fp32 for d in result.tensors.values())])
+        return Verdict(mistake.name, self.name, None, None, largest)
 
 
 RIGHT = Mistake("none", (), lambda model: None)
 
 
-def judge_all(
+def compare_all(
     mistakes: Iterable[Mistake], names: Sequence[str] = ()
 ) -> tuple[list[Verdict], list[Verdict]]:
-    """Verdicts on the right networks and on their mutants, variant by variant."""
+    """Verdicts on the correct networks and on their mutants, variant by variant."""
     mistakes = list(mistakes)
     rights, verdicts = [], []
     for name in dict.fromkeys(name for mistake in mistakes for name in mistake.variants):
         if names and name not in names:
             continue
         bench = Bench.of(name)
-        rights.append(bench.judge(RIGHT))
+        rights.append(bench.compare(RIGHT))
         click.echo(_line(rights[-1]))
         for mistake in mistakes:
             if name in mistake.variants:
-                verdicts.append(bench.judge(mistake))
+                verdicts.append(bench.compare(mistake))
                 click.echo(_line(verdicts[-1]))
     return rights, verdicts
 
@@ -152,17 +141,17 @@ def document(rights: Sequence[Verdict], verdicts: Sequence[Verdict], minutes: fl
         "# Wrong networks that the parity check refuses",
         "",
         f"`scripts/mutants.py` made {len(verdicts)} wrong "
-        f"networks of {len(rights)} right ones, each by one of "
+        f"networks of {len(rights)} correct ones, each by one of "
         f"{len({v.mistake for v in verdicts})} realistic mistakes, and compared "
         "them with the official TensorFlow model in the default cases at the default tolerance of "
         f"{OPTIONS.tolerance_for('float32'):g}. "
-        f"{sum(v.case is not None for v in verdicts)} were refused, and the right networks passed. "
+        f"{sum(v.case is not None for v in verdicts)} were refused; the correct networks passed. "
         f"It took {minutes:.0f} minutes of processor time.",
         "",
-        "A row tells the first case and tensor that refused a mutant, and how far the tensor was "
-        "from the official one, relative to its spread. A comparison usually has several that do.",
+        "A row shows the first case and tensor that refused a mutant, and that tensor's largest "
+        "difference in standard deviations. A comparison usually has several that do.",
         "",
-        "| variant | largest difference of the right network |",
+        "| variant | largest difference of the correct network |",
         "|---|---|",
         *(f"| {v.variant} | {v.difference:.1e} |" for v in rights),
         "",
@@ -182,7 +171,7 @@ def document(rights: Sequence[Verdict], verdicts: Sequence[Verdict], minutes: fl
 @click.option("--write/--no-write", default=True, help="Write docs/mutants.md if all were made.")
 def main(names: tuple[str, ...], match: str, write: bool) -> None:
     start = time.process_time()
-    rights, verdicts = judge_all((m for m in MISTAKES if match in m.name), names)
+    rights, verdicts = compare_all((m for m in MISTAKES if match in m.name), names)
     survivors = [v for v in verdicts if v.case is None]
     minutes = (time.process_time() - start) / 60
     click.echo(f"{len(verdicts)} mutants, {len(survivors)} passed, {minutes:.1f} minutes of CPU")

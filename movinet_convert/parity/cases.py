@@ -38,6 +38,10 @@ class Case:
     def frames(self) -> int:
         return sum(self.chunks)
 
+    def clip(self, seed: int) -> NDArray[np.float32]:
+        """The random clips (B, 3, T, H, W) of the case."""
+        return random_clips(self.batch, self.frames, *self.size, seed=seed)
+
 
 def parity_cases(variant: Variant, settings: Settings, options: ParityOptions) -> tuple[Case, ...]:
     """The cases of a variant; only stream variants take a video in more than one call."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from movinet_convert.model import MoViNet
-from movinet_convert.parity.cases import Case, parity_cases, random_clips
+from movinet_convert.parity.cases import Case, parity_cases
 from movinet_convert.parity.layers import first_different_layer
 from movinet_convert.parity.models import Models, run
 from movinet_convert.parity.options import DEFAULT_PARITY, ParityOptions
@@ -55,7 +55,7 @@ def verify_model(
     first_difference = None
     failed = next((result for result in results if result.beyond(tolerance)), None)
     if failed is not None:
-        clip = random_clips(failed.batch, sum(failed.chunks), *failed.size, seed=options.seed)
+        clip = failed.clip(options.seed)
         first_difference = first_different_layer(models, clip, failed, tolerance)
     return ParityResult(
         model.variant.name,
@@ -74,13 +74,7 @@ def compare_cases(
     models: Models, cases: Sequence[Case], options: ParityOptions
 ) -> Iterator[CaseResult]:
     """Compare case by case, after the official model ran them all: its logits give the scale."""
-    clips = [
-        [
-            random_clips(case.batch, case.frames, *case.size, seed=options.seed + i)
-            for i in range(options.clips)
-        ]
-        for case in cases
-    ]
+    clips = [[case.clip(options.seed + i) for i in range(options.clips)] for case in cases]
     reference = [
         [run(models.tf_fp32, clip, case.chunks) for clip in case_clips]
         for case, case_clips in zip(cases, clips, strict=True)
@@ -111,15 +105,8 @@ def _compare_case(
             distances.setdefault(name, []).append(distance)
             if problem is not None:
                 problems.setdefault(name, problem)
-    return CaseResult(
-        case.name,
-        case.batch,
-        case.size,
-        case.chunks,
-        logits_std or 0.0,
-        {name: Distances.largest(of_clips) for name, of_clips in distances.items()},
-        problems,
-    )
+    tensors = {name: Distances.largest(of_clips) for name, of_clips in distances.items()}
+    return CaseResult(**vars(case), spread=logits_std or 0.0, tensors=tensors, problems=problems)
 
 
 def _compare_tensors(

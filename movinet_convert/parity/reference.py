@@ -98,17 +98,6 @@ class Reference:
                 )
             variable.assign(array.astype(self.dtype, copy=False))
 
-    def restore(self, prefix: Path) -> None:
-        """Read a checkpoint with TensorFlow; CheckpointError unless all variables match."""
-        try:
-            status = self.tf.train.Checkpoint(model=self.model).restore(str(prefix))
-            status.assert_existing_objects_matched().expect_partial()
-        except (AssertionError, ValueError, self.tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"TensorFlow cannot restore {prefix} into {self.variant.name}: {reason}"
-            ) from error
-
     def save(self, folder: Path) -> Path:
         """Write a checkpoint as the releases were saved; returns the prefix ``folder/ckpt-1``."""
         return Path(self.tf.train.Checkpoint(model=self.model).save(str(folder / "ckpt")))

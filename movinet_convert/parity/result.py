@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from movinet_convert.errors import ParityError
+from movinet_convert.parity.cases import Case
 from movinet_convert.variants import Settings
 from movinet_convert.weights.manifest import Coverage, ParityFigures
 
@@ -38,18 +39,14 @@ class Distances:
 
 
 @dataclass(frozen=True)
-class CaseResult:
-    """The distances of every tensor in one case.
+class CaseResult(Case):
+    """A case and the distances of every tensor in it.
 
     ``spread`` is the robust standard deviation of the reference logits. ``tensors`` has "logits",
     then the state as ``StreamState.tensors`` names it. ``problems`` says of tensors that could not
     be compared (not finite, of another shape) why.
     """
 
-    name: str
-    batch: int
-    size: tuple[int, int]
-    chunks: tuple[int, ...]
     spread: float
     tensors: dict[str, Distances]
     problems: dict[str, str] = field(default_factory=dict)
@@ -126,7 +123,7 @@ class ParityResult:
             **asdict(self.worst),
             coverage=self.coverage,
             cases=tuple(case.name for case in self.cases),
-            frames=sum(first.chunks),
+            frames=first.frames,
             size=first.size,
             clips=self.clips,
             seed=self.seed,

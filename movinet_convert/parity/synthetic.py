@@ -27,9 +27,8 @@ from movinet_convert.variants import KINETICS_600_CLASSES, Variant
 REZERO = (1.6, 2.5)  # as in a trained A0 stream
 ENCODING_REZERO = (0.1, 0.3)  # beside pooled activations of about 0.3
 GAMMA = (0.7, 1.3)
-BETA_STD = 0.3
-BIAS_STD = 0.3
-MOVING_MEAN_STD = 0.2  # of the measured standard deviation, around the measured mean
+# A moving mean in measured standard deviations from the measured mean.
+STDS = {"beta": 0.3, "bias": 0.3, "moving_mean": 0.2}
 MOVING_VARIANCE = (2.5, 5.0)  # of the measured variance, so that other clips do not saturate
 
 # Activations of a deep random network grow without bound where its blocks add much to the residual
@@ -107,45 +106,30 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """The values of one variable; moving statistics relative to what will be measured."""
     random = _Random(name, shape, seed)
     owner, kind = name.rsplit("/", 1)
+    ends_block = owner.split("/")[1] == "_projection"
     if kind in ("kernel", "depthwise_kernel"):
         values = _kernel(random, owner, shape)
     elif kind == "gamma":
-        values = random.uniform(*(PROJECTION_GAMMA if _ends_block(owner) else GAMMA))
+        values = random.uniform(*(PROJECTION_GAMMA if ends_block else GAMMA))
     elif kind == "moving_variance":
         values = random.uniform(*(SKIP_VARIANCE if "/_skip/" in owner else MOVING_VARIANCE))
-    elif kind == "moving_mean":
-        values = random.normal(MOVING_MEAN_STD)
-    elif kind == "beta" and _ends_block(owner):
-        values = random.normal(PROJECTION_BETA_STD)
-    elif kind == "beta":
-        values = random.normal(BETA_STD)
-    elif kind == "bias":
-        values = random.normal(BIAS_STD)
-    elif owner.endswith("_pos_encoding/_rezero"):
-        values = random.signed(*ENCODING_REZERO)
+    elif kind in STDS:
+        values = random.normal(PROJECTION_BETA_STD if kind == "beta" and ends_block else STDS[kind])
     else:
-        values = random.signed(*REZERO)
+        encodes = owner.endswith("_pos_encoding/_rezero")
+        values = random.signed(*(ENCODING_REZERO if encodes else REZERO))
     return values.astype(np.float32)
 
 
-def _ends_block(owner: str) -> bool:
-    return owner.split("/")[1] == "_projection"
-
-
 def _kernel(random: _Random, owner: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    if owner.split("/")[1] == "_feature":
-        return _depthwise_kernel(random, owner, shape)
-    gain = next((g for layer, g in KERNEL_GAIN.items() if f"/{layer}/" in owner), 1.0)
-    return random.normal(gain / math.sqrt(math.prod(shape[:-1])))
-
-
-def _depthwise_kernel(random: _Random, owner: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """(..., C, 1) or (..., 1, C): near one at the pixel itself, small around it."""
+    if owner.split("/")[1] != "_feature":
+        gain = next((g for layer, g in KERNEL_GAIN.items() if f"/{layer}/" in owner), 1.0)
+        return random.normal(gain / math.sqrt(math.prod(shape[:-1])))
+    # Depthwise, (..., C, 1) or (..., 1, C): near one at the pixel itself, small around it.
     taps = shape[:-2]
-    own = tuple(size // 2 for size in taps)
-    if "_conv_temporal" in owner:
-        own = (taps[0] - 1, 0)  # causal: the current frame comes last
-    gain = PAST_GAIN if "_conv_temporal" in owner else NEIGHBOURS_GAIN
+    own, gain = tuple(size // 2 for size in taps), NEIGHBOURS_GAIN
+    if "_conv_temporal" in owner:  # causal: the current frame comes last
+        own, gain = (taps[0] - 1, 0), PAST_GAIN
     kernel = random.normal(gain / math.sqrt(math.prod(taps) - 1))
     kernel[own] += 1.0
     return kernel

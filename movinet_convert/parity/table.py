@@ -35,7 +35,7 @@ def result_table(result: ParityResult) -> Group:
 def _clip(case: CaseResult) -> str:
     height, width = case.size
     calls = f" in {len(case.chunks)}" if len(case.chunks) > 1 else ""
-    return f"{case.batch} x {sum(case.chunks)}{calls} x {height} x {width}"
+    return f"{case.batch} x {case.frames}{calls} x {height} x {width}"
 
 
 def _cells(distances: Distances, tolerance: float) -> tuple[Text, ...]:

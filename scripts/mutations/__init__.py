@@ -1,4 +1,4 @@
-"""Wrong networks, each the right one with one realistic mistake, for ``scripts/mutants.py``."""
+"""Wrong networks, each the correct one with one realistic mistake, for ``scripts/mutants.py``."""
 
 from __future__ import annotations
 

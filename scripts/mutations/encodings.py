@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from movinet_convert.model.positions import FramePositions
-from scripts.mutations.mistake import Mistake, become, right
+from scripts.mutations.mistake import Mistake, become, original
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def encoded(
     kind = type("WrongEncoding", (FramePositions,), {"encoding": encode})
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
-        flat, timeline = right(self)._to_frames(self, clip, seen)
+        flat, timeline = original(self)._to_frames(self, clip, seen)
         return flat, kind(timeline.batch, timeline.frames, timeline.seen)
 
     return lambda model: become(model, _to_frames=to_frames)

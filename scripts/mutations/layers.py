@@ -10,7 +10,7 @@ from torch import nn
 
 from movinet_convert.model.convolutions import AvgPool2dSame, same_padding
 from movinet_convert.model.layers import ACTIVATIONS, GATES
-from scripts.mutations.mistake import BASE, EVERY, STREAM, Mistake, become, right
+from scripts.mutations.mistake import BASE, EVERY, STREAM, Mistake, become, original
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,11 +151,11 @@ def stride_in_the_expansion(model: MoViNet) -> None:
     block: Any = next(b for b in model.blocks.values() if any(map(is_pool, b.skip.modules())))
 
     def pick(self: Any, x: Tensor) -> Tensor:
-        return right(self).forward(self, x[..., ::2, ::2])  # type: ignore[no-any-return]
+        return original(self).forward(self, x[..., ::2, ::2])  # type: ignore[no-any-return]
 
     def stay(self: Any, x: Tensor, *rest: Any) -> Any:
         larger = x.repeat_interleave(2, -2).repeat_interleave(2, -1)
-        return right(self).forward(self, larger, *rest)
+        return original(self).forward(self, larger, *rest)
 
     become(block.expansion, forward=pick)
     become(block.feature, forward=stay)
@@ -171,7 +171,7 @@ def dropout_left_on(model: MoViNet) -> None:
 
 def stochastic_depth_left_on(model: MoViNet) -> None:
     def forward(self: Any, x: Tensor, *rest: Any) -> Any:
-        y, buffer, pool = right(self).forward(self, x, *rest)
+        y, buffer, pool = original(self).forward(self, x, *rest)
         return torch.where(torch.rand(()) < 0.5, self.skip(x), y), buffer, pool
 
     become(list(model.blocks.values())[-1], forward=forward)
@@ -179,14 +179,14 @@ def stochastic_depth_left_on(model: MoViNet) -> None:
 
 def softmax_of_the_logits(model: MoViNet) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
-        return right(self).forward(self, x).softmax(-1)  # type: ignore[no-any-return]
+        return original(self).forward(self, x).softmax(-1)  # type: ignore[no-any-return]
 
     become(model.classifier, forward=forward)
 
 
 def last_block_left_out(model: MoViNet) -> None:
     def forward(self: Any, x: Tensor, *rest: Any) -> Any:
-        _, buffer, pool = right(self).forward(self, x, *rest)
+        _, buffer, pool = original(self).forward(self, x, *rest)
         return self.skip(x), buffer, pool
 
     become(list(model.blocks.values())[-1], forward=forward)
@@ -196,7 +196,7 @@ def seen_as(change: Callable[[Tensor], Tensor]) -> Callable[[MoViNet], None]:
     """Another preparation of the frames (B, 3, T, H, W), RGB in [0, 1]."""
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
-        return right(self)._to_frames(self, change(clip), seen)
+        return original(self)._to_frames(self, change(clip), seen)
 
     return lambda model: become(model, _to_frames=to_frames)
 
@@ -247,10 +247,10 @@ def mean_of_logits(model: MoViNet) -> None:
 
     def forward(self: Any, pooled: Tensor) -> Tensor:
         kept: Tensor = self.__dict__.pop("means")
-        return right(self).forward(self, kept).mean(1)  # type: ignore[no-any-return]
+        return original(self).forward(self, kept).mean(1)  # type: ignore[no-any-return]
 
     def spatial_means(self: Any, x: Tensor, positions: Any) -> Tensor:
-        means: Tensor = right(self)._spatial_means(self, x, positions)
+        means: Tensor = original(self)._spatial_means(self, x, positions)
         self.classifier.__dict__["means"] = means
         return means
 

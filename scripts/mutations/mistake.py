@@ -21,7 +21,7 @@ EVERY = (*STREAM, *BASE)
 
 @dataclass(frozen=True)
 class Mistake:
-    """``make`` turns a right network (eval mode, float32) into a wrong one, in place."""
+    """``make`` turns a correct network (eval mode, float32) into a wrong one, in place."""
 
     name: str
     variants: tuple[str, ...]
@@ -34,6 +34,6 @@ def become(module: nn.Module, **methods: Any) -> None:
     module.__class__ = type(f"Wrong{kind.__name__}", (kind,), methods)
 
 
-def right(wrong: nn.Module) -> Any:
+def original(wrong: nn.Module) -> Any:
     """The class that a wrong module was made of."""
     return type(wrong).__mro__[1]

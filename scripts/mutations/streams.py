@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from movinet_convert.model.positions import FramePositions, running_sums
-from scripts.mutations.mistake import STREAM, Mistake, become, right
+from scripts.mutations.mistake import STREAM, Mistake, become, original
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ def buffered(
 
     def forward(self: Any, x: Tensor, positions: FramePositions, buffer: Tensor | None) -> Any:
         read = before(buffer, positions.unfold(self.spatial(x)))
-        y, new = right(self).forward(self, x, positions, read)
+        y, new = original(self).forward(self, x, positions, read)
         return y, after(buffer, new, positions.unfold(y))
 
     return lambda model: change_temporal(model, forward=forward)
@@ -65,7 +65,7 @@ def non_causal(model: MoViNet) -> None:
 
     def temporal(self: Any, videos: Tensor) -> Any:
         frames, half = videos[:, :, self.length - 1 :], self.length // 2
-        return right(self).temporal(self, F.pad(frames, (0, 0, 0, 0, half, half)))
+        return original(self).temporal(self, F.pad(frames, (0, 0, 0, 0, half, half)))
 
     change_temporal(model, temporal=temporal)
 
@@ -77,7 +77,7 @@ def begun_with_the_first_frame(model: MoViNet) -> None:
         if buffer is None:
             first = positions.unfold(self.spatial(x))[:, :, :1]
             buffer = first.repeat(1, 1, self.length - 1, 1, 1)
-        return right(self).forward(self, x, positions, buffer)
+        return original(self).forward(self, x, positions, buffer)
 
     change_temporal(model, forward=forward)
 
@@ -98,7 +98,7 @@ def counted(wrong: Callable[[Tensor, FramePositions], Tensor]) -> Callable[[MoVi
     kind = type("WrongCounts", (Counted,), {"wrong": staticmethod(wrong)})
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
-        flat, positions = right(self)._to_frames(self, clip, seen)
+        flat, positions = original(self)._to_frames(self, clip, seen)
         return flat, kind(positions.batch, positions.frames, positions.seen)
 
     return lambda model: become(model, _to_frames=to_frames)
@@ -173,7 +173,7 @@ def state_before(change: Callable[[StreamState], StreamState]) -> Callable[[MoVi
 
     def stream(self: Any, frames: Tensor, state: StreamState | None = None, **kwargs: Any) -> Any:
         read = None if state is None else change(state)
-        return right(self).stream(self, frames, read, **kwargs)
+        return original(self).stream(self, frames, read, **kwargs)
 
     return lambda model: become(model, stream=stream)
 
@@ -199,7 +199,7 @@ def pools_of_the_next_block(state: StreamState) -> StreamState:
 
 def head_of_the_last_frame(model: MoViNet) -> None:
     def spatial_means(self: Any, x: Tensor, positions: FramePositions) -> Tensor:
-        means: Tensor = right(self)._spatial_means(self, x, positions)
+        means: Tensor = original(self)._spatial_means(self, x, positions)
         return means * positions.counts()[..., None]
 
     become(model, _spatial_means=spatial_means)

@@ -1,4 +1,4 @@
-"""Mistakes of a conversion: the right arithmetic on weights that are not where they belong."""
+"""Mistakes of a conversion: the correct arithmetic on weights in the wrong places."""
 
 from __future__ import annotations
 

@@ -20,7 +20,13 @@ from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import list_variants
-from tests.helpers.parity_tools import converted, forget, stored_tensors, synthetic_model
+from tests.helpers.parity_tools import (
+    converted,
+    forget,
+    restore,
+    stored_tensors,
+    synthetic_model,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +122,7 @@ def test_every_tensor_and_every_logit_comes_back_bit_by_bit(pair: Pair, tmp_path
 
     forget(reference)
     assert not np.array_equal(reference.logits(clip), logits)
-    reference.restore(after)  # raises unless every object of the official model is matched
+    restore(reference, after)  # raises unless every object of the official model is matched
     restored = reference.variables()
     assert restored.keys() == weights.keys()
     assert all(restored[key].tobytes() == weights[key].tobytes() for key in weights)

@@ -52,6 +52,12 @@ def forget(reference: Reference) -> None:
     reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
 
 
+def restore(reference: Reference, prefix: Path) -> None:
+    """Read a checkpoint with TensorFlow; AssertionError or ValueError unless everything fits."""
+    status = reference.tf.train.Checkpoint(model=reference.model).restore(str(prefix))
+    status.assert_existing_objects_matched().expect_partial()
+
+
 def stored_tensors(prefix: Path) -> dict[str, Any]:
     """Every tensor of a checkpoint, read by TensorFlow."""
     import tensorflow as tf

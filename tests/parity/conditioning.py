@@ -1,4 +1,4 @@
-"""A training step whose gradients can be told in float32.
+"""A training step whose gradients are well-conditioned in float32.
 
 Two things make the gradient of a sound network ill-conditioned, so that two programs which round
 differently get visibly different gradients from the same formulas:

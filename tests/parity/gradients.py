@@ -7,9 +7,9 @@ statistics are compared as well. The official model is built as its authors trai
 normalisation everywhere but in the skip projections.
 
 With a reference in float64 the formulas are compared: both programs round so little that any seed
-will do. With one in float32 the programs are compared as they are used, on a step that float32 can
-tell the gradients of (``conditioning``); the same step taken here in float64 says how much of the
-difference is whose rounding.
+will do. With one in float32 the programs are compared as they are used, on a step whose gradients
+are well-conditioned (``conditioning``); the same step in PyTorch float64 shows how much of the
+difference each program's rounding causes.
 """
 
 from __future__ import annotations

@@ -87,12 +87,12 @@ def test_the_manifest_gets_the_worst_figures() -> None:
 
 
 def test_programs_get_every_distance_and_the_verdicts() -> None:
-    told = json.loads(json.dumps(parity_result({"logits": GOOD, "head": BAD}).to_json()))
-    assert told["passed"] is False
-    assert told["nearer_than_reference"] is True
-    assert told["cases"][0]["tensors"]["head"] == dataclasses.asdict(BAD)
-    assert told["worst"]["tf_fp32_pt_fp32"] == 2e-3
-    assert told["settings"]["gating"] == "keras"
+    data = json.loads(json.dumps(parity_result({"logits": GOOD, "head": BAD}).to_json()))
+    assert data["passed"] is False
+    assert data["nearer_than_reference"] is True
+    assert data["cases"][0]["tensors"]["head"] == dataclasses.asdict(BAD)
+    assert data["worst"]["tf_fp32_pt_fp32"] == 2e-3
+    assert data["settings"]["gating"] == "keras"
 
 
 def test_people_get_a_table_that_fits_a_terminal() -> None:
@@ -159,7 +159,7 @@ def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_s
     assert "Partial coverage" not in printed(full)
 
 
-def test_of_rounded_weights_the_logits_alone_are_judged() -> None:
+def test_of_rounded_weights_only_the_logits_are_compared() -> None:
     (case,) = parity_result({"logits": GOOD, "block1_layer0.pool": BAD}).cases
     assert case.beyond(1e-4) == ["block1_layer0.pool"]
     assert case.of_logits().beyond(1e-4) == []

@@ -25,12 +25,12 @@ NORMAL = np.random.default_rng(0).normal(0.0, 3.0, 10_000)
 
 
 @pytest.mark.parametrize("share", [LOGITS_SHARE, STATE_SHARE])
-def test_the_spread_of_a_normal_distribution_is_its_standard_deviation(share: float) -> None:
+def test_the_robust_std_of_a_normal_distribution_is_its_std(share: float) -> None:
     assert robust_std(NORMAL + 50.0, share) == pytest.approx(3.0, rel=0.03)
 
 
 @pytest.mark.parametrize("share", [LOGITS_SHARE, STATE_SHARE])
-def test_a_few_enormous_values_do_not_change_the_spread(share: float) -> None:
+def test_a_few_enormous_values_do_not_change_the_std(share: float) -> None:
     attacked = np.append(NORMAL, [1e6, -1e9, 1e30])
     assert robust_std(attacked, share) == pytest.approx(robust_std(NORMAL, share), rel=0.01)
 
@@ -39,32 +39,32 @@ def test_half_of_the_logits_at_most_may_be_far_away() -> None:
     assert robust_std(np.array([0.5, -1.0, 2.0, 1e6, -1e6])) < 5.0
 
 
-def test_zeros_that_are_not_activations_do_not_change_the_spread() -> None:
+def test_zeros_that_are_not_activations_do_not_change_the_std() -> None:
     mostly_zero = np.append(NORMAL, np.zeros(90_000))
     assert robust_std(mostly_zero) == pytest.approx(robust_std(NORMAL), rel=0.01)
 
 
-def test_of_equal_values_their_size_is_the_spread() -> None:
+def test_the_std_of_equal_values_is_their_size() -> None:
     assert robust_std(np.full(7, -2.5)) == 2.5
     assert robust_std(np.zeros(7)) == 0.0
 
 
 @pytest.mark.parametrize("mask", [1e6, -1e4, -1e9, np.finfo(np.float32).min])
 @pytest.mark.parametrize("masked", [1, 590])
-def test_masking_classes_leaves_the_spread_of_the_others(mask: float, masked: int) -> None:
+def test_masking_classes_keeps_the_std_of_the_others(mask: float, masked: int) -> None:
     computed = NORMAL[:6000].reshape(10, 600).astype(np.float32)
     bias = np.zeros(600, np.float32)
     bias[:masked] = mask
     assert logits_std(computed + bias, bias) == pytest.approx(3.0, rel=0.3)
 
 
-def test_logits_that_are_all_bias_have_no_spread() -> None:
+def test_logits_that_are_all_bias_have_no_std() -> None:
     bias = np.array([1e12, -3e12], np.float32)
     assert logits_std(bias + np.ones((5, 2), np.float32), bias) is None
     assert logits_std(np.zeros((5, 2), np.float32), np.zeros(2, np.float32)) is None
 
 
-def test_a_state_is_judged_by_its_own_spread_or_by_that_of_the_logits_if_larger() -> None:
+def test_a_state_is_relative_to_its_own_std_or_to_that_of_the_logits_if_larger() -> None:
     own = robust_std(NORMAL, STATE_SHARE)
     assert state_std(NORMAL, own / 2) == own
     assert state_std(NORMAL, own * 2) == own * 2
@@ -73,7 +73,7 @@ def test_a_state_is_judged_by_its_own_spread_or_by_that_of_the_logits_if_larger(
     assert state_std(np.array([65, 65]), own) == 1.0
 
 
-def test_an_outlier_is_judged_by_its_own_size_and_nothing_else_is() -> None:
+def test_only_an_outlier_is_relative_to_its_own_size() -> None:
     scales = element_scales(np.array([1e6, 0.0, -8.0, 20.0]), 3.0)
     assert scales.tolist() == [2.5e5, 3.0, 3.0, 5.0]
     assert element_scales(np.array([65, 65]), 1.0).tolist() == [1.0, 1.0]

@@ -89,7 +89,7 @@ def test_batch_norms_are_far_from_the_identity() -> None:
 
 @pytest.mark.parametrize("name", list_variants(released=False))
 @torch.inference_mode()
-def test_logits_spread_and_top_1_differs_between_clips(name: str) -> None:
+def test_logits_vary_and_top_1_differs_between_clips(name: str) -> None:
     model, _ = synthetic_model(name)
     clips = random_clips(6, 4, 48, 48, seed=0)
     logits = torch.cat([model(torch.from_numpy(clip[None])) for clip in clips])

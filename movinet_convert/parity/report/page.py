@@ -37,43 +37,9 @@ def page(sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = "{:.1e}".format
-    environment.globals.update(charts=charts, settings_of=_settings, file_of=_file)
+    environment.globals.update(charts=charts, partial=PARTIAL, with_origins=with_origins)
     return environment.get_template("page.html").render(
         sections=sections,
         passed=sum(section.parity.passed for section in sections),
         created=max((section.created for section in sections), default=None),
-        partial=PARTIAL,
     )
-
-
-def _settings(section: Section) -> dict[str, object]:
-    settings, clip = section.parity.settings, section.input
-    facts: dict[str, object] = {
-        **with_origins(settings, section.origins),
-        "activation": settings.activation,
-        "convolutions": settings.conv_type,
-        "squeeze-excitation": settings.se_type,
-        "positional encoding": "yes" if settings.positional_encoding else "no",
-        "clip": f"{clip.frames} x {clip.size} x {clip.size} at {clip.fps:g} fps",
-        "classes": section.parity.num_classes,
-    }
-    if section.source is not None and section.source.kind == "release":
-        top1, top5 = section.accuracy.top1, section.accuracy.top5
-        facts["published top-1 / top-5"] = f"{top1:.2f}" + (f" / {top5:.2f}" if top5 else "")
-    return facts
-
-
-def _file(section: Section) -> dict[str, object]:
-    facts: dict[str, object] = {
-        "name": section.file,
-        "bytes": f"{section.bytes:,}",
-        "dtype": section.dtype,
-        "sha256": section.sha256,
-    }
-    if section.source is not None:
-        kind = section.source.kind or "source not recorded"
-        facts["converted from"] = f"{section.source.name} ({section.source.layout}, {kind})"
-        facts["sha256 of the variables"] = section.source.digest
-        if section.source.archive_sha256 is not None:
-            facts["sha256 of the archive"] = section.source.archive_sha256
-    return facts

@@ -14,7 +14,6 @@ import pydantic
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
-from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.comparison import verify_model
 from movinet_convert.parity.layers import layer_distances
 from movinet_convert.parity.models import Models, run
@@ -72,8 +71,7 @@ def examine(
 def section_of(path: Path, model: MoViNet, result: ParityResult, reference: Reference) -> Section:
     """The section on the file at ``path``; ``reference`` has the weights that were compared."""
     entry = locate(path).entry
-    first = result.cases[0]
-    clip = random_clips(1, sum(first.chunks), *first.size, seed=result.seed)
+    clip = result.cases[0].clip(result.seed)
     models = Models.of(model, reference)
     tf_fp32_logits, pt_fp32_logits = (
         tuple(run(m, clip, clip.shape[2:3])[LOGITS].reshape(-1).tolist())
