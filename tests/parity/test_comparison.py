@@ -53,7 +53,7 @@ class CachedReference(Reference):
         return self._outputs[key]
 
 
-class Setup:
+class Bench:
     """An a0-stream, its variables and its reference, built once."""
 
     def __init__(self) -> None:
@@ -73,12 +73,12 @@ class Setup:
 
 
 @pytest.fixture(scope="module")
-def setup() -> Setup:
-    return Setup()
+def bench() -> Bench:
+    return Bench()
 
 
-def test_the_same_weights_pass(setup: Setup) -> None:
-    result = setup.verify(setup.model(), clips=2)
+def test_the_same_weights_pass(bench: Bench) -> None:
+    result = bench.verify(bench.model(), clips=2)
     assert result.passed
     assert result.first_difference is None
     result.raise_for_failure()
@@ -99,11 +99,11 @@ def test_the_same_weights_pass(setup: Setup) -> None:
 )
 @torch.no_grad()
 def test_one_wrong_number_fails_and_its_layer_is_named(
-    setup: Setup, tensor: str, layer: str
+    bench: Bench, tensor: str, layer: str
 ) -> None:
-    model = setup.model()
+    model = bench.model()
     model.state_dict()[tensor].view(-1)[0] += 1.0
-    result = setup.verify(model)
+    result = bench.verify(model)
     assert not result.passed
     assert result.first_difference == layer
     with pytest.raises(ParityError, match=rf"{NAME} .* differ at {layer}"):
@@ -111,10 +111,10 @@ def test_one_wrong_number_fails_and_its_layer_is_named(
 
 
 @torch.no_grad()
-def test_a_weight_that_is_nan_fails_and_is_reported(setup: Setup) -> None:
-    model = setup.model()
+def test_a_weight_that_is_nan_fails_and_is_reported(bench: Bench) -> None:
+    model = bench.model()
     model.head.norm.bias[0] = float("nan")
-    result = setup.verify(model)
+    result = bench.verify(model)
     assert not result.passed
     assert result.first_difference == "head"
     with pytest.raises(ParityError, match="logits of this network are not all finite"):
@@ -122,11 +122,11 @@ def test_a_weight_that_is_nan_fails_and_is_reported(setup: Setup) -> None:
 
 
 @torch.no_grad()
-def test_two_networks_that_are_both_infinite_are_not_equal(setup: Setup) -> None:
-    model = setup.model()
+def test_two_networks_that_are_both_infinite_are_not_equal(bench: Bench) -> None:
+    model = bench.model()
     model.classifier.output.bias[3] = float("inf")
-    variables = {**setup.variables, BIAS: model.classifier.output.bias.numpy()}
-    result = setup.verify(model, variables, frames=3)
+    variables = {**bench.variables, BIAS: model.classifier.output.bias.numpy()}
+    result = bench.verify(model, variables, frames=3)
     assert not result.passed
     with pytest.raises(ParityError, match="logits of the official model are not all finite"):
         result.raise_for_failure()
@@ -135,11 +135,11 @@ def test_two_networks_that_are_both_infinite_are_not_equal(setup: Setup) -> None
 class Masked:
     """The same network after somebody masked classes by their biases, and its variables."""
 
-    def __init__(self, setup: Setup, classes: slice, value: float) -> None:
-        bias = setup.variables[BIAS].copy()
+    def __init__(self, bench: Bench, classes: slice, value: float) -> None:
+        bias = bench.variables[BIAS].copy()
         bias[classes] = value
         self._bias = torch.from_numpy(bias)
-        self.variables = {**setup.variables, BIAS: bias}
+        self.variables = {**bench.variables, BIAS: bias}
 
     @torch.no_grad()
     def masking(self, model: MoViNet) -> MoViNet:
@@ -152,51 +152,51 @@ class Masked:
     params=[(slice(0, 1), 1e6), (slice(0, 590), -1e4), (slice(10, None), -1e9)],
     ids=["one at 1e6", "most at -1e4", "most at -1e9"],
 )
-def masked(request: pytest.FixtureRequest, setup: Setup) -> Masked:
-    return Masked(setup, *request.param)
+def masked(request: pytest.FixtureRequest, bench: Bench) -> Masked:
+    return Masked(bench, *request.param)
 
 
-def test_masked_classes_pass(setup: Setup, masked: Masked) -> None:
-    result = setup.verify(masked.masking(setup.model()), masked.variables, frames=3)
+def test_masked_classes_pass(bench: Bench, masked: Masked) -> None:
+    result = bench.verify(masked.masking(bench.model()), masked.variables, frames=3)
     assert result.passed
     assert result.worst.tf_fp32_pt_fp32 < 1e-5
 
 
-def test_masked_classes_do_not_hide_the_wrong_gate(setup: Setup, masked: Masked) -> None:
+def test_masked_classes_do_not_hide_the_wrong_gate(bench: Bench, masked: Masked) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
-    result = setup.verify(masked.masking(model), masked.variables, frames=3)
+    result = bench.verify(masked.masking(model), masked.variables, frames=3)
     assert all("logits" in case.beyond(result.tolerance) for case in result.cases)
 
 
-def test_masked_classes_do_not_hide_the_wrong_epsilon(setup: Setup, masked: Masked) -> None:
-    model = setup.model()
+def test_masked_classes_do_not_hide_the_wrong_epsilon(bench: Bench, masked: Masked) -> None:
+    model = bench.model()
     for module in model.modules():
         if hasattr(module, "running_var"):
             module.eps = 1e-5
-    result = setup.verify(masked.masking(model), masked.variables, frames=3)
+    result = bench.verify(masked.masking(model), masked.variables, frames=3)
     assert all("logits" in case.beyond(result.tolerance) for case in result.cases)
 
 
-def test_logits_that_biases_have_drowned_are_not_certified(setup: Setup) -> None:
-    drowned = Masked(setup, slice(None), 1e6)
-    result = setup.verify(drowned.masking(setup.model()), drowned.variables, frames=3)
+def test_logits_that_biases_have_drowned_are_not_certified(bench: Bench) -> None:
+    drowned = Masked(bench, slice(None), 1e6)
+    result = bench.verify(drowned.masking(bench.model()), drowned.variables, frames=3)
     assert not result.passed
     with pytest.raises(ParityError, match="the biases hide the rest"):
         result.raise_for_failure()
 
 
-def test_the_other_gating_is_noticed_at_the_first_block(setup: Setup) -> None:
+def test_the_other_gating_is_noticed_at_the_first_block(bench: Bench) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
-    result = setup.verify(model)
+    result = bench.verify(model)
     assert not result.passed
     assert result.first_difference == "block0_layer0"
     assert result.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
 
 
 def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = setup.model()
+    model = bench.model()
     whole = type(model).stream
 
     def forgetful(
@@ -209,15 +209,15 @@ def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
         return whole(self, frames, state)
 
     monkeypatch.setattr(type(model), "stream", forgetful)
-    result = setup.verify(model)
+    result = bench.verify(model)
     failed = [case.name for case in result.cases if case.beyond(result.tolerance)]
     assert failed == ["frame by frame", "uneven chunks", "batch"]
     assert result.first_difference is not None
     assert result.first_difference.startswith("block3_layer1")
 
 
-def test_frames_size_seed_and_tolerance_are_the_callers(setup: Setup) -> None:
-    result = setup.verify(setup.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
+def test_frames_size_seed_and_tolerance_are_the_callers(bench: Bench) -> None:
+    result = bench.verify(bench.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
     assert (result.seed, result.tolerance) == (7, 1e-12)
     assert result.cases[0].size == (40, 34)
     assert result.cases[1].chunks == (1, 1, 1)
@@ -237,13 +237,13 @@ def test_frames_size_seed_and_tolerance_are_the_callers(setup: Setup) -> None:
     ],
 )
 def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
-    setup: Setup, mistake: str, case: str
+    bench: Bench, mistake: str, case: str
 ) -> None:
-    model = setup.model()
+    model = bench.model()
     (made,) = (m for m in MISTAKES if m.name == mistake and NAME in m.variants)
     with torch.no_grad():
         made.make(model)
-    result = setup.verify(model, frames=3)
+    result = bench.verify(model, frames=3)
     assert next(c.name for c in result.cases if c.beyond(result.tolerance)) == case
 
 
