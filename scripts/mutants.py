@@ -82,7 +82,8 @@ class Bench:
 
     @staticmethod
     def of(name: str) -> Bench:
-        model, variables = synthetic_model(name, num_classes=CLASSES)
+        gating = get_variant(name).settings().gating
+        model, variables = synthetic_model(name, num_classes=CLASSES, gating=gating)
         reference = CachedReference(name)
         reference.load(variables)
         return Bench(name, model, reference)
