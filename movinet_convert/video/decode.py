@@ -172,15 +172,7 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VideoError(f"{what} ({reason}); check the path and the file.") from None
-    file, arguments = _capture(source)
-    # Set for opening too, when FFmpeg decodes pictures to find their size.
-    options = limit = {"max_pixels": str(MAX_PIXELS)}
-    if not is_live(source):
-        formats = import_av().formats_available - REFERRING
-        options = limit | {"format_whitelist": ",".join(sorted(formats))}
-    # The title of a video may be in any encoding.
-    arguments = {"options": options, "metadata_errors": "replace", **arguments}
-    with ffmpeg(what), av.open(file, **arguments) as container:
+    with ffmpeg(what), av.open(**_arguments(source)) as container:
         if not container.streams.video:
             raise VideoError(f"{source} has no video track; give a file with pictures.")
         stream = container.streams.video[0]
@@ -193,22 +185,26 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
                 f"{source} has {size}; pictures can have up to {MAX_PIXELS} pixels, such as "
                 "8192 x 8192: scale it down first."
             )
-        stream.codec_context.options = limit
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.thread_type = "AUTO"
         yield container, stream
 
 
-def _capture(source: str) -> tuple[str, dict[str, Any]]:
-    """The file and the keyword arguments of ``av.open`` for a source."""
+def _arguments(source: str) -> dict[str, Any]:
+    """The arguments of ``av.open`` for a camera, an address or a file."""
+    # The limit holds for opening too, when FFmpeg decodes pictures to find their size.
+    options = {"max_pixels": str(MAX_PIXELS)}
+    # The title of a video may be in any encoding.
+    arguments = {"file": source, "options": options, "metadata_errors": "replace"}
     system, device = CAPTURE.get(sys.platform, CAPTURE["linux"])
-    camera = CAMERA.fullmatch(source)
-    if camera:
-        return device.format(camera.group(1) or 0), {"format": system}
+    if camera := CAMERA.fullmatch(source):
+        return arguments | {"file": device.format(camera.group(1) or 0), "format": system}
     if not is_live(source):
-        return source, {}
+        options["format_whitelist"] = ",".join(sorted(import_av().formats_available - REFERRING))
+        return arguments
     if source.startswith(DEVICE_FOLDER):
-        return source, {"format": system}
-    return source, {"timeout": NETWORK_TIMEOUT}
+        return arguments | {"format": system}
+    return arguments | {"timeout": NETWORK_TIMEOUT}
 
 
 def _average_rate(stream: Any) -> Fraction:

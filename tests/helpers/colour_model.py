@@ -1,10 +1,12 @@
-"""A model whose answers are known: its last layer is solved to tell colours apart.
+"""A model with known predictions: its last layer is fitted to classify colours.
 
 The rest of it is random. Videos of one colour then have logits that a test can write down.
 """
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ FPS = 10
 MARGIN = 8.0  # between neighbours in the ranking of a colour's logits
 JITTER = 6  # levels of 255
 SAMPLES = 8
-RCOND = 1e-5  # leaves out what only noise could tell apart
+RCOND = 1e-5  # leaves out directions in which features differ by noise alone
 
 
 def wanted_logits() -> torch.Tensor:
@@ -41,6 +43,12 @@ def wanted_logits() -> torch.Tensor:
 
 
 def colour_model(name: str) -> MoViNet:
+    """A model of its own for each caller; the fit is done once."""
+    return copy.deepcopy(_fitted(name))
+
+
+@cache
+def _fitted(name: str) -> MoViNet:
     torch.manual_seed(0)
     model = create_model(name, num_classes=len(LABELS)).eval().double()
     clips, targets = _jittered(model.variant.input.size // 4)

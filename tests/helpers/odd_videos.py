@@ -1,4 +1,4 @@
-"""What no camera makes: videos with strange time stamps, huge sizes or no end; full disks."""
+"""Unusual videos: odd time stamps, huge pictures, cut off files; and full disks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TICKS = 100  # a second; a month of finer ones is too long for mp4
 
 
 def write_stamped(path: Path, seconds: Sequence[float], level: int = 120) -> Path:
-    """A video of grey frames that show at the given moments."""
+    """A video of grey frames shown from the given times on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     av = import_av()
     options = {"video_track_timescale": str(TICKS)} if path.suffix == ".mp4" else {}
@@ -38,7 +38,7 @@ def write_stamped(path: Path, seconds: Sequence[float], level: int = 120) -> Pat
 
 
 def cut_off(source: Path, target: Path, share: float) -> Path:
-    """A copy of a video, its index first, that ends after a share of its bytes."""
+    """A copy of a video, its index first, truncated to a share of its bytes."""
     av = import_av()
     moved = target.with_name(f"whole-{target.name}")
     with (

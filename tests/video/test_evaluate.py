@@ -1,4 +1,4 @@
-"""Accuracy over videos whose answers are known."""
+"""Accuracy over videos with known predictions."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def spoiled_model(path: Path, weight: float) -> Path:
 @pytest.mark.parametrize(
     ("weight", "fault"), [(3e38, "not finite"), (0.0, "All 7 logits .* are the same")]
 )
-def test_a_model_that_judges_nothing_fails_and_names_the_video(
+def test_meaningless_logits_fail_and_name_the_video(
     data: Path, tmp_path: Path, weight: float, fault: str
 ) -> None:
     spoiled = spoiled_model(tmp_path / "spoiled.safetensors", weight)

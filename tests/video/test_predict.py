@@ -1,4 +1,4 @@
-"""What a model says about videos, and how the command shows it."""
+"""Predictions over videos, and how the command prints them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_stream_has_a_moment_for_every_frame(stream_file: Path, red_then_blue:
     assert {moment.window for moment in moments} == {0}
 
 
-def test_a_window_starts_the_stream_anew(stream_file: Path, red_then_blue: Path) -> None:
+def test_a_window_resets_the_stream(stream_file: Path, red_then_blue: Path) -> None:
     predictor = load_predictor(stream_file, window=2)
     moments = list(predictor.moments(red_then_blue))
     assert [moment.frames for moment in moments] == [*range(1, 11)] * 2
@@ -95,14 +95,14 @@ def test_a_window_starts_the_stream_anew(stream_file: Path, red_then_blue: Path)
     assert leaders == ["red"] * 10 + ["blue"] * 10
 
 
-def test_a_base_model_judges_clip_after_clip(base_file: Path, red_then_blue: Path) -> None:
+def test_a_base_model_classifies_clip_after_clip(base_file: Path, red_then_blue: Path) -> None:
     predictor = load_predictor(base_file, window=2)
     moments = list(predictor.moments(red_then_blue))
     assert [(moment.start, moment.end) for moment in moments] == [(0, 2), (2, 4)]
     assert [predictor.top(m.probabilities, 1)[0].label for m in moments] == ["red", "blue"]
 
 
-def test_the_verdict_weighs_windows_by_their_frames(base_file: Path, red_then_blue: Path) -> None:
+def test_the_verdict_weights_windows_by_their_frames(base_file: Path, red_then_blue: Path) -> None:
     moments = list(load_predictor(base_file, window=3).moments(red_then_blue))
     assert [moment.frames for moment in moments] == [15, 5]
     first, second = (moment.probabilities for moment in moments)
@@ -192,19 +192,19 @@ def test_without_the_extra_the_error_says_what_to_install(
 
 
 @pytest.mark.parametrize("window", [0, -1, float("nan"), float("inf")])
-def test_a_window_that_is_no_length_is_refused(stream_file: Path, window: float) -> None:
+def test_a_window_must_be_positive_and_finite(stream_file: Path, window: float) -> None:
     with pytest.raises(UsageError, match="above 0 seconds"):
         load_predictor(stream_file, window=window)
 
 
-def test_a_window_that_fits_no_memory_is_refused(base_file: Path) -> None:
+def test_a_window_too_large_for_memory_is_refused(base_file: Path) -> None:
     with pytest.raises(UsageError, match="more than 10000 frames"):
         load_predictor(base_file, window=1e6)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
 @pytest.mark.parametrize("option", ["--fps", "--window", "--seconds"])
-def test_numbers_that_are_none_are_usage_errors(option: str, value: str) -> None:
+def test_numbers_must_be_positive_and_finite(option: str, value: str) -> None:
     assert run("a0-stream", "x.mp4", option, value).exit_code == 2
 
 
@@ -267,7 +267,7 @@ def test_outputs_are_checked_before_the_work(
     assert fault in result.stderr
 
 
-def test_what_was_written_is_said_and_json_stays_json(
+def test_written_files_are_reported_and_json_stays_json(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
     plot, video = tmp_path / "t.png", tmp_path / "a.mp4"
@@ -316,7 +316,7 @@ def moment(index: int, window: int = 0) -> Moment:
     return Moment(index / 5, (index + 1) / 5, window, index + 1, probabilities)
 
 
-def test_a_camera_that_runs_for_days_fills_no_memory(
+def test_a_camera_that_runs_for_days_takes_bounded_memory(
     stream_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Moment]] = []
@@ -373,7 +373,7 @@ def test_a_video_that_breaks_off_gets_a_warning_and_a_marked_verdict(
     assert (tmp_path / "annotated.mp4").exists()
 
 
-def test_plots_tell_equal_file_names_apart() -> None:
+def test_plots_make_equal_file_names_distinct() -> None:
     assert distinct_names(["a/x/v.mp4", "a/y/v.mp4"]) == ["x/v.mp4", "y/v.mp4"]
     assert distinct_names(["a/x/v.mp4", "camera"]) == ["v.mp4", "camera"]
     assert distinct_names(["a/v.mp4", "v.mp4"]) == ["a/v.mp4", "v.mp4"]

@@ -106,7 +106,7 @@ def test_colours_come_as_red_green_blue(tmp_path: Path) -> None:
     assert max(green, blue) < 0.03
 
 
-def test_chunks_put_together_are_the_clip(ramp: Path) -> None:
+def test_chunks_concatenated_are_the_clip(ramp: Path) -> None:
     sampling = Sampling(5, 64, 48)
     chunks = [to_tensor(chunk) for chunk in chunked(read_frames(ramp, sampling), 4)]
     assert [chunk.shape[1] for chunk in chunks] == [4, 4, 2]
@@ -131,7 +131,7 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
     assert levels(thinned) == [20, 200]
 
 
-def test_a_phones_video_is_turned_upright(tmp_path: Path) -> None:
+def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
     picture = grey(0, 96, 160)
     picture[:, :40] = 250  # the left edge as the sensor lay
     path = tmp_path / "turned.mp4"
@@ -183,7 +183,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fps", [-1, 0, float("nan"), float("inf"), 1e-9, 1e308])
-def test_a_frame_rate_that_is_none_is_refused(fps: float) -> None:
+def test_a_frame_rate_outside_the_limits_is_refused(fps: float) -> None:
     with pytest.raises(UsageError, match=r"from 0\.001 to 1000"):
         Sampling.of(get_variant("a0-base"), fps)
 
@@ -203,7 +203,7 @@ def test_a_video_of_strange_time_stamps_is_refused_before_its_frames_are_repeate
         assert len(list(islice(frames, 100))) < 3
 
 
-def test_a_frame_may_stand_for_minutes(tmp_path: Path) -> None:
+def test_a_frame_may_be_shown_for_minutes(tmp_path: Path) -> None:
     still = write_stamped(tmp_path / "still.mp4", [0, 500, 501])
     frames = list(islice(read_frames(still, Sampling(fps=1)), 501))
     assert frames[100].image is frames[400].image, "and is one picture in memory"
@@ -249,7 +249,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, name: str) -> 
         read_clip(source, Sampling())
 
 
-def test_a_title_in_another_encoding_is_no_matter(ramp: Path, tmp_path: Path) -> None:
+def test_a_title_in_another_encoding_is_ignored(ramp: Path, tmp_path: Path) -> None:
     named = tmp_path / "named.mp4"
     named.write_bytes(ramp.read_bytes().replace(b"VideoHandler", b"VideoH\xe4ndler"))
     assert torch.equal(read_clip(named, Sampling()), read_clip(ramp, Sampling()))
@@ -262,14 +262,14 @@ def test_a_track_of_an_unknown_codec_is_refused(ramp: Path, tmp_path: Path) -> N
         read_clip(unknown, Sampling())
 
 
-def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+def test_a_list_of_other_files_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait forever
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
     with pytest.raises(VideoError, match=r"list\.mp4 cannot be read as a video"):
         read_clip(tmp_path / "list.mp4", Sampling())
 
 
-def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "NETWORK_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
@@ -277,9 +277,7 @@ def test_an_address_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPat
             read_clip(address, Sampling())
 
 
-def test_a_video_that_ends_before_its_time_is_told_after_its_frames(
-    ramp: Path, tmp_path: Path
-) -> None:
+def test_a_video_that_ends_early_is_an_error_after_its_frames(ramp: Path, tmp_path: Path) -> None:
     broken = cut_off(ramp, tmp_path / "cut.mp4", 0.7)
     frames = read_frames(broken, Sampling())
     read = []
@@ -309,12 +307,12 @@ def test_the_middle_of_a_long_video_keeps_few_frames(
     np.testing.assert_allclose(levels(frames), [112, 116, 120, 124], atol=CODEC_TOLERANCE)
 
 
-def test_a_clip_that_fits_no_memory_is_refused(ramp: Path) -> None:
+def test_a_clip_too_large_for_memory_is_refused(ramp: Path) -> None:
     with pytest.raises(UsageError, match="from 1 to 10000 frames"):
         read_middle(ramp, Sampling(), 10**9)
 
 
-def test_what_is_at_a_path_stays_when_writing_fails(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(b"precious")
 
