@@ -16,7 +16,7 @@ class MovinetError(Exception):
 
 
 class MovinetWarning(UserWarning):
-    """Something a user must know that is no error; the command prints it as one sentence."""
+    """A warning for users; the command prints it as one sentence."""
 
 
 class UsageError(MovinetError, ValueError):
@@ -26,11 +26,11 @@ class UsageError(MovinetError, ValueError):
 
 
 class CheckpointError(MovinetError):
-    """A checkpoint cannot be read, or is not the MoViNet it was taken for."""
+    """A checkpoint cannot be read, or is not the expected MoViNet."""
 
 
 class WeightsError(MovinetError):
-    """A converted file or its manifest is missing, damaged or does not fit."""
+    """A converted file or its manifest is missing, damaged or inconsistent."""
 
 
 class ParityError(MovinetError):
@@ -57,7 +57,7 @@ class StateError(MovinetError, ValueError):
 
 
 class VideoError(MovinetError):
-    """A video cannot be read, or not be written."""
+    """A video cannot be read or written."""
 
 
 class EvaluationError(MovinetError):
@@ -65,7 +65,7 @@ class EvaluationError(MovinetError):
 
 
 class MissingExtraError(MovinetError, ImportError):
-    """A part of the tool needs a package that is not installed."""
+    """A feature needs a package that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(

@@ -93,11 +93,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the network computes with its weights, beside its widths.
+    """The settings of a network, besides its widths.
 
     ``gating`` is the gate of the squeeze-excitation: ``sigmoid`` in base models; in stream models
     ``keras`` is clip(0.2 x + 0.5, 0, 1), ``model-garden`` is relu6(x + 3) * 0.16667. The two share
-    the name ``hard_sigmoid`` in TensorFlow, and no checkpoint tells which one it was trained with.
+    the name ``hard_sigmoid`` in TensorFlow, and no checkpoint records which one was trained with.
     """
 
     causal: bool
@@ -116,13 +116,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Origins:
-    """Where each setting that the variables of a checkpoint do not tell was taken from.
+    """The origin of each setting that the variables of a checkpoint do not determine.
 
     ``release``: it is one of Google's releases, by its digest. ``unpinned``: it came from a
-    release's address, and nobody has pinned the digest of that release yet. ``synthetic``: random
-    seeded weights. ``checkpoint``: something in the checkpoint tells. ``user``: whoever converted
-    or built it said so. ``default``: what the official code gives every model of the kind; nobody
-    said so.
+    release's address, whose digest is not pinned yet. ``synthetic``: random seeded weights.
+    ``checkpoint``: the checkpoint determines it. ``user``: chosen at conversion or construction.
+    ``default``: that of every such model in the official code; not chosen.
     """
 
     gating: Origin
@@ -348,7 +347,7 @@ def list_variants(*, released: bool = True) -> list[str]:
 
 
 def squeeze_width(expanded: int, se_type: SeType) -> int:
-    """Hidden channels of a squeeze-excitation: a quarter of what it reads, in multiples of 8.
+    """Hidden channels of a squeeze-excitation: a quarter of its inputs, in multiples of 8.
 
     A value that rounding down would shrink by more than a tenth is rounded up instead
     (``make_divisible`` in official/vision/modeling/layers/nn_layers.py).

@@ -13,7 +13,7 @@ import dataclasses
 from movinet_convert.checkpoint.structure import Structure
 from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
-from movinet_convert.model.settings import get_variant, released_settings
+from movinet_convert.model.settings import gating_advice, get_variant, released_settings
 from movinet_convert.variants import (
     KINETICS_600_CLASSES,
     Activation,
@@ -26,10 +26,8 @@ from movinet_convert.variants import (
 
 GATING_ADVICE = (
     "no variable of a checkpoint determines which hard sigmoid its stream model was trained with. "
-    "Pass --gating keras for Google's releases of 2021, TF-Hub models and training with "
-    "tf-models-official up to 2.7; --gating model-garden for training with 2.8 or later; or detect "
-    "it from the moving statistics, with videos like those of training, by --gating auto "
-    "--gating-clips DIR"
+    f"Pass {gating_advice('--gating keras', '--gating model-garden')}; or detect it from the "
+    "moving statistics, with videos like those of training, by --gating auto --gating-clips DIR"
 )
 HEAD_ACTIVATION_ADVICE = (
     "no variable of a checkpoint determines the activation of its classifier's hidden layer. Pass "

@@ -24,12 +24,22 @@ from movinet_convert.variants import (
 
 METADATA_KEY = "movinet_convert"
 DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="default")
+
+
+def gating_advice(keras: str, model_garden: str) -> str:
+    """Which of two arguments to pass for which training; nothing in a checkpoint says it."""
+    return (
+        f"{keras} for Google's releases of 2021, TF-Hub models and training with "
+        f"tf-models-official up to 2.7; {model_garden} for training with 2.8 or later"
+    )
+
+
 UNRECORDED_GATING = (
     "This state dict does not record the gating of its network, and nobody chose that of this "
     "{name}, which computes with {gating!r}. No tensor shows which one the weights were trained "
-    "with: pass create_model({name!r}, gating='keras') for Google's releases of 2021, TF-Hub "
-    "models and training with tf-models-official up to 2.7; gating='model-garden' for training "
-    "with 2.8 or later."
+    "with: pass create_model({name!r}, "
+    + gating_advice("gating='keras')", "gating='model-garden'")
+    + "."
 )
 
 

@@ -1,9 +1,8 @@
-"""Telling a stream model's gate from the moving statistics of its batch normalisations.
+"""Detecting the gating of a stream model from the moving statistics of its batch normalisations.
 
-``hard_sigmoid`` names two functions, and no checkpoint says which one a network was trained with.
-Its moving statistics remember what flowed through it, though: clips like those it was trained on
-are run through the network with either gate, and what the projections receive is compared with
-what is stored.
+``hard_sigmoid`` names two functions, and no checkpoint records which one a network was trained
+with. But its moving statistics depend on it: clips like those of training are run through the
+network with either gating, and the inputs of the projections are compared with what is stored.
 """
 
 from movinet_convert.conversion.gating.evidence import GatingEvidence, gating_evidence

@@ -1,8 +1,8 @@
-"""What reaches the normalisation behind every gate, by either gate, with the batches' statistics.
+"""Statistics of the inputs of the normalisation behind every gate, for a given gating.
 
-Every normalisation takes the statistics of its own batch, as in training. What flows is then of
-the scale that it had in training whatever the clips look like, and an error does not grow from
-block to block, as it would with the stored statistics.
+Every normalisation uses the statistics of its own batch, as in training. Activations then have the
+scale that they had in training whatever the clips look like, and an error does not grow from block
+to block, as it would with the stored statistics.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from movinet_convert.model.transforms import MAX_VALUE
 from movinet_convert.variants import Gating, Variant
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64  # clips
-MEMORY = 2 * 2**30  # bytes of what is alive at once in the largest block
-ALIVE = 3  # of its expanded tensors
+MEMORY = 2 * 2**30  # bytes of the activations of the largest block
+LIVE_TENSORS = 3  # expanded tensors of a block at once
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What reached one normalisation of C channels, clip by clip of N, float64.
+class InputStatistics:
+    """The inputs of one normalisation of C channels for N clips, float64.
 
     ``means`` (N, C) are over the frames and pixels of a clip, ``squares`` (N, C) those of the
-    squared values, ``batch_means`` (N, C) the means over the batch that the clip was part of.
+    squared values, ``batch_means`` (N, C) the means over the clip's batch.
     """
 
     means: Tensor
@@ -40,7 +40,7 @@ class Flow:
 
     @property
     def mean(self) -> Tensor:
-        """(C,) what the moving mean would become."""
+        """(C,) the moving mean after long training."""
         return self.means.mean(0)
 
     @property
@@ -50,32 +50,37 @@ class Flow:
 
     @property
     def variance(self) -> Tensor:
-        """(C,) what the moving variance would become."""
+        """(C,) the moving variance after long training."""
         return self.deviations.mean(0)
 
 
 @torch.no_grad()
-def flows(model: MoViNet, gating: Gating, clips: Tensor, batch: int) -> dict[str, Flow]:
-    """What ``clips`` (N, 3, T, H, W) bring to the projection of every block, by the block's name.
+def projection_inputs(
+    model: MoViNet, gating: Gating, clips: Tensor, batch: int
+) -> dict[str, InputStatistics]:
+    """Statistics of the inputs of every block's projection norm, by the block's name.
 
-    ``clips`` are uint8, or floats in [0, 1]. They pass in batches of ``batch`` clips through a copy
-    of the network with this gate; clips that do not fill the last batch are left out.
+    ``clips`` (N, 3, T, H, W) are uint8, or floats in [0, 1]. They pass in batches of ``batch``
+    through a copy of the network with this gating; an incomplete last batch is left out.
     """
     network = _network(model, gating)
     found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in network.blocks}
     for name, block in network.blocks.items():
         assert isinstance(block, Block)
         block.projection.norm.register_forward_pre_hook(_recorder(found[name], clips.shape[2]))
-    for part in torch.split(clips[: len(clips) // batch * batch], batch):
-        network(part if part.is_floating_point() else part / MAX_VALUE)
-    return {name: Flow(*map(torch.cat, zip(*parts, strict=True))) for name, parts in found.items()}
+    for chunk in torch.split(clips[: len(clips) // batch * batch], batch):
+        network(chunk if chunk.is_floating_point() else chunk / MAX_VALUE)
+    return {
+        name: InputStatistics(*map(torch.cat, zip(*batches, strict=True)))
+        for name, batches in found.items()
+    }
 
 
 def _network(model: MoViNet, gating: Gating) -> MoViNet:
     """A copy that normalises as in training, without dropout and stochastic depth."""
     settings = dataclasses.replace(model.settings, gating=gating)
     network = MoViNet(model.variant, settings, model.num_classes, dropout=0.0, stochastic_depth=0.0)
-    # Without its record of the settings, one of which is here in question.
+    # As a plain dict: without its record of the settings, one of which is unknown here.
     network.load_state_dict(dict(model.state_dict()))
     network.eval()
     for module in network.modules():
@@ -84,24 +89,23 @@ def _network(model: MoViNet, gating: Gating) -> MoViNet:
     return network
 
 
-def _recorder(parts: list[tuple[Tensor, ...]], frames: int) -> Callable[..., None]:
-    """A hook that keeps the statistics of a normalisation's inputs (N * T, C, H, W)."""
+def _recorder(batches: list[tuple[Tensor, ...]], frames: int) -> Callable[..., None]:
+    """A hook that records the statistics of a normalisation's inputs (N * T, C, H, W)."""
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].reshape(-1, frames, *inputs[0].shape[1:])
         # Over the pixels in float32, over the frames in float64.
         means = values.mean(dim=(3, 4)).double().mean(dim=1)
         squares = values.square().mean(dim=(3, 4)).double().mean(dim=1)
-        parts.append((means, squares, means.mean(0).expand_as(means)))
+        batches.append((means, squares, means.mean(0).expand_as(means)))
 
     return record
 
 
 def batch_sizes(variant: Variant, clips: Tensor) -> tuple[int, int, int]:
-    """Large to small numbers of clips (N, 3, T, H, W) for a batch; memory holds the largest.
+    """Three batch sizes for clips (N, 3, T, H, W), from the largest that fits in memory down.
 
-    The smaller a batch, the more its own statistics take away; nobody knows how large the batches
-    of training were.
+    Smaller batches have statistics that vary more; the batch size of training is unknown.
     """
     size = max(clips.shape[-2:])
     fitting = MEMORY // (clips.shape[2] * _frame_bytes(variant, size))
@@ -110,15 +114,15 @@ def batch_sizes(variant: Variant, clips: Tensor) -> tuple[int, int, int]:
 
 
 def longest_clip(variant: Variant, size: int) -> int:
-    """Frames of ``size`` pixels square for which there is memory in the smallest batch."""
+    """The number of frames of ``size`` pixels square that fit in memory in the smallest batch."""
     return MEMORY // (SMALLEST_BATCH * _frame_bytes(variant, size))
 
 
 def _frame_bytes(variant: Variant, size: int) -> int:
-    """Memory that a frame takes in the largest block."""
+    """Memory of a frame's activations in the largest block."""
     side = -(-size // 2)  # after the stem
     largest = 0
     for block in variant.spec.blocks:
         largest = max(largest, block.expanded * side * side)
         side = -(-side // block.stride)
-    return largest * FLOAT_BYTES * ALIVE
+    return largest * FLOAT_BYTES * LIVE_TENSORS
