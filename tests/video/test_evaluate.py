@@ -143,24 +143,24 @@ def test_results_of_other_weights_are_not_mixed_in(model: Path, data: Path, tmp_
         evaluate(model, data, tmp_path, frames=5)
 
 
-def test_an_unknown_class_is_named_with_its_line(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ("label,path\nred,a.mp4\npurple,b.mp4\n", r"list\.csv, line 3: .*'purple'"),
+        ("name,class\na.mp4,red\n", "expected label and path"),
+        (
+            "label,path\nred,a.mp4\ngreen,a.mp4\n",
+            r"list\.csv, line 3: a\.mp4 is listed in line 2 already",
+        ),
+    ],
+    ids=["unknown class", "other columns", "listed twice"],
+)
+def test_a_wrong_table_is_refused_with_its_line(
+    model: Path, tmp_path: Path, rows: str, fault: str
+) -> None:
     table = tmp_path / "list.csv"
-    table.write_text("label,path\nred,a.mp4\npurple,b.mp4\n")
-    with pytest.raises(UsageError, match=r"list\.csv, line 3: .*'purple'"):
-        run(model, table, tmp_path / "out")
-
-
-def test_a_table_with_other_columns_is_refused(model: Path, tmp_path: Path) -> None:
-    table = tmp_path / "list.csv"
-    table.write_text("name,class\na.mp4,red\n")
-    with pytest.raises(UsageError, match="expected label and path"):
-        run(model, table, tmp_path / "out")
-
-
-def test_a_video_listed_twice_is_refused(model: Path, tmp_path: Path) -> None:
-    table = tmp_path / "list.csv"
-    table.write_text("label,path\nred,a.mp4\ngreen,a.mp4\n")
-    with pytest.raises(UsageError, match=r"list\.csv, line 3: a\.mp4 is listed in line 2 already"):
+    table.write_text(rows)
+    with pytest.raises(UsageError, match=fault):
         run(model, table, tmp_path / "out")
 
 
