@@ -1,7 +1,7 @@
-"""Reading MoViNet checkpoints in every layout in which people hold them, without TensorFlow.
+"""Reading MoViNet checkpoints in every layout that people have, without TensorFlow.
 
-``open_checkpoint(path)`` gives the weights under canonical names; see ``naming`` for those,
-``layouts`` for what is recognised and ``identify`` for what the weights say about the model.
+``open_checkpoint(path)`` gives the weights under canonical names; see ``canonical`` for those,
+``layouts`` for what is recognised and ``structure`` for what the weights reveal about the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Checkpoint", "Variables", "open_checkpoint"]
 
 
 class Variables(Mapping[str, Array]):
-    """Canonical TF path -> array. Each look-up reads and checks the array anew; nothing is kept.
+    """Canonical TF path -> array. Each look-up reads and checks the array again; nothing is kept.
 
     ``stored_name`` and ``shape`` answer without reading.
     """
@@ -40,7 +40,7 @@ class Variables(Mapping[str, Array]):
         return len(self._weights)
 
     def stored_name(self, name: str) -> str:
-        """The name under which the file holds it."""
+        """The variable's name in the file."""
         return self._weights[name].stored
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -52,11 +52,11 @@ class Variables(Mapping[str, Array]):
 class Checkpoint:
     """An open checkpoint of a MoViNet.
 
-    ``layout`` says how it is stored: ``model-garden``, ``keras-tf-format``, ``training``,
+    ``layout`` is how it is stored: ``model-garden``, ``keras-tf-format``, ``training``,
     ``keras-saved-model``, ``tfhub-saved-model``, ``keras-h5``, ``keras-weights-h5`` or
-    ``pytorch-port``. ``arch`` is what its blocks make, ``ignored`` which stored variables are not
-    weights and why (an optimizer slot, a counter, ...). ``variables`` are read when asked for, in
-    their stored type (bfloat16 as float32), under the names and in the shapes of Model Garden.
+    ``pytorch-port``. ``arch`` follows from its blocks; ``ignored`` gives the stored variables that
+    are not weights and why (an optimizer slot, a counter, ...). ``variables`` are read on demand,
+    in their stored type (bfloat16 as float32), under the names and in the shapes of Model Garden.
     """
 
     source: Path
@@ -67,19 +67,14 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open the checkpoint at ``path``.
+    """Open the checkpoint at ``path``, recognised by content.
 
-    That is a folder (of a checkpoint or a SavedModel), a prefix, one of its files, a tar(.gz) of
-    one, a Keras HDF5 file or the state dict of the first PyTorch port; recognised by content.
-    Raises CheckpointError, naming file and variable, if it is damaged, incomplete, unsafe or not a
-    MoViNet; where a tensor has a checksum, it is checked when the tensor is read.
+    ``path`` is a folder (of a checkpoint or a SavedModel), a prefix, one of its files, a tar(.gz)
+    of one, a Keras HDF5 file or a state dict of the first PyTorch port. Raises CheckpointError,
+    naming file and variable, if it is damaged, incomplete, unsafe or not a MoViNet. Where a tensor
+    has a checksum, it is checked when the tensor is read.
     """
     source = Path(path)
     tensors, names = open_tensors(source)
-    return Checkpoint(
-        source=source,
-        layout=names.layout,
-        arch=names.arch,
-        variables=Variables(tensors, MappingProxyType(names.weights)),
-        ignored=MappingProxyType(names.ignored),
-    )
+    variables = Variables(tensors, MappingProxyType(names.weights))
+    return Checkpoint(source, names.layout, names.arch, variables, MappingProxyType(names.ignored))

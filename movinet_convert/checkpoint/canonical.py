@@ -9,16 +9,78 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from movinet_convert.checkpoint.tensor_source import Array, Change, Names, TensorSource, Weight
+from movinet_convert.checkpoint.tensor_source import Array, TensorSource, Weight
 from movinet_convert.errors import CheckpointError
 from movinet_convert.variants import ARCHS
 
 STEM, HEAD, CLASSIFIER = "stem", "head", "classifier_head"
+SAVE_COUNTER = "number of checkpoints saved"
+BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+
+_STEPS, _OPTIMIZER = "training step counter", "optimizer variable"
+_RANDOM = "state of a random generator"
+_COUNTERS = {"save_counter": SAVE_COUNTER, "global_step": _STEPS, "step": _STEPS}
+_FOLDERS = {
+    "optimizer": _OPTIMIZER,
+    "optimizer_weights": _OPTIMIZER,
+    "seed_generator": _RANDOM,
+    "_seed_generator": _RANDOM,
+}
+_METRICS = frozenset(
+    prefix + word
+    for prefix in ("", "train_", "training_", "validation_", "compiled_", "_compile_", "_")
+    for word in ("metric", "metrics", "loss")
+)
+_CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel|bias)")
+
+
+@dataclass(frozen=True)
+class CanonicalNames:
+    """Every stored variable, either as a weight or as ignored with the reason."""
+
+    layout: str
+    arch: str
+    weights: dict[str, Weight]  # by canonical name
+    ignored: dict[str, str]  # stored name -> reason
+
+    @classmethod
+    def collect(
+        cls,
+        layout: str,
+        arch: str,
+        pairs: Iterable[tuple[str, Weight]],
+        ignored: dict[str, str],
+        source: TensorSource,
+    ) -> CanonicalNames:
+        """From (canonical name, weight) of each weight, and the reasons for what else is stored.
+
+        Of a weight that is stored twice the second is ignored if it is the same to the bit;
+        otherwise CheckpointError names both.
+        """
+        weights: dict[str, Weight] = {}
+        copies: dict[str, str] = {}
+        for name, weight in pairs:
+            first = weights.setdefault(name, weight)
+            if first is weight:
+                continue
+            if not first.equals(weight, source):
+                raise CheckpointError(
+                    f"{source.where}: {first.stored!r} and {weight.stored!r} are both {name!r}, "
+                    "and differ; expected each weight of the network once."
+                )
+            copies[weight.stored] = f"copy of {first.stored}"
+        return cls(layout, arch, unfold_3d_kernels(weights, source), {**ignored, **copies})
+
+
+@cache
+def containers(arch: str) -> tuple[str, ...]:
+    """The backbone's containers in the order in which they are built: stem, blocks, head."""
+    return (STEM, *(block.name for block in ARCHS[arch].blocks), HEAD)
 
 
 def arch_of_block_count(count: int, where: str) -> str:
@@ -31,20 +93,6 @@ def arch_of_block_count(count: int, where: str) -> str:
             f"({known}); it is not a MoViNet or parts of it are missing."
         )
     return by_count[count]
-
-
-@cache
-def containers(arch: str) -> tuple[str, ...]:
-    """The backbone's containers in the order in which they are built: stem, blocks, head."""
-    return (STEM, *(block.name for block in ARCHS[arch].blocks), HEAD)
-
-
-def unknown_variable(path: str, where: str) -> CheckpointError:
-    """The error for what is neither a weight nor anything known to be stored beside them."""
-    return CheckpointError(
-        f"{where} holds the variable {path!r}, which is neither a MoViNet's nor one that training "
-        "leaves beside the weights; the checkpoint is of another or a changed model."
-    )
 
 
 def arch_of_containers(found: set[str], where: str) -> str:
@@ -60,25 +108,19 @@ def arch_of_containers(found: set[str], where: str) -> str:
     return arch
 
 
-SAVE_COUNTER = "number of checkpoints saved"
+def unknown_variable(path: str, where: str) -> CheckpointError:
+    """The error for what is neither a weight nor anything known to be stored beside them."""
+    return CheckpointError(
+        f"{where} holds the variable {path!r}, which is neither a MoViNet's nor one that training "
+        "leaves beside the weights; the checkpoint is of another or a changed model."
+    )
 
-_AVERAGE = "moving average of a weight, kept by the optimizer"
-_SLOT = "optimizer slot"
-_STEPS = "training step counter"
-_OPTIMIZER = "optimizer variable"
-_METRIC = "metric"
-_RANDOM = "state of a random generator"
 
-_COUNTERS = {"save_counter": SAVE_COUNTER, "global_step": _STEPS, "step": _STEPS}
-_FOLDERS = {
-    "optimizer": _OPTIMIZER,
-    "optimizer_weights": _OPTIMIZER,
-    "seed_generator": _RANDOM,
-    "_seed_generator": _RANDOM,
-}
-_METRIC_WORDS = ("metric", "metrics", "loss")
-_METRIC_PREFIXES = ("", "train_", "training_", "validation_", "compiled_", "_compile_", "_")
-_METRICS = frozenset(prefix + word for prefix in _METRIC_PREFIXES for word in _METRIC_WORDS)
+def split_ignored(paths: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Split ``path -> stored name`` into the weights and ``stored name -> reason`` of the rest."""
+    reasons = {path: _reason_to_ignore(path) for path in paths}
+    weights = {path: stored for path, stored in paths.items() if reasons[path] is None}
+    return weights, {paths[path]: why for path, why in reasons.items() if why is not None}
 
 
 def _reason_to_ignore(path: str) -> str | None:
@@ -86,7 +128,9 @@ def _reason_to_ignore(path: str) -> str | None:
     words = path.split("/")
     *folders, last = words
     if ".OPTIMIZER_SLOT" in folders:
-        return _AVERAGE if folders[-2:-1] == [".OPTIMIZER_SLOT"] and last == "average" else _SLOT
+        if folders[-2:-1] == [".OPTIMIZER_SLOT"] and last == "average":
+            return "moving average of a weight, kept by the optimizer"
+        return "optimizer slot"
     if last in _COUNTERS:
         return _COUNTERS[last]
     if "optimizer" in folders and last in ("iter", "iterations", "_iterations"):
@@ -94,30 +138,19 @@ def _reason_to_ignore(path: str) -> str | None:
     for word in folders:
         if word in _FOLDERS:
             return _FOLDERS[word]
-    return _METRIC if any(word in _METRICS for word in words) else None
+    return "metric" if any(word in _METRICS for word in words) else None
 
 
-def split_ignored(paths: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Part ``path -> stored name`` into the weights and ``stored name -> reason`` for the rest."""
-    reasons = {path: _reason_to_ignore(path) for path in paths}
-    weights = {path: stored for path, stored in paths.items() if reasons[path] is None}
-    return weights, {paths[path]: why for path, why in reasons.items() if why is not None}
+def unfold_3d_kernels(weights: dict[str, Weight], source: TensorSource) -> dict[str, Weight]:
+    """``3d_2plus1d`` weights under the names and in the shapes of ``2plus1d``; others as they are.
 
-
-_CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel|bias)")
-_FEATURE = "/_feature/"
-
-
-def stored_in_3d(names: Iterable[str]) -> bool:
-    return any(name.endswith("/_conv_temporal/kernel") for name in names)
-
-
-def to_2plus1d(names: Names, source: TensorSource) -> Names:
-    """The same weights under the names and in the shapes of ``2plus1d``; others as they are."""
-    if not stored_in_3d(names.weights):
-        return names
-    renamed = dict(_unfold(name, weight, source) for name, weight in names.weights.items())
-    return replace(names, weights=renamed)
+    Training on TPUs stored (2+1)D networks with 3D kernels; the releases have the same numbers in
+    2D shapes. Unlike a 3D network, such a one has a temporal convolution; unlike in ``2plus1d``,
+    that convolution wraps no 2D layer.
+    """
+    if not any(name.endswith("/_conv_temporal/kernel") for name in weights):
+        return weights
+    return dict(_unfold(name, weight, source) for name, weight in weights.items())
 
 
 def _unfold(name: str, weight: Weight, source: TensorSource) -> tuple[str, Weight]:
@@ -133,21 +166,11 @@ def _unfold(name: str, weight: Weight, source: TensorSource) -> tuple[str, Weigh
             f"{source.where}: variable {name!r} has shape {shape}; a kernel of 5 axes was "
             f"expected, with 1 in axis {axis}, as in every 3d_2plus1d checkpoint."
         )
-    depthwise = _FEATURE in name
-    leaf = "depthwise_kernel" if depthwise else "kernel"
-    change = _then(weight.change, _flatten(axis, depthwise))
-    return f"{match['layer']}/_conv/{leaf}", Weight(weight.stored, change)
-
-
-def _flatten(axis: int, depthwise: bool) -> Change:
-    """Drop ``axis``; a depthwise kernel also swaps (1, channels) for (channels, 1)."""
+    depthwise = "/_feature/" in name
 
     def change(array: Array) -> Array:
-        flat = np.squeeze(array, axis)
-        return flat.swapaxes(2, 3) if depthwise else flat
+        flat = np.squeeze(weight.change(array), axis)
+        return flat.swapaxes(2, 3) if depthwise else flat  # (1, channels) -> (channels, 1)
 
-    return change
-
-
-def _then(first: Change, second: Change) -> Change:
-    return lambda array: second(first(array))
+    leaf = "depthwise_kernel" if depthwise else "kernel"
+    return f"{match['layer']}/_conv/{leaf}", Weight(weight.stored, change)

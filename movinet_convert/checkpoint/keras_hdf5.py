@@ -17,6 +17,7 @@ import numpy as np
 from movinet_convert.checkpoint import keras_scopes
 from movinet_convert.checkpoint.canonical import (
     STEM,
+    CanonicalNames,
     arch_of_block_count,
     arch_of_containers,
     containers,
@@ -26,10 +27,8 @@ from movinet_convert.checkpoint.canonical import (
 from movinet_convert.checkpoint.random_access import ByteRange
 from movinet_convert.checkpoint.tensor_source import (
     Array,
-    Names,
     TensorSource,
     Weight,
-    collect,
     plausible,
 )
 from movinet_convert.errors import CheckpointError
@@ -145,7 +144,7 @@ _ALIASES = {
 }
 
 
-def names_by_scope(source: TensorSource) -> Names | None:
+def names_by_scope(source: TensorSource) -> CanonicalNames | None:
     """``x.h5``: paths are layer names followed by the variable's own name."""
     weights, rest = split_ignored({name: name for name in source.names})
     parsed = {name: keras_scopes.parse(name) for name in weights}
@@ -159,10 +158,10 @@ def names_by_scope(source: TensorSource) -> Names | None:
             raise unknown_variable(name, source.where)
         pairs.append((found.canonical(nested=nested), Weight(name)))
     arch = arch_of_containers({p.container for p in parsed.values() if p}, source.where)
-    return Names("keras-h5", arch, *collect(pairs, rest, source))
+    return CanonicalNames.collect("keras-h5", arch, pairs, rest, source)
 
 
-def names_by_owner(source: TensorSource) -> Names | None:
+def names_by_owner(source: TensorSource) -> CanonicalNames | None:
     """``x.weights.h5``: paths are attributes, ``vars/0``, ``vars/1``, … the variables of each."""
     weights, rest = split_ignored({name: name for name in source.names})
     owned = {name: _owned(name, len(source.shape(name))) for name in weights}
@@ -178,7 +177,7 @@ def names_by_owner(source: TensorSource) -> Names | None:
         layer, path = found
         container = order[layer] if isinstance(layer, int) else layer
         pairs.append((f"{container}/{path}", Weight(name)))
-    return Names("keras-weights-h5", arch, *collect(pairs, rest, source))
+    return CanonicalNames.collect("keras-weights-h5", arch, pairs, rest, source)
 
 
 def _owned(name: str, rank: int) -> tuple[int | str, str] | None:

@@ -18,12 +18,13 @@ import numpy as np
 from movinet_convert.checkpoint.canonical import (
     CLASSIFIER,
     SAVE_COUNTER,
+    CanonicalNames,
     arch_of_block_count,
     containers,
     split_ignored,
     unknown_variable,
 )
-from movinet_convert.checkpoint.object_graph import checkpoint_key, encode_object_graph
+from movinet_convert.checkpoint.object_graph import KEY_SUFFIX, checkpoint_key, encode_object_graph
 from movinet_convert.checkpoint.tensor_bundle import (
     OBJECT_GRAPH_KEY,
     BundleReader,
@@ -31,11 +32,10 @@ from movinet_convert.checkpoint.tensor_bundle import (
     index_name,
     write_bundle,
 )
-from movinet_convert.checkpoint.tensor_source import Array, Names, Weight, collect
+from movinet_convert.checkpoint.tensor_source import Array, Weight
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.files.writing import move_together, staging_folder
 
-VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LAYER = re.compile(r"(?P<parent>(?:.*/)?)layer_with_weights-(?P<k>\d{1,4})/(?P<rest>_\w.*)")
 _STEM_KEY = re.compile(r"(?P<backbone>(?:.*/)?)layer_with_weights-0/_stem/.*")
 _CLASSIFIER_PARTS = ("_head/", "_classifier/")
@@ -50,7 +50,7 @@ class _Place:
     rest: str
 
 
-def names_by_object_path(bundle: BundleReader) -> Names | None:
+def names_by_object_path(bundle: BundleReader) -> CanonicalNames | None:
     """The names of a bundle whose keys are object paths; None if it has no MoViNet stem."""
     weights, rest = split_ignored(paths(bundle))
     backbones = {match["backbone"] for path in weights if (match := _STEM_KEY.fullmatch(path))}
@@ -68,14 +68,14 @@ def names_by_object_path(bundle: BundleReader) -> Names | None:
     pairs = [
         (_canonical(path, backbone, order, where), Weight(key)) for path, key in weights.items()
     ]
-    return Names(_layout_name(backbone, rest), arch, *collect(pairs, rest, bundle))
+    return CanonicalNames.collect(_layout_name(backbone, rest), arch, pairs, rest, bundle)
 
 
 def paths(bundle: BundleReader) -> dict[str, str]:
     """Object path -> key of every stored variable; CheckpointError if two have one path."""
     found: dict[str, str] = {}
     for key in bundle.names:
-        first = found.setdefault(key.removesuffix(VALUE), key)
+        first = found.setdefault(key.removesuffix(KEY_SUFFIX), key)
         if first != key:
             raise CheckpointError(
                 f"{bundle.where} holds both {first!r} and {key!r}, which are one variable; the "

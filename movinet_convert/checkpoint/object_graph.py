@@ -1,4 +1,4 @@
-"""The object graph in a checkpoint: how TensorFlow's objects lead to their variables.
+"""The object graph in a checkpoint: by which path TensorFlow's objects lead to their variables.
 
 Field numbers are those of ``tensorflow/core/protobuf/trackable_object_graph.proto``.
 """
@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from movinet_convert.checkpoint import protobuf as wire
 from movinet_convert.errors import CheckpointError
 
+ATTRIBUTE = "VARIABLE_VALUE"
+KEY_SUFFIX = f"/.ATTRIBUTES/{ATTRIBUTE}"
+
 # The graph of an A2 on TF-Hub, 0.5 MB, has some 30,000 fields outside of its children.
 _MAX_FIELDS = 1_000_000
 _MAX_NAME_BYTES = 1024
+
+
+def checkpoint_key(path: str) -> str:
+    """The name under which a bundle stores the variable at an object path."""
+    return path + KEY_SUFFIX
 
 
 def full_names(graph: bytes, keys: Collection[str], where: str) -> dict[str, str]:
@@ -25,7 +33,7 @@ def full_names(graph: bytes, keys: Collection[str], where: str) -> dict[str, str
     """
     names: dict[str, str] = {}
     try:
-        for key, name in _attributes(graph):
+        for key, name in _attributes(memoryview(graph)):
             if key in keys and names.setdefault(key, name) != name:
                 raise CheckpointError(
                     f"{where}: its object graph calls the variable {key!r} both {names[key]!r} "
@@ -36,45 +44,39 @@ def full_names(graph: bytes, keys: Collection[str], where: str) -> dict[str, str
     return names
 
 
-def _attributes(graph: bytes) -> Iterator[tuple[str, str]]:
+def _attributes(graph: wire.Buffer) -> Iterator[tuple[str, str]]:
     """(checkpoint key, full name) of every attribute.
 
     TrackableObjectGraph.nodes = 1: TrackableObject.attributes = 2: SerializedTensor {full_name = 2,
     checkpoint_key = 3}.
     """
     seen = itertools.count(1)
-    for number, node in _fields(memoryview(graph), seen):
+
+    def fields(message: wire.Buffer) -> Iterator[tuple[int, int | wire.Buffer]]:
+        for number, value in wire.fields(message):
+            if next(seen) > _MAX_FIELDS:
+                raise wire.WireError("it has more objects than any MoViNet")
+            yield number, value
+
+    for number, node in fields(graph):
         if number != 1:
             continue
-        for tag, attribute in _fields(wire.as_bytes(node), seen):
+        for tag, attribute in fields(wire.as_bytes(node)):
             if tag == 2:
-                yield _names_in(wire.as_bytes(attribute), seen)
+                names = {2: "", 3: ""}
+                for kind, value in fields(wire.as_bytes(attribute)):
+                    if kind in names:
+                        names[kind] = _name(wire.as_bytes(value))
+                yield names[3], names[2]
 
 
-def _fields(data: wire.Buffer, seen: Iterator[int]) -> Iterator[tuple[int, int | wire.Buffer]]:
-    """The fields of one message; ``seen`` counts those of all messages of a graph."""
-    for number, _, value in wire.fields(data):
-        if next(seen) > _MAX_FIELDS:
-            raise wire.WireError("it has more objects than any MoViNet")
-        yield number, value
-
-
-def _names_in(attribute: wire.Buffer, seen: Iterator[int]) -> tuple[str, str]:
-    names = {2: "", 3: ""}
-    for number, value in _fields(attribute, seen):
-        if number in names:
-            if len(wire.as_bytes(value)) > _MAX_NAME_BYTES:
-                raise wire.WireError("a name is longer than any variable's")
-            names[number] = wire.as_text(value)
-    return names[3], names[2]
-
-
-ATTRIBUTE = "VARIABLE_VALUE"
-
-
-def checkpoint_key(path: str) -> str:
-    """The name under which a bundle holds the variable at an object path."""
-    return f"{path}/.ATTRIBUTES/{ATTRIBUTE}"
+def _name(value: wire.Buffer) -> str:
+    if len(value) > _MAX_NAME_BYTES:
+        raise wire.WireError("a name is longer than any variable's")
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError:
+        raise wire.WireError("a name is not UTF-8") from None
 
 
 @dataclass
@@ -87,8 +89,8 @@ class _Node:
 def encode_object_graph(paths: Iterable[str], aliases: Mapping[str, str]) -> bytes:
     """A serialized TrackableObjectGraph that leads to the variable at each of ``paths``.
 
-    ``aliases`` are further ways to an object on those paths: ``{"model/_backbone":
-    "model/layer_with_weights-0"}`` lets whoever looks for the first find the second.
+    ``aliases`` are further paths to an object: ``{"model/_backbone":
+    "model/layer_with_weights-0"}`` makes the second available as the first.
     """
     nodes = [_Node(0)]
     for path in paths:
@@ -113,18 +115,15 @@ def _walk(nodes: list[_Node], path: str) -> _Node:
 def _encode_node(node: _Node) -> bytes:
     """TrackableObject: children 1 {node_id 1, local_name 2}, attributes 2, has values 5.
 
-    The full name (2 of an attribute) is what TensorFlow 1 would call the variable, and is for
-    people alone when the graph is followed.
+    The full name (2 of an attribute) is the variable's name in TensorFlow 1; restoring by the
+    graph does not use it.
     """
     body = b"".join(
         wire.message(1, wire.number(1, child.number) + wire.text(2, name))
         for name, child in node.children.items()
     )
     if node.variable is not None:
-        body += wire.message(
-            2,
-            wire.text(1, ATTRIBUTE)
-            + wire.text(2, node.variable)
-            + wire.text(3, checkpoint_key(node.variable)),
-        )
+        key = checkpoint_key(node.variable)
+        names = wire.text(1, ATTRIBUTE) + wire.text(2, node.variable) + wire.text(3, key)
+        body += wire.message(2, names)
     return body + wire.message(5, wire.number(1, 1))

@@ -29,7 +29,7 @@ _ACCEPTED = (
 )
 
 
-def locate_bundle(path: Path) -> tuple[FileTree, str]:
+def find_bundle(path: Path) -> tuple[FileTree, str]:
     """The files and the prefix that ``path`` stands for; CheckpointError if there are none."""
     if is_folder(path):
         folder = Folder(path)

@@ -17,6 +17,9 @@ class WireError(ValueError):
     """The bytes are not a serialized message."""
 
 
+# --- reading --------------------------------------------------------------------------------------
+
+
 def read_varint(data: Buffer, position: int) -> tuple[int, int]:
     """The unsigned varint at ``position`` and the position after it."""
     if position < len(data) and data[position] < 0x80:  # most are a single byte
@@ -34,8 +37,8 @@ def read_varint(data: Buffer, position: int) -> tuple[int, int]:
     raise WireError("a varint has more than ten bytes")
 
 
-def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
-    """Yield ``(field number, wire type, value)`` of every field of one message, in order.
+def fields(data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
+    """Yield ``(field number, value)`` of every field of one message, in order.
 
     Strings and messages are slices of ``data``: views of a view.
     """
@@ -47,7 +50,7 @@ def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
             raise WireError("a field has the number 0")
         if wire_type == VARINT:
             value, position = read_varint(data, position)
-            yield number, wire_type, value
+            yield number, value
             continue
         if wire_type == LENGTH:
             size, position = read_varint(data, position)
@@ -57,9 +60,9 @@ def fields(data: Buffer) -> Iterator[tuple[int, int, int | Buffer]]:
             raise WireError(f"wire type {wire_type} is unknown")
         if position + size > len(data):
             raise WireError("a field runs past the end")
-        chunk = data[position : position + size]
+        content = data[position : position + size]
         position += size
-        yield number, wire_type, chunk if wire_type == LENGTH else int.from_bytes(chunk, "little")
+        yield number, content if wire_type == LENGTH else int.from_bytes(content, "little")
 
 
 def signed64(value: int) -> int:
@@ -69,21 +72,17 @@ def signed64(value: int) -> int:
 
 def as_int(value: int | Buffer) -> int:
     if not isinstance(value, int):
-        raise WireError("a number was expected where a string stands")
+        raise WireError("a number was expected instead of a string")
     return value
 
 
 def as_bytes(value: int | Buffer) -> Buffer:
     if isinstance(value, int):
-        raise WireError("a string was expected where a number stands")
+        raise WireError("a string was expected instead of a number")
     return value
 
 
-def as_text(value: int | Buffer) -> str:
-    try:
-        return str(as_bytes(value), "utf-8")
-    except UnicodeDecodeError:
-        raise WireError("a name is not UTF-8") from None
+# --- writing --------------------------------------------------------------------------------------
 
 
 def varint(value: int) -> bytes:

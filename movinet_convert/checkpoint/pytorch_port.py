@@ -11,14 +11,16 @@ from functools import partial
 
 import numpy as np
 
-from movinet_convert.checkpoint.canonical import arch_of_containers, unknown_variable
+from movinet_convert.checkpoint.canonical import (
+    CanonicalNames,
+    arch_of_containers,
+    unknown_variable,
+)
 from movinet_convert.checkpoint.tensor_source import (
     Array,
     Change,
-    Names,
     TensorSource,
     Weight,
-    collect,
     unchanged,
 )
 
@@ -50,7 +52,7 @@ _CONV = re.compile(
 )
 
 
-def names_of_torch_port(source: TensorSource) -> Names | None:
+def names_of_pytorch_port(source: TensorSource) -> CanonicalNames | None:
     """The names of the port's state dict; None if it has no stem as the port calls it."""
     if not any(name.startswith("conv1.conv_1.") for name in source.names):
         return None
@@ -64,7 +66,7 @@ def names_of_torch_port(source: TensorSource) -> Names | None:
             pairs.append((found[0], Weight(name, found[1])))
     arch = arch_of_containers({name.partition("/")[0] for name, _ in pairs}, source.where)
     ignored = dict.fromkeys(sorted(counters), "number of batches seen in training")
-    return Names("pytorch-port", arch, *collect(pairs, ignored, source))
+    return CanonicalNames.collect("pytorch-port", arch, pairs, ignored, source)
 
 
 def _canonical(name: str) -> tuple[str, Change] | None:

@@ -6,6 +6,7 @@ import re
 
 from movinet_convert.checkpoint import keras_scopes
 from movinet_convert.checkpoint.canonical import (
+    CanonicalNames,
     arch_of_containers,
     containers,
     split_ignored,
@@ -15,13 +16,13 @@ from movinet_convert.checkpoint.keras_scopes import KerasName
 from movinet_convert.checkpoint.model_garden import paths
 from movinet_convert.checkpoint.object_graph import full_names
 from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, BundleReader
-from movinet_convert.checkpoint.tensor_source import Names, Weight, collect
+from movinet_convert.checkpoint.tensor_source import Weight
 from movinet_convert.errors import CheckpointError
 
 _LISTED = re.compile(r"(?P<list>.*)/(?P<n>\d{1,6})")
 
 
-def names_of_saved_model(bundle: BundleReader) -> Names | None:
+def names_of_saved_model(bundle: BundleReader) -> CanonicalNames | None:
     """The names of a bundle whose object graph calls its variables as Keras does."""
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
@@ -51,7 +52,7 @@ def names_of_saved_model(bundle: BundleReader) -> Names | None:
             raise unknown_variable(scopes[path] or path, bundle.where)
     hub = any(keras_scopes.is_hub_name(scope) for scope in scopes.values())
     layout = "tfhub-saved-model" if hub else "keras-saved-model"
-    return Names(layout, arch, *collect(pairs, rest, bundle))
+    return CanonicalNames.collect(layout, arch, pairs, rest, bundle)
 
 
 def _encoding_scales(

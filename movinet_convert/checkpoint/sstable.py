@@ -17,28 +17,6 @@ from movinet_convert.checkpoint.protobuf import WireError, read_varint, varint
 from movinet_convert.checkpoint.random_access import ByteRange, Bytes
 from movinet_convert.errors import CheckpointError
 
-_MASK_DELTA = 0xA282EAD8
-
-
-def crc32c(data: bytes | Bytes, crc: int = 0) -> int:
-    """The crc32c (Castagnoli) of ``data``, continuing from ``crc``."""
-    if isinstance(data, bytes):
-        return int(google_crc32c.extend(crc, data))
-    guarded = data.view()
-    guarded.flags.writeable = False  # the C implementation takes read-only buffers alone
-    return int(google_crc32c.extend(crc, guarded))
-
-
-def mask(crc: int) -> int:
-    """Rotate right by 15 bits and add a constant."""
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
-
-
-def masked_crc32c(data: bytes | Bytes) -> int:
-    """The checksum as it is stored in a file."""
-    return mask(crc32c(data))
-
-
 FOOTER_BYTES = 48
 MAGIC = 0xDB4775248B80FB57
 _TRAILER_BYTES = 5  # compression type, masked crc32c
@@ -54,6 +32,27 @@ _MAX_TOTAL_KEY_BYTES = 4 << 20
 _MAX_VALUE_BYTES = 1024
 
 Entry = tuple[bytes, bytes]
+
+
+def crc32c(data: bytes | Bytes, crc: int = 0) -> int:
+    """The crc32c (Castagnoli) of ``data``, continuing from ``crc``."""
+    if not isinstance(data, bytes):
+        data = data.view()
+        data.flags.writeable = False  # the C implementation takes read-only buffers alone
+    return int(google_crc32c.extend(crc, data))
+
+
+def mask(crc: int) -> int:
+    """Rotate right by 15 bits and add a constant, as a crc is stored beside the data it covers."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def masked_crc32c(data: bytes | Bytes) -> int:
+    """The checksum as it is stored in a file."""
+    return mask(crc32c(data))
+
+
+# --- reading --------------------------------------------------------------------------------------
 
 
 def has_table_magic(blob: ByteRange) -> bool:
@@ -177,6 +176,9 @@ class _Table:
 
 _BLOCK_BYTES = 256 << 10
 _RESTART_INTERVAL = 16
+
+
+# --- writing --------------------------------------------------------------------------------------
 
 
 def encode_table(entries: Iterable[Entry]) -> bytes:

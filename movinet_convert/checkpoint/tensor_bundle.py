@@ -1,9 +1,9 @@
 """Tensor bundles, read and written: ``PREFIX.index`` and ``PREFIX.data-NNNNN-of-MMMMM``.
 
 The index is a table from tensor name to a ``BundleEntryProto`` (dtype, shape, shard, offset, size,
-checksum); the empty name holds a ``BundleHeaderProto``. Field numbers are those of
+checksum); the empty name has a ``BundleHeaderProto``. Field numbers are those of
 ``tensorflow/core/protobuf/tensor_bundle.proto`` and ``framework/{types,tensor_shape}.proto``.
-Everything an entry claims is checked against the shards on disk before a byte is allocated for it.
+Every claim of an entry is checked against the shards on disk before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -13,45 +13,61 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from movinet_convert.checkpoint import protobuf as wire
 from movinet_convert.checkpoint.random_access import ByteRange, Bytes
-from movinet_convert.checkpoint.sstable import crc32c, encode_table, mask, masked_crc32c, read_table
+from movinet_convert.checkpoint.sstable import (
+    crc32c,
+    encode_table,
+    mask,
+    masked_crc32c,
+    read_table,
+)
 from movinet_convert.checkpoint.tensor_source import MAX_RANK, Array, plausible
 from movinet_convert.errors import CheckpointError
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_STRING, _BFLOAT16 = 7, 14
 _BUNDLE_VERSION = 1
 # The object graph of the SavedModel of an A2 on TF-Hub has 0.5 MB, that of an A5 three times that.
 _MAX_STRING_BYTES = 16 << 20
 
 # tensorflow/core/framework/types.proto; bfloat16 is read as uint16 and widened.
-_NUMPY_TYPES: Mapping[int, str] = MappingProxyType(
-    {
-        1: "<f4",
-        2: "<f8",
-        3: "<i4",
-        4: "u1",
-        5: "<i2",
-        6: "i1",
-        9: "<i8",
-        10: "?",
-        _BFLOAT16: "<u2",
-        17: "<u2",
-        19: "<f2",
-        22: "<u4",
-        23: "<u8",
-    }
-)
+_STRING, _BFLOAT16 = 7, 14
+_DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    4: np.dtype("u1"),
+    5: np.dtype("<i2"),
+    6: np.dtype("i1"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+    _BFLOAT16: np.dtype("<u2"),
+    17: np.dtype("<u2"),
+    19: np.dtype("<f2"),
+    22: np.dtype("<u4"),
+    23: np.dtype("<u8"),
+}
+_DTYPE_NUMBERS = {dtype: number for number, dtype in _DTYPES.items() if number != _BFLOAT16}
+
+
+def index_name(prefix: str) -> str:
+    return f"{prefix}.index"
+
+
+def data_name(prefix: str, shard: int = 0, shards: int = 1) -> str:
+    return f"{prefix}.data-{shard:05d}-of-{shards:05d}"
+
+
+# --- reading --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one tensor is and what it is, as the index says."""
+    """One tensor as the index describes it."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -59,7 +75,6 @@ class Entry:
     offset: int
     size: int
     crc: int
-    sliced: bool
 
     @property
     def is_string(self) -> bool:
@@ -70,36 +85,18 @@ class BundleReader:
     """Reads the tensors of one bundle by name, each checked against its crc32c.
 
     ``open_file`` opens a file of the checkpoint by name (``ckpt-1.index``); ``prefix`` is
-    ``ckpt-1``. Opening reads the index and checks that every tensor lies within its shard.
+    ``ckpt-1``. Opening reads the index and checks that every tensor is within its shard.
     """
 
     def __init__(self, open_file: Callable[[str], ByteRange], prefix: str) -> None:
-        index = open_file(f"{prefix}.index")
-        self.index_name = index.name
-        table = read_table(index)
-        if not table or table[0][0] != b"":
-            raise CheckpointError(
-                f"{self.index_name} has no bundle header; it is a table, but not the index of a "
-                "TensorFlow checkpoint."
-            )
-        shard_count = self._shard_count(table[0][1])
-        self.entries: dict[str, Entry] = dict(self._entry(key, value) for key, value in table[1:])
-        if len(self.entries) != len(table) - 1:
-            raise CheckpointError(
-                f"{self.index_name} is damaged: two names differ in odd bytes alone."
-            )
-        used = {self._shard_of(name, e, shard_count) for name, e in self.entries.items()}
+        index = open_file(index_name(prefix))
+        self.where = index.name
+        shards, self.entries = read_index(index)
         self._shards = {
-            shard: open_file(f"{prefix}.data-{shard:05d}-of-{shard_count:05d}")
-            for shard in sorted(used)
+            shard: open_file(data_name(prefix, shard, shards))
+            for shard in sorted({entry.shard for entry in self.entries.values()})
         }
-        for name, entry in self.entries.items():
-            self._check_place(name, entry)
-        self._check_overlaps()
-
-    @property
-    def where(self) -> str:
-        return self.index_name
+        self._check_places()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -113,11 +110,11 @@ class BundleReader:
         """The tensor called ``name``, in its stored type (bfloat16 widened to float32)."""
         entry = self.entries[name]
         if entry.is_string:
-            raise self._bad(name, "holds text where an array was expected")
+            raise _bad(self.where, name, "holds text where an array was expected")
         data = self._bytes(entry)
-        if mask(crc32c(data)) != entry.crc:
+        if masked_crc32c(data) != entry.crc:
             raise self._corrupt(name, entry)
-        array = data.view(_NUMPY_TYPES[entry.dtype]).reshape(entry.shape)
+        array = data.view(_DTYPES[entry.dtype]).reshape(entry.shape)
         if entry.dtype == _BFLOAT16:
             wide = np.empty(entry.shape, np.uint32)
             np.left_shift(array, 16, out=wide, dtype=np.uint32)
@@ -131,31 +128,25 @@ class BundleReader:
         integers, then the bytes (``WriteStringTensor`` in ``tensor_bundle.cc``).
         """
         entry = self.entries[name]
-        count = math.prod(entry.shape)
-        if not entry.is_string or count != 1:
-            raise self._bad(name, "was expected to hold one string")
+        if not entry.is_string or math.prod(entry.shape) != 1:
+            raise _bad(self.where, name, "was expected to hold one string")
         if entry.size > _MAX_STRING_BYTES:
-            raise self._bad(name, f"is {entry.size:,} bytes long, more than any MoViNet needs")
+            raise _bad(
+                self.where, name, f"is {entry.size:,} bytes long, more than any MoViNet needs"
+            )
         data = self._bytes(entry)
         try:
             length, position = wire.read_varint(data[:10].tobytes(), 0)
         except wire.WireError:
             raise self._corrupt(name, entry) from None
-        fixed = length.to_bytes(4 if length < 1 << 32 else 8, "little")
         stored = data[position : position + 4].tobytes()
         text = data[position + 4 :].tobytes()
-        crc = crc32c(fixed)
-        if mask(crc) != int.from_bytes(stored, "little") or len(text) != length:
-            raise self._corrupt(name, entry)
-        if mask(crc32c(text, crc32c(stored, crc))) != entry.crc:
+        if len(text) != length or _string_checksums(text) != (stored, entry.crc):
             raise self._corrupt(name, entry)
         return text
 
     def _bytes(self, entry: Entry) -> Bytes:
         return self._shards[entry.shard].read(entry.offset, entry.size)
-
-    def _bad(self, name: str, what: str) -> CheckpointError:
-        return CheckpointError(f"{self.index_name}: variable {name!r} {what}.")
 
     def _corrupt(self, name: str, entry: Entry) -> CheckpointError:
         return CheckpointError(
@@ -163,137 +154,123 @@ class BundleReader:
             "the file is damaged: get it again."
         )
 
-    def _shard_count(self, header: bytes) -> int:
-        """BundleHeaderProto: num_shards = 1, endianness = 2, version = 3."""
-        shards, big_endian, min_consumer = 0, False, 0
-        try:
-            for number, _, value in wire.fields(header):
-                if number == 1:
-                    shards = wire.as_int(value)
-                elif number == 2:
-                    big_endian = wire.as_int(value) != 0
-                elif number == 3:
-                    for field, _, content in wire.fields(wire.as_bytes(value)):
-                        if field == 2:
-                            min_consumer = wire.as_int(content)
-        except wire.WireError as error:
-            raise CheckpointError(f"{self.index_name}: its header is damaged: {error}.") from None
-        if big_endian:
-            raise CheckpointError(
-                f"{self.index_name} was written on a big-endian machine, which is not supported; "
-                "save it again on a little-endian one."
-            )
-        if min_consumer > _BUNDLE_VERSION:
-            raise CheckpointError(
-                f"{self.index_name} needs bundle version {min_consumer}; this reader knows "
-                f"version {_BUNDLE_VERSION}."
-            )
-        if not 1 <= shards <= 99_999:
-            raise CheckpointError(
-                f"{self.index_name} claims {shards} data files; at least one was expected."
-            )
-        return shards
-
-    def _entry(self, key: bytes, value: bytes) -> tuple[str, Entry]:
-        """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6, slices 7."""
-        name = key.decode(errors="backslashreplace")
-        numbers = dict.fromkeys((1, 3, 4, 5, 6), 0)
-        shape: tuple[int, ...] = ()
-        sliced = False
-        try:
-            for number, _, content in wire.fields(value):
-                if number == 2:
-                    shape = _shape(wire.as_bytes(content))
-                elif number == 7:
-                    sliced = True
-                elif number in numbers:
-                    numbers[number] = wire.signed64(wire.as_int(content))
-        except wire.WireError as error:
-            raise self._bad(name, f"has a damaged entry ({error})") from None
-        entry = Entry(numbers[1], shape, numbers[3], numbers[4], numbers[5], numbers[6], sliced)
-        self._check_claims(name, entry)
-        return name, entry
-
-    def _shard_of(self, name: str, entry: Entry, shard_count: int) -> int:
-        if not 0 <= entry.shard < shard_count:
-            raise self._bad(name, f"is said to be in shard {entry.shard} of {shard_count}")
-        return entry.shard
-
-    def _check_claims(self, name: str, entry: Entry) -> None:
-        """What an entry says must make sense in itself, before the next one is held."""
-        if entry.sliced:
-            raise self._bad(
-                name, "is stored in slices (a partitioned variable), which MoViNets do not have"
-            )
-        if not entry.is_string and entry.dtype not in _NUMPY_TYPES:
-            raise self._bad(name, f"has the unknown data type {entry.dtype}")
-        if not plausible(entry.shape):
-            raise self._bad(name, f"has the impossible shape {entry.shape}")
-        if not entry.is_string:
-            wanted = math.prod(entry.shape) * np.dtype(_NUMPY_TYPES[entry.dtype]).itemsize
-            if wanted != entry.size:
-                raise self._bad(
-                    name,
-                    f"has shape {entry.shape}, which is {wanted:,} bytes, but claims "
-                    f"{entry.size:,} bytes",
+    def _check_places(self) -> None:
+        """Every tensor is within its shard, and no byte belongs to two of them."""
+        for name, entry in self.entries.items():
+            shard = self._shards[entry.shard]
+            if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > shard.size:
+                raise CheckpointError(
+                    f"{shard.name}: variable {name!r} should be {entry.size:,} bytes at offset "
+                    f"{entry.offset:,}, but the file has {shard.size:,} bytes; it is cut short or "
+                    "damaged: get it again."
                 )
-
-    def _check_place(self, name: str, entry: Entry) -> None:
-        shard = self._shards[entry.shard]
-        if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > shard.size:
-            raise CheckpointError(
-                f"{shard.name}: variable {name!r} should be {entry.size:,} bytes at offset "
-                f"{entry.offset:,}, but the file has {shard.size:,} bytes; it is cut short or "
-                "damaged: get it again."
-            )
-
-    def _check_overlaps(self) -> None:
-        """Each byte belongs to one tensor, so that all together are no larger than their files."""
-        ordered = sorted(self.entries.items(), key=lambda item: _place(item[1]))
+        ordered = sorted(self.entries.items(), key=lambda i: (i[1].shard, i[1].offset, i[1].size))
         for (before, first), (after, second) in itertools.pairwise(ordered):
             if first.shard == second.shard and first.offset + first.size > second.offset:
-                raise self._bad(after, f"lies over variable {before!r}; the index is damaged")
+                problem = f"lies over variable {before!r}; the index is damaged"
+                raise _bad(self.where, after, problem)
+
+
+def read_index(index: ByteRange) -> tuple[int, dict[str, Entry]]:
+    """The number of shards and the entry of every tensor; CheckpointError if they make no sense."""
+    table = read_table(index)
+    if not table or table[0][0] != b"":
+        raise CheckpointError(
+            f"{index.name} has no bundle header; it is a table, but not the index of a "
+            "TensorFlow checkpoint."
+        )
+    shards = _shard_count(table[0][1], index.name)
+    entries = dict(_entry(key, value, shards, index.name) for key, value in table[1:])
+    if len(entries) != len(table) - 1:
+        raise CheckpointError(f"{index.name} is damaged: two names differ in odd bytes alone.")
+    return shards, entries
+
+
+def _shard_count(header: bytes, where: str) -> int:
+    """BundleHeaderProto: num_shards = 1, endianness = 2, version = 3 {min_consumer = 2}."""
+    try:
+        fields = dict(wire.fields(header))
+        shards, big_endian = (wire.as_int(fields.get(number, 0)) for number in (1, 2))
+        version = dict(wire.fields(wire.as_bytes(fields.get(3, b""))))
+        min_consumer = wire.as_int(version.get(2, 0))
+    except wire.WireError as error:
+        raise CheckpointError(f"{where}: its header is damaged: {error}.") from None
+    if big_endian:
+        raise CheckpointError(
+            f"{where} was written on a big-endian machine, which is not supported; save it again "
+            "on a little-endian one."
+        )
+    if min_consumer > _BUNDLE_VERSION:
+        raise CheckpointError(
+            f"{where} needs bundle version {min_consumer}; this reader knows version "
+            f"{_BUNDLE_VERSION}."
+        )
+    if not 1 <= shards <= 99_999:
+        raise CheckpointError(f"{where} claims {shards} data files; at least one was expected.")
+    return shards
+
+
+def _entry(key: bytes, value: bytes, shards: int, where: str) -> tuple[str, Entry]:
+    """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6, slices 7."""
+    name = key.decode(errors="backslashreplace")
+    try:
+        fields = dict(wire.fields(value))
+        dtype, shard, offset, size, crc = (
+            wire.signed64(wire.as_int(fields.get(number, 0))) for number in (1, 3, 4, 5, 6)
+        )
+        entry = Entry(dtype, _shape(wire.as_bytes(fields.get(2, b""))), shard, offset, size, crc)
+    except wire.WireError as error:
+        raise _bad(where, name, f"has a damaged entry ({error})") from None
+    if 7 in fields:
+        problem = "is stored in slices (a partitioned variable), which MoViNets do not have"
+    elif dtype != _STRING and dtype not in _DTYPES:
+        problem = f"has the unknown data type {dtype}"
+    elif not plausible(entry.shape):
+        problem = f"has the impossible shape {entry.shape}"
+    elif not 0 <= shard < shards:
+        problem = f"is said to be in shard {shard} of {shards}"
+    elif dtype != _STRING and size != (wanted := math.prod(entry.shape) * _DTYPES[dtype].itemsize):
+        problem = f"has shape {entry.shape}, which is {wanted:,} bytes, but claims {size:,} bytes"
+    else:
+        return name, entry
+    raise _bad(where, name, problem)
 
 
 def _shape(data: wire.Buffer) -> tuple[int, ...]:
     """TensorShapeProto: dim = 2 {size = 1}, unknown_rank = 3."""
     dims: list[int] = []
-    for number, _, value in wire.fields(data):
+    for number, value in wire.fields(data):
         if number == 2:
             if len(dims) == MAX_RANK:
                 raise wire.WireError(f"a shape has more than {MAX_RANK} axes")
-            size = 0
-            for field, _, content in wire.fields(wire.as_bytes(value)):
-                if field == 1:
-                    size = wire.signed64(wire.as_int(content))
-            dims.append(size)
+            size = dict(wire.fields(wire.as_bytes(value))).get(1, 0)
+            dims.append(wire.signed64(wire.as_int(size)))
         elif number == 3 and wire.as_int(value):
             dims.append(-1)
     return tuple(dims)
 
 
-def _place(entry: Entry) -> tuple[int, int, int]:
-    return entry.shard, entry.offset, entry.size
+def _bad(where: str, name: str, problem: str) -> CheckpointError:
+    return CheckpointError(f"{where}: variable {name!r} {problem}.")
 
 
-_TYPES = {"<f4": 1, "<f8": 2, "<i4": 3, "<i8": 9}
-_PRODUCER = 1  # the bundle format's version
+def _string_checksums(text: bytes) -> tuple[bytes, int]:
+    """The stored checksum of a string's length, and that of length, checksum and string."""
+    crc = crc32c(len(text).to_bytes(4 if len(text) < 1 << 32 else 8, "little"))
+    stored = mask(crc).to_bytes(4, "little")
+    return stored, mask(crc32c(text, crc32c(stored, crc)))
 
 
-def index_name(prefix: str) -> str:
-    return f"{prefix}.index"
-
-
-def data_name(prefix: str) -> str:
-    return f"{prefix}.data-00000-of-00001"
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write_bundle(folder: Path, prefix: str, tensors: Mapping[str, Array | bytes]) -> None:
     """Write ``tensors`` by name into ``folder``; bytes are stored as a scalar string.
 
-    Equal tensors give equal files: the data lie in the order of their names.
+    The files are those of ``tf.train.Checkpoint`` (``tensor_bundle.cc``). Equal tensors give equal
+    files: the data are in the order of their names.
     """
-    header = wire.number(1, 1) + wire.message(3, wire.number(1, _PRODUCER))
+    header = wire.number(1, 1) + wire.message(3, wire.number(1, _BUNDLE_VERSION))
     entries = [(b"", header)]
     offset = 0
     with (folder / data_name(prefix)).open("wb") as data:
@@ -307,33 +284,19 @@ def write_bundle(folder: Path, prefix: str, tensors: Mapping[str, Array | bytes]
 
 def _encode(tensor: Array | bytes, offset: int) -> tuple[bytes, bytes]:
     """The bytes of a tensor and the BundleEntryProto that describes them."""
+    shape: tuple[int, ...] = ()
     if isinstance(tensor, bytes):
-        content, crc = _encode_string(tensor)
-        return content, _entry(_STRING, (), offset, len(content), crc)
-    little = tensor.astype(tensor.dtype.newbyteorder("<"), order="C", copy=False)
-    content = little.tobytes()
-    dtype = _TYPES[np.dtype(little.dtype).str]
-    return content, _entry(dtype, tensor.shape, offset, len(content), masked_crc32c(content))
-
-
-def _encode_string(text: bytes) -> tuple[bytes, int]:
-    """A string tensor is its lengths, their own checksum, then the strings.
-
-    The checksums cover the lengths as fixed-width integers, and the second one the first.
-    """
-    length = len(text).to_bytes(4 if len(text) < 1 << 32 else 8, "little")
-    crc = crc32c(length)
-    stored = mask(crc).to_bytes(4, "little")
-    return wire.varint(len(text)) + stored + text, mask(crc32c(text, crc32c(stored, crc)))
-
-
-def _entry(dtype: int, shape: tuple[int, ...], offset: int, size: int, crc: int) -> bytes:
-    """BundleEntryProto: dtype 1, shape 2, shard 3, offset 4, size 5, crc32c 6."""
+        stored, crc = _string_checksums(tensor)
+        content, dtype = wire.varint(len(tensor)) + stored + tensor, _STRING
+    else:
+        little = tensor.astype(tensor.dtype.newbyteorder("<"), order="C", copy=False)
+        content, dtype, shape = little.tobytes(), _DTYPE_NUMBERS[little.dtype], tensor.shape
+        crc = masked_crc32c(content)
     dims = b"".join(wire.message(2, wire.number(1, n)) for n in shape)
-    return (
+    return content, (
         wire.number(1, dtype)
         + wire.message(2, dims)
         + wire.number(4, offset)
-        + wire.number(5, size)
+        + wire.number(5, len(content))
         + wire.fixed32(6, crc)
     )

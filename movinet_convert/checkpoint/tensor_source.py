@@ -1,4 +1,4 @@
-"""What a layout makes of the stored variables: weights under canonical names, and the rest."""
+"""Stored tensors by stored name, whatever the file format, and views of them in another layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from movinet_convert.errors import CheckpointError
 
 Array = npt.NDArray[Any]
 Change = Callable[[Array], Array]
@@ -62,42 +60,9 @@ class Weight:
     def read(self, source: TensorSource) -> Array:
         return np.asarray(self.change(source.read(self.stored)), order="C")
 
-
-@dataclass(frozen=True)
-class Names:
-    """Every stored variable, either as a weight or as ignored with the reason."""
-
-    layout: str
-    arch: str
-    weights: dict[str, Weight]  # by canonical name
-    ignored: dict[str, str]  # stored name -> reason
-
-
-def collect(
-    pairs: list[tuple[str, Weight]], ignored: dict[str, str], source: TensorSource
-) -> tuple[dict[str, Weight], dict[str, str]]:
-    """``(weights, ignored)`` of the canonical name of each weight, and of what else is stored.
-
-    A weight that is stored twice is ignored the second time if it is the same to the bit;
-    otherwise nothing tells which one is right, and CheckpointError names both.
-    """
-    weights: dict[str, Weight] = {}
-    copies: dict[str, str] = {}
-    for name, weight in pairs:
-        first = weights.setdefault(name, weight)
-        if first is weight:
-            continue
-        if not _same_bits(first, weight, source):
-            raise CheckpointError(
-                f"{source.where}: {first.stored!r} and {weight.stored!r} are both {name!r}, and "
-                "differ; expected each weight of the network once."
-            )
-        copies[weight.stored] = f"copy of {first.stored}"
-    return weights, {**ignored, **copies}
-
-
-def _same_bits(first: Weight, second: Weight, source: TensorSource) -> bool:
-    if first.shape(source) != second.shape(source):  # nothing is read for it
-        return False
-    a, b = first.read(source), second.read(source)
-    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    def equals(self, other: Weight, source: TensorSource) -> bool:
+        """Whether both have the same bits; of unequal shapes nothing is read."""
+        if self.shape(source) != other.shape(source):
+            return False
+        a, b = self.read(source), other.read(source)
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -20,7 +20,7 @@ import pydantic
 
 from movinet_convert.checkpoint import mapping, open_checkpoint
 from movinet_convert.checkpoint.archive import open_archive
-from movinet_convert.checkpoint.prefix import locate_bundle
+from movinet_convert.checkpoint.prefix import find_bundle
 from movinet_convert.checkpoint.structure import read_structure
 from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.download.request import shortened
@@ -210,7 +210,7 @@ def check_release(path: Path, variant: Variant, source: str, *, published: bool)
 
 
 def _check_network(path: Path, variant: Variant) -> None:
-    files, prefix = locate_bundle(path)
+    files, prefix = find_bundle(path)
     bundle = BundleReader(files.open, prefix)
     for name, entry in bundle.entries.items():
         bundle.read_string(name) if entry.is_string else bundle.read(name)
