@@ -57,7 +57,7 @@ class Archive:
 def open_archive(path: Path, max_bytes: int = MAX_BYTES) -> Archive | None:
     """The archive at ``path``, or None if its content is neither a tar nor a gzip of one."""
     blob = ByteRange.of_path(path)
-    if blob.size >= 2 and blob.read(0, 2).tobytes() == _GZIP_MAGIC:
+    if blob.starts_with(_GZIP_MAGIC):
         blob = _unpack(path, max_bytes)
         if not _is_tar(blob):
             raise CheckpointError(

@@ -108,6 +108,16 @@ def arch_of_containers(found: set[str], where: str) -> str:
     return arch
 
 
+def variable_path(layer: str, leaf: str, *, temporal: bool, nested: bool) -> str:
+    """The canonical name of a layer's variable; ``nested`` where convolutions wrap a 2D layer."""
+    suffix = "_temporal" if temporal else ""
+    if leaf == "scale":
+        return f"{layer}/scale"
+    if leaf in BATCH_NORM:
+        return f"{layer}/_batch_norm{suffix}/{leaf}"
+    return f"{layer}/_conv{suffix}/{'_conv/' if nested else ''}{leaf}"
+
+
 def unknown_variable(path: str, where: str) -> CheckpointError:
     """The error for what is neither a weight nor anything known to be stored beside them."""
     return CheckpointError(

@@ -24,7 +24,6 @@ from movinet_convert.checkpoint.canonical import (
     split_ignored,
     unknown_variable,
 )
-from movinet_convert.checkpoint.random_access import ByteRange
 from movinet_convert.checkpoint.tensor_source import (
     Array,
     TensorSource,
@@ -33,16 +32,12 @@ from movinet_convert.checkpoint.tensor_source import (
 )
 from movinet_convert.errors import CheckpointError
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 # A whole model of an A5 with its optimizer has some 15,000 groups and arrays, and 2 MB of names.
 _MAX_OBJECTS = 50_000
 _MAX_DEPTH = 32
 _MAX_NAME = 1024
 _MAX_TOTAL_NAMES = 8 << 20
-
-
-def has_hdf5_magic(blob: ByteRange) -> bool:
-    return blob.size >= 8 and blob.read(0, 8).tobytes() == MAGIC
 
 
 class Hdf5Source:

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from movinet_convert.checkpoint.canonical import CanonicalNames
 from movinet_convert.checkpoint.keras_hdf5 import (
+    HDF5_MAGIC,
     Hdf5Source,
-    has_hdf5_magic,
     names_by_owner,
     names_by_scope,
 )
@@ -40,7 +40,7 @@ def open_tensors(path: Path) -> tuple[TensorSource, CanonicalNames]:
     """The stored tensors at ``path`` and their names; CheckpointError if they are no MoViNet."""
     if is_there(path):
         start = ByteRange.of_path(path)
-        if has_hdf5_magic(start):
+        if start.starts_with(HDF5_MAGIC):
             keras = Hdf5Source(path)
             return keras, _first(HDF5, keras, "HDF5 file")
         if has_torch_magic(start):

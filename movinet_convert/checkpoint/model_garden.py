@@ -1,16 +1,15 @@
 """Layouts whose keys are object paths: Model Garden, Keras ``save_weights``, training runs.
 
-All hold ``…layer_with_weights-K/_stem|_expansion|…``; they differ in the path before it and in
-what is stored beside the weights. The path names the first way that TensorFlow found from the
-saved object to the variable, so that a training run may hold its backbone under ``backbone/``
-and its classifier under ``model/``.
+All have ``…layer_with_weights-K/_stem|_expansion|…``; they differ in the path before it and in
+what is stored beside the weights. The path is the first that TensorFlow found from the saved
+object to the variable, so that a training run may store its backbone under ``backbone/`` and its
+classifier under ``model/``. ``write_checkpoint`` writes the layout of the releases.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,21 +37,22 @@ from movinet_convert.files.writing import move_together, staging_folder
 
 _LAYER = re.compile(r"(?P<parent>(?:.*/)?)layer_with_weights-(?P<k>\d{1,4})/(?P<rest>_\w.*)")
 _STEM_KEY = re.compile(r"(?P<backbone>(?:.*/)?)layer_with_weights-0/_stem/.*")
-_CLASSIFIER_PARTS = ("_head/", "_classifier/")
+
+PREFIX, STATE_FILE = "ckpt-1", "checkpoint"
+FILES = (index_name(PREFIX), data_name(PREFIX), STATE_FILE)
+# What a killed process leaves behind, and hidden files that nobody put there on purpose.
+LEFT_BEHIND = re.compile(r"\..*|.*\.previous-[0-9a-f]{8}(\..*)?")
+_BACKBONE = "model/layer_with_weights-0"
+_CLASSIFIER = "model/layer_with_weights-1"
+_SAVE_COUNTER = "save_counter"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A key taken apart: ``parent`` + ``layer_with_weights-{k}/`` + ``rest``."""
-
-    parent: str
-    k: int
-    rest: str
+# --- reading --------------------------------------------------------------------------------------
 
 
 def names_by_object_path(bundle: BundleReader) -> CanonicalNames | None:
     """The names of a bundle whose keys are object paths; None if it has no MoViNet stem."""
-    weights, rest = split_ignored(paths(bundle))
+    weights, rest = split_ignored(object_paths(bundle))
     backbones = {match["backbone"] for path in weights if (match := _STEM_KEY.fullmatch(path))}
     if not backbones:
         return None
@@ -64,14 +64,17 @@ def names_by_object_path(bundle: BundleReader) -> CanonicalNames | None:
         )
     (backbone,) = backbones
     arch = arch_of_block_count(_block_count(weights, backbone, where), where)
-    order = containers(arch)
     pairs = [
-        (_canonical(path, backbone, order, where), Weight(key)) for path, key in weights.items()
+        (_canonical(path, backbone, containers(arch), where), Weight(key))
+        for path, key in weights.items()
     ]
-    return CanonicalNames.collect(_layout_name(backbone, rest), arch, pairs, rest, bundle)
+    layout = "keras-tf-format" if backbone in ("", "layer_with_weights-0/") else "model-garden"
+    if any(reason != SAVE_COUNTER for reason in rest.values()):
+        layout = "training"
+    return CanonicalNames.collect(layout, arch, pairs, rest, bundle)
 
 
-def paths(bundle: BundleReader) -> dict[str, str]:
+def object_paths(bundle: BundleReader) -> dict[str, str]:
     """Object path -> key of every stored variable; CheckpointError if two have one path."""
     found: dict[str, str] = {}
     for key in bundle.names:
@@ -84,14 +87,10 @@ def paths(bundle: BundleReader) -> dict[str, str]:
     return found
 
 
-def _place(path: str) -> _Place | None:
-    match = _LAYER.fullmatch(path)
-    return _Place(match["parent"], int(match["k"]), match["rest"]) if match else None
-
-
 def _block_count(paths: Iterable[str], backbone: str, where: str) -> int:
-    """Blocks are what stands between the stem (0) and the head (last), without a gap."""
-    ks = {p.k for path in paths if (p := _place(path)) is not None and p.parent == backbone}
+    """Blocks are numbered between the stem (0) and the head (last), without a gap."""
+    matches = (_LAYER.fullmatch(path) for path in paths)
+    ks = {int(match["k"]) for match in matches if match and match["parent"] == backbone}
     last = max(ks)
     gaps = sorted(set(range(last)) - ks)
     if gaps:
@@ -103,39 +102,26 @@ def _block_count(paths: Iterable[str], backbone: str, where: str) -> int:
 
 
 def _canonical(path: str, backbone: str, names: tuple[str, ...], where: str) -> str:
-    place = _place(path)
-    if place is not None and place.parent == backbone and place.k < len(names):
-        return f"{names[place.k]}/{place.rest}"
-    if place is not None and place.rest.startswith(_CLASSIFIER_PARTS):
-        return f"{CLASSIFIER}/{place.rest}"
+    match = _LAYER.fullmatch(path)
+    if match and match["parent"] == backbone and int(match["k"]) < len(names):
+        return f"{names[int(match['k'])]}/{match['rest']}"
+    if match and match["rest"].startswith(("_head/", "_classifier/")):
+        return f"{CLASSIFIER}/{match['rest']}"
     raise unknown_variable(path, where)
 
 
-def _layout_name(backbone: str, rest: dict[str, str]) -> str:
-    if any(reason != SAVE_COUNTER for reason in rest.values()):
-        return "training"
-    return "keras-tf-format" if backbone in ("", "layer_with_weights-0/") else "model-garden"
-
-
-PREFIX = "ckpt-1"
-STATE_FILE = "checkpoint"
-FILES = (index_name(PREFIX), data_name(PREFIX), STATE_FILE)
-# What a killed run leaves behind, and what folders hold that nobody put there.
-LEFT_BEHIND = re.compile(r"\..*|.*\.previous-[0-9a-f]{8}(\..*)?")
-
-_BACKBONE = "model/layer_with_weights-0"
-_CLASSIFIER = "model/layer_with_weights-1"
-_SAVE_COUNTER = "save_counter"
+# --- writing --------------------------------------------------------------------------------------
 
 
 def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) -> Path:
     """Write ``variables`` (canonical name -> array) into ``folder``; returns ``folder/ckpt-1``.
 
-    A folder that holds such a checkpoint already is overwritten; one that holds anything else is
-    refused with UsageError, before anything is written.
+    ``tf.train.Checkpoint(model=official_model).restore(folder / "ckpt-1")`` finds every variable.
+    A folder with such a checkpoint is overwritten; one with anything else is refused with
+    UsageError, before anything is written.
     """
     _check_target(folder)
-    paths = {object_path(name, arch): array for name, array in variables.items()}
+    paths = {_object_path(name, arch): array for name, array in variables.items()}
     tensors: dict[str, Array | bytes] = {
         checkpoint_key(path): array for path, array in paths.items()
     }
@@ -144,7 +130,6 @@ def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) ->
         [_SAVE_COUNTER, *paths], aliases={"model/_backbone": _BACKBONE}
     )
     folder.mkdir(parents=True, exist_ok=True)
-    # Complete files move into place; nobody meets a half-written one.
     with staging_folder(folder, "export") as staging:
         write_bundle(staging, PREFIX, tensors)
         state = f'model_checkpoint_path: "{PREFIX}"\nall_model_checkpoint_paths: "{PREFIX}"\n'
@@ -153,7 +138,7 @@ def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) ->
     return folder / PREFIX
 
 
-def object_path(name: str, arch: str) -> str:
+def _object_path(name: str, arch: str) -> str:
     """``block1_layer1/_feature/…`` -> ``model/layer_with_weights-0/layer_with_weights-3/…``."""
     container, _, rest = name.partition("/")
     if container == CLASSIFIER:
@@ -165,16 +150,10 @@ def _check_target(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(
-            f"{folder} is a file where the folder of a checkpoint was to go; name another."
-        )
-    others = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name not in FILES and not LEFT_BEHIND.fullmatch(path.name)
-    )
-    if others:
-        raise UsageError(
-            f"{folder} holds {others[0]}, which is no part of a checkpoint written here; "
-            "name a new or an empty folder."
-        )
+        raise UsageError(f"{folder} is a file, not a folder for a checkpoint; name another.")
+    for name in sorted(path.name for path in folder.iterdir()):
+        if name not in FILES and not LEFT_BEHIND.fullmatch(name):
+            raise UsageError(
+                f"{folder} holds {name}, which is not part of a checkpoint written here; "
+                "name a new or an empty folder."
+            )

@@ -1,28 +1,22 @@
-"""From the path that a person gives to the tensor bundle that it means, judged by content."""
+"""From the path that a person gives to the tensor bundle that it means, recognised by content."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 
 from movinet_convert.checkpoint.archive import open_archive
-from movinet_convert.checkpoint.random_access import (
-    ByteRange,
-    FileTree,
-    Folder,
-    is_folder,
-    is_there,
-)
+from movinet_convert.checkpoint.random_access import ByteRange, FileTree, Folder, is_there
 from movinet_convert.checkpoint.sstable import has_table_magic
 from movinet_convert.errors import CheckpointError
 
 _STATE_FILE = "checkpoint"
-_MAX_STATE_BYTES = 1 << 20  # of a longer one the beginning is read, where the path stands
+_MAX_STATE_BYTES = 1 << 20  # of a longer one the beginning is read, which has the path
 _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 _STATE_LINE = re.compile(
     r'^[ \t]*model_checkpoint_path[ \t]*:[ \t]*"(?P<path>(?:[^"\\\n]|\\.){0,4096})"', re.M
 )
-
 _ACCEPTED = (
     "expected a checkpoint or SavedModel folder, a prefix (such as ckpt-1 for ckpt-1.index and its "
     "data files), a tar of one, a Keras .h5 file or a PyTorch state dict"
@@ -31,56 +25,51 @@ _ACCEPTED = (
 
 def find_bundle(path: Path) -> tuple[FileTree, str]:
     """The files and the prefix that ``path`` stands for; CheckpointError if there are none."""
-    if is_folder(path):
+    if os.path.isdir(path):  # noqa: PTH112  Path's method may raise
         folder = Folder(path)
-        return folder, prefix_in(folder)
+        return folder, _prefix_in(folder)
     if is_there(path):
         return _from_file(path)
     if path.name and is_there(path.with_name(f"{path.name}.index")):
         return Folder(path.parent), path.name
-    if is_folder(path.parent) and any(_data_files(path)):
-        raise CheckpointError(
-            f"{path}.index is missing beside the checkpoint's data; copy or download it as well."
-        )
+    if os.path.isdir(path.parent):  # noqa: PTH112
+        for file in path.parent.glob("*"):
+            match = _DATA_FILE.fullmatch(file.name)
+            if match and match["prefix"] == path.name:
+                raise CheckpointError(
+                    f"{path}.index is missing beside the checkpoint's data; copy or download it "
+                    "as well."
+                )
     raise CheckpointError(f"{path} does not exist, nor does {path}.index; {_ACCEPTED}.")
 
 
-def _data_files(prefix: Path) -> list[Path]:
-    return [
-        file
-        for file in prefix.parent.glob("*")
-        if (match := _DATA_FILE.fullmatch(file.name)) and match["prefix"] == prefix.name
-    ]
-
-
 def _from_file(path: Path) -> tuple[FileTree, str]:
-    blob = ByteRange.of_path(path)
-    if has_table_magic(blob) and path.name.endswith(".index"):
+    content = ByteRange.of_path(path)
+    if has_table_magic(content) and path.name.endswith(".index"):
         return Folder(path.parent), path.name.removesuffix(".index")
     match = _DATA_FILE.fullmatch(path.name)
     if match and is_there(path.with_name(f"{match['prefix']}.index")):
         return Folder(path.parent), match["prefix"]
     archive = open_archive(path)
     if archive is not None:
-        return archive, prefix_in(archive)
+        return archive, _prefix_in(archive)
     raise CheckpointError(
-        f"{path} is not a checkpoint in any known layout: {_looks_like(blob)}; {_ACCEPTED}."
+        f"{path} is not a checkpoint in any known layout: {_looks_like(content)}; {_ACCEPTED}."
     )
 
 
-def _looks_like(blob: ByteRange) -> str:
-    if blob.size == 0:
+def _looks_like(content: ByteRange) -> str:
+    if content.size == 0:
         return "it is empty"
-    start = blob.read(0, min(blob.size, 1024)).tobytes()
     try:
-        text = start.decode()
+        text = content.read(0, min(content.size, 1024)).tobytes().decode()
     except UnicodeDecodeError:
         return "its content is not recognised"
     return "it is a text file" if text.isprintable() or "\n" in text else "it is not recognised"
 
 
-def prefix_in(files: FileTree) -> str:
-    """The prefix of the checkpoint that ``files`` holds.
+def _prefix_in(files: FileTree) -> str:
+    """The prefix of the checkpoint among ``files``.
 
     A ``checkpoint`` state file decides, as in TensorFlow; without one there must be exactly one
     index.
@@ -90,33 +79,44 @@ def prefix_in(files: FileTree) -> str:
         raise CheckpointError(f"{files.where} holds no files; {_ACCEPTED}.")
     if _STATE_FILE in names:
         return _prefix_of_state(files)
-    for folder in ("", "variables/"):
+    for folder in ("", "variables"):
         prefixes = [
             name.removesuffix(".index")
             for name in names
-            if name.endswith(".index") and name.rpartition("/")[0] == folder.rstrip("/")
+            if name.endswith(".index") and name.rpartition("/")[0] == folder
         ]
         if len(prefixes) == 1:
             return prefixes[0]
         if prefixes:
-            listed = ", ".join(prefixes)
             raise CheckpointError(
-                f"{files.where} holds several checkpoints ({listed}) and no 'checkpoint' file "
-                "that chooses one; give the prefix of the one you want."
+                f"{files.where} holds several checkpoints ({', '.join(prefixes)}) and no "
+                "'checkpoint' file that chooses one; give the prefix of the one you want."
             )
     raise CheckpointError(f"{files.where} holds no checkpoint (no *.index file); {_ACCEPTED}.")
 
 
 def _prefix_of_state(files: FileTree) -> str:
-    blob = files.open(_STATE_FILE)
-    text = blob.read(0, min(blob.size, _MAX_STATE_BYTES)).tobytes().decode(errors="replace")
+    """The prefix that the state file names, relative to ``files``; a path out of it is refused."""
+    state = files.open(_STATE_FILE)
+    text = state.read(0, min(state.size, _MAX_STATE_BYTES)).tobytes().decode(errors="replace")
     match = _STATE_LINE.search(text)
     if match is None:
         raise CheckpointError(
-            f"{blob.name} does not say model_checkpoint_path; it is not the state file of a "
+            f"{state.name} does not say model_checkpoint_path; it is not the state file of a "
             "TensorFlow checkpoint: give the checkpoint's prefix instead."
         )
-    return _inside(files, blob.name, _unescape(match["path"]))
+    prefix = _unescape(match["path"])
+    path = PurePosixPath(prefix.replace("\\", "/"))
+    if path.is_absolute() and isinstance(files, Folder):
+        root = PurePosixPath(files.path.absolute().as_posix())
+        if path.is_relative_to(root):
+            path = path.relative_to(root)
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise CheckpointError(
+            f"{state.name} names {prefix!r}, which is not inside {files.where}; give the prefix "
+            "of the checkpoint itself."
+        )
+    return str(path)
 
 
 def _unescape(text: str) -> str:
@@ -127,18 +127,3 @@ def _unescape(text: str) -> str:
         return bytes([int(code, 8) & 0xFF]) if code.isdigit() else code
 
     return re.sub(rb"\\([0-7]{1,3}|.)", byte, text.encode()).decode(errors="replace")
-
-
-def _inside(files: FileTree, state_name: str, prefix: str) -> str:
-    """``prefix`` relative to the folder; a path out of it is refused."""
-    path = PurePosixPath(prefix.replace("\\", "/"))
-    if path.is_absolute() and isinstance(files, Folder):
-        root = PurePosixPath(files.path.absolute().as_posix())
-        if path.is_relative_to(root):
-            path = path.relative_to(root)
-    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise CheckpointError(
-            f"{state_name} names {prefix!r}, which is not inside {files.where}; give the prefix "
-            "of the checkpoint itself."
-        )
-    return str(path)

@@ -15,6 +15,7 @@ from movinet_convert.checkpoint.canonical import (
     CanonicalNames,
     arch_of_containers,
     unknown_variable,
+    variable_path,
 )
 from movinet_convert.checkpoint.tensor_source import (
     Array,
@@ -30,13 +31,13 @@ _NORM = {
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
-_PARTS = {
+_LAYERS = {
     "conv1": "stem/_stem",
     "conv7": "head/_project",
     "classifier.0": "classifier_head/_head",
     "classifier.3": "classifier_head/_classifier",
 }
-_BLOCK_PARTS = {
+_BLOCK_LAYERS = {
     "expand": "_expansion",
     "deep": "_feature",
     "project": "_projection",
@@ -47,7 +48,7 @@ _BLOCK_PARTS = {
 }
 _BLOCK = re.compile(r"blocks\.b(?P<i>\d{1,2})_l(?P<j>\d{1,2})\.(?P<rest>.+)")
 _CONV = re.compile(
-    r"(?P<part>.+)\.conv_(?P<n>[12])\.(?P<kind>conv2d|conv3d|norm)"
+    r"(?P<layer>.+)\.conv_(?P<n>[12])\.(?P<kind>conv2d|conv3d|norm)"
     r"\.(?P<leaf>weight|bias|running_mean|running_var|num_batches_tracked)"
 )
 
@@ -75,22 +76,21 @@ def _canonical(name: str) -> tuple[str, Change] | None:
     if block and block["rest"] == "alpha":
         return f"{container}_mobile_bottleneck/_rezero/scale", unchanged
     match = _CONV.fullmatch(block["rest"] if block else name)
-    part = (_BLOCK_PARTS if block else _PARTS).get(match["part"]) if match else None
-    if match is None or part is None:
+    layer = (_BLOCK_LAYERS if block else _LAYERS).get(match["layer"]) if match else None
+    if match is None or layer is None:
         return None
-    layer = f"{container}{part}"
-    suffix = "_temporal" if match["n"] == "2" else ""
-    leaf = match["leaf"]
+    nested, leaf = match["kind"] == "conv2d", match["leaf"]
+    change: Change = unchanged
     if match["kind"] == "norm":
-        return f"{layer}/_batch_norm{suffix}/{_NORM[leaf]}", unchanged
-    nested = "_conv/" if match["kind"] == "conv2d" else ""
-    if leaf == "bias":
-        return f"{layer}/_conv{suffix}/{nested}bias", unchanged
-    if leaf != "weight":
+        leaf = _NORM[leaf]
+    elif leaf == "weight":
+        depthwise = nested and layer == "_feature"
+        leaf = "depthwise_kernel" if depthwise else "kernel"
+        change = _KERNEL[nested, depthwise]
+    elif leaf != "bias":
         return None
-    depthwise = bool(nested) and part == "_feature"
-    kernel = "depthwise_kernel" if depthwise else "kernel"
-    return f"{layer}/_conv{suffix}/{nested}{kernel}", _KERNEL[bool(nested), depthwise]
+    temporal = match["n"] == "2"
+    return variable_path(container + layer, leaf, temporal=temporal, nested=nested), change
 
 
 def _permute(array: Array, axes: tuple[int, ...]) -> Array:

@@ -21,7 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 class RandomAccessFile:
     """An open file that many threads may read; closed when nothing refers to it any more.
 
-    Reads are copies, never a memory map: a file that another program cuts short then gives an
+    Reads are copies, never a memory map: if another program truncates the file, that gives an
     error, where a map would kill the process.
     """
 
@@ -30,16 +30,6 @@ class RandomAccessFile:
         self._lock = threading.Lock()
         self.size = file.seek(0, 2)
         weakref.finalize(self, file.close)
-
-    @classmethod
-    def open(cls, path: Path) -> RandomAccessFile:
-        try:
-            return cls(open_regular(path, CheckpointError))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CheckpointError(
-                f"{path} cannot be opened ({reason}); check the path and its permissions."
-            ) from error
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill ``buffer`` from ``offset`` on; returns the number of bytes there were."""
@@ -65,11 +55,21 @@ class ByteRange:
 
     @classmethod
     def of_path(cls, path: Path) -> ByteRange:
-        file = RandomAccessFile.open(path)
+        """The whole file at ``path``; CheckpointError if it cannot be opened."""
+        try:
+            file = RandomAccessFile(open_regular(path, CheckpointError))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(
+                f"{path} cannot be opened ({reason}); check the path and its permissions."
+            ) from error
         return cls(file, str(path), 0, file.size)
 
+    def starts_with(self, magic: bytes) -> bool:
+        return self.read(0, min(len(magic), self.size)).tobytes() == magic
+
     def read(self, offset: int, size: int) -> Bytes:
-        """``size`` bytes at ``offset`` as a fresh array; CheckpointError if they are not there."""
+        """``size`` bytes at ``offset`` as a new array; CheckpointError if they are not there."""
         if offset < 0 or size < 0 or offset + size > self.size:
             raise CheckpointError(
                 f"{self.name} holds {self.size:,} bytes, but {size:,} bytes at offset {offset:,} "
@@ -91,7 +91,7 @@ class ByteRange:
 
 
 class FileTree(Protocol):
-    """Files by relative POSIX name."""
+    """The files of a checkpoint by relative POSIX name: a folder on disk or an archive."""
 
     @property
     def where(self) -> str:
@@ -117,7 +117,7 @@ class Folder:
     def names(self) -> tuple[str, ...]:
         try:
             found = [*self.path.glob("*"), *self.path.glob("variables/*")]
-            # Pipes and devices too: opening one says what it is, where leaving it out would not.
+            # Pipes and devices too: opening one gives a clear error, leaving it out would not.
             return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if is_there(p)))
         except OSError as error:
             raise CheckpointError(
@@ -133,11 +133,7 @@ class Folder:
 
 def is_there(path: Path) -> bool:
     """Whether anything but a folder is at ``path``; links are followed, and no name raises."""
-    return os.path.exists(path) and not is_folder(path)  # noqa: PTH110  Path's method may raise
-
-
-def is_folder(path: Path) -> bool:
-    return os.path.isdir(path)  # noqa: PTH112
+    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112
 
 
 def missing(name: str, where: str) -> CheckpointError:

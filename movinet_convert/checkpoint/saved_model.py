@@ -13,7 +13,7 @@ from movinet_convert.checkpoint.canonical import (
     unknown_variable,
 )
 from movinet_convert.checkpoint.keras_scopes import KerasName
-from movinet_convert.checkpoint.model_garden import paths
+from movinet_convert.checkpoint.model_garden import object_paths
 from movinet_convert.checkpoint.object_graph import full_names
 from movinet_convert.checkpoint.tensor_bundle import OBJECT_GRAPH_KEY, BundleReader
 from movinet_convert.checkpoint.tensor_source import Weight
@@ -26,19 +26,19 @@ def names_of_saved_model(bundle: BundleReader) -> CanonicalNames | None:
     """The names of a bundle whose object graph calls its variables as Keras does."""
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
-    weights, rest = split_ignored(paths(bundle))
+    weights, rest = split_ignored(object_paths(bundle))
     called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
     scopes = {path: called.get(key, "") for path, key in weights.items()}
     parsed = {path: keras_scopes.parse(scope) for path, scope in scopes.items()}
     stems = [
         path
         for path, name in parsed.items()
-        if name and name.leaf in ("kernel",) and name.container == "stem"
+        if name and name.leaf == "kernel" and name.container == "stem"
     ]
     if not stems:
         return None
     nested = len(bundle.shape(weights[stems[0]])) == 4
-    bare = [path for path, scope in scopes.items() if keras_scopes.is_bare_scale(scope)]
+    bare = [path for path, scope in scopes.items() if scope == "scale"]
     arch = arch_of_containers({name.container for name in parsed.values() if name}, bundle.where)
     encodings = _encoding_scales(bare, parsed, containers(arch)[1:-1], bundle.where)
     pairs: list[tuple[str, Weight]] = []
