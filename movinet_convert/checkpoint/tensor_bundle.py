@@ -131,9 +131,7 @@ class BundleReader:
         if not entry.is_string or math.prod(entry.shape) != 1:
             raise _bad(self.where, name, "was expected to hold one string")
         if entry.size > _MAX_STRING_BYTES:
-            raise _bad(
-                self.where, name, f"is {entry.size:,} bytes long, more than any MoViNet needs"
-            )
+            raise _bad(self.where, name, f"has {entry.size:,} bytes, more than any MoViNet needs")
         data = self._bytes(entry)
         try:
             length, position = wire.read_varint(data[:10].tobytes(), 0)
@@ -167,8 +165,7 @@ class BundleReader:
         ordered = sorted(self.entries.items(), key=lambda i: (i[1].shard, i[1].offset, i[1].size))
         for (before, first), (after, second) in itertools.pairwise(ordered):
             if first.shard == second.shard and first.offset + first.size > second.offset:
-                problem = f"lies over variable {before!r}; the index is damaged"
-                raise _bad(self.where, after, problem)
+                raise _bad(self.where, after, f"lies over variable {before!r}")
 
 
 def read_index(index: ByteRange) -> tuple[int, dict[str, Entry]]:

@@ -2,18 +2,20 @@
 
 ``torch.load(weights_only=True)`` builds tensors and plain containers alone. Before it runs, the
 zip around the pickle is checked (stored members only, no more bytes than the file has), and what
-the pickle asks for (``pickle_scan``).
+the pickle asks for (``pickle_check``).
 """
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from movinet_convert.checkpoint.pickle_check import UnsafePickleError, scan
@@ -27,35 +29,13 @@ _PICKLE_MAGICS = (b"\x80\x02", b"\x80\x03", b"\x80\x04")  # the format of torch 
 _OLD_FORMAT_PICKLES = 5  # magic number, version, system, the object, its storages' keys
 _MAX_MEMBERS = 20_000
 # Integers are counters; the mapping refuses them as weights.
-_PLAIN = frozenset(
-    [
-        "float16",
-        "bfloat16",
-        "float32",
-        "float64",
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ]
-)
+_PLAIN = re.compile(r"b?float16|float(32|64)|bool|u?int(8|16|32|64)")
 _BESIDE = "stored beside the state dict"
 
 
-def has_torch_magic(blob: ByteRange) -> bool:
-    """Whether the file may be one of ``torch.save``; only loading it can tell."""
-    start = blob.read(0, min(2, blob.size)).tobytes()
-    return _starts_as_zip(blob) or start in _PICKLE_MAGICS
-
-
-def _starts_as_zip(blob: ByteRange) -> bool:
-    """As ``torch.load`` decides it."""
-    return blob.read(0, min(4, blob.size)).tobytes() == _ZIP_MAGIC
+def has_torch_magic(content: ByteRange) -> bool:
+    """Whether the file may be one of ``torch.save``; only loading it can determine that."""
+    return any(content.starts_with(magic) for magic in (_ZIP_MAGIC, *_PICKLE_MAGICS))
 
 
 class TorchSource:
@@ -66,7 +46,9 @@ class TorchSource:
         blob = ByteRange.of_path(path)
         try:
             with open_regular(path, CheckpointError) as file:
-                (self._scan_zip if _starts_as_zip(blob) else self._scan_old_format)(file, blob.size)
+                (self._scan_zip if blob.starts_with(_ZIP_MAGIC) else self._scan_old_format)(
+                    file, blob.size
+                )
                 file.seek(0)
                 loaded = self._load(file)
         except OSError as error:
@@ -83,14 +65,10 @@ class TorchSource:
 
     def read(self, name: str) -> Array:
         """The tensor called ``name``, in its stored type (bfloat16 widened to float32)."""
-        import torch
-
         tensor = self._tensors[name].detach().resolve_neg()
         return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
     def _scan_zip(self, file: BinaryIO, size: int) -> None:
-        import torch
-
         try:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
@@ -118,8 +96,6 @@ class TorchSource:
             raise self._unreadable(error) from error
 
     def _load(self, file: BinaryIO) -> Any:
-        import torch
-
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what torch says of odd pickles, an error says too
@@ -134,8 +110,9 @@ class TorchSource:
         members = loaded if isinstance(loaded, dict) else {}
         found = [name for name, member in members.items() if _is_state_dict(member)]
         if len(found) > 1:
+            listed = ", ".join(repr(name)[:60] for name in found[:5]) + ", …" * (len(found) > 5)
             raise CheckpointError(
-                f"{self.where} holds {len(found)} state dicts ({_listed(found)}); save the one "
+                f"{self.where} holds {len(found)} state dicts ({listed}); save the one "
                 "that you want on its own with torch.save."
             )
         if not found:
@@ -171,8 +148,6 @@ class TorchSource:
 
 
 def _is_state_dict(content: Any) -> bool:
-    import torch
-
     return (
         isinstance(content, dict)
         and bool(content)
@@ -183,26 +158,15 @@ def _is_state_dict(content: Any) -> bool:
 
 def _odd_member(members: dict[Any, Any]) -> str:
     """What keeps a dict from being a state dict, in brackets."""
-    import torch
-
     for name, member in members.items():
         if not isinstance(name, str) or not isinstance(member, torch.Tensor):
-            return f" ({repr(name)[:60]} is {_article(type(member).__name__)})"
+            kind = type(member).__name__
+            return f" ({repr(name)[:60]} is {'an' if kind[:1] in 'aeiou' else 'a'} {kind})"
     return ""
-
-
-def _article(word: str) -> str:
-    return f"an {word}" if word[:1] in "aeiou" else f"a {word}"
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(repr(name)[:60] for name in names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def _problem(tensor: Tensor) -> str | None:
     """What makes ``tensor`` anything but an array in memory; None if it is one."""
-    import torch
-
     dtype = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_nested:  # has no shape to ask for
         return "a nested tensor"
@@ -212,7 +176,7 @@ def _problem(tensor: Tensor) -> str | None:
         return f"quantized ({dtype})"
     if tensor.device.type != "cpu":
         return f"without values (device {tensor.device})"
-    return None if dtype in _PLAIN else f"stored as {dtype}"
+    return None if _PLAIN.fullmatch(dtype) else f"stored as {dtype}"
 
 
 def _reason(error: Exception) -> str:
