@@ -20,7 +20,7 @@ from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.convolutions import AvgPool2dSame, conv_same
-from movinet_convert.model.fused_block import FusedBlock, FusedFeature
+from movinet_convert.model.fuse import FusedBlock, FusedFeature
 from movinet_convert.model.layers import ACTIVATIONS
 from movinet_convert.model.onednn import FusedConv, FusedTemporalConv2d
 from movinet_convert.model.positions import FramePositions

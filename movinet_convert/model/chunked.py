@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from movinet_convert.model.block import Block
 from movinet_convert.model.convolutions import same_padding
-from movinet_convert.model.fused_block import FusedBlock
 from movinet_convert.model.onednn import FusedConv2d, runs_onednn
 from movinet_convert.model.positions import FramePositions, fold_time
 
@@ -49,7 +49,7 @@ class ChunkedStem(nn.Module):
 class ChunkedBlock(nn.Module):
     """A fused block that takes a long clip in chunks."""
 
-    def __init__(self, block: FusedBlock) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
         self.block = block
 
