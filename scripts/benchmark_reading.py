@@ -62,7 +62,7 @@ def measure_apart(reader: str, prefix: str, rounds: int) -> dict[str, float]:
 
 def write_a5_stream(folder: Path) -> str:
     from movinet_convert import create_model
-    from movinet_convert.export.tf_checkpoint import export_checkpoint
+    from movinet_convert.export.tensorflow import export_checkpoint
 
     return str(export_checkpoint(create_model("a5-stream", num_classes=600), folder))
 

@@ -84,7 +84,7 @@ def exported(model: MoViNet, format: str, folder: Path, threads: int) -> Work:
     path = folder / f"{model.variant.name}-{format}{row.suffix}"
     if not path.exists():
         export_model(model, path, format)
-    run = row.open(path, threads, trusted=True)
+    run = row.runtime.open_file(path, threads, trusted=True)
     clip = example(model)
     if not model.settings.causal:
         return lambda: run([clip])

@@ -34,7 +34,7 @@ import torch
 
 from movinet_convert import convert, create_model, load_converted
 from movinet_convert.errors import MovinetError
-from movinet_convert.export.tf_checkpoint import export_checkpoint
+from movinet_convert.export.tensorflow import export_checkpoint
 from movinet_convert.model.settings import get_variant
 from movinet_convert.weights.manifest import MANIFEST_NAME
 from movinet_convert.weights.store import Store

@@ -189,10 +189,10 @@ def print_unreadable(unreadable: dict[str, str]) -> None:
 
 def export(model: MoViNet, out: Path, name: str, size: int) -> Path:
     if name == "tf-checkpoint":
-        from movinet_convert.export.tf_checkpoint import export_checkpoint
+        from movinet_convert.export.tensorflow import export_checkpoint
 
         return export_checkpoint(model, out / model.variant.release_folder)
-    from movinet_convert.export.tf_model import export_saved_model, export_tflite
+    from movinet_convert.export.tensorflow import export_saved_model, export_tflite
 
     if name == "saved-model":
         return export_saved_model(model, out / "saved_model")

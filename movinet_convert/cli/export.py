@@ -115,11 +115,11 @@ def _for_tensorflow(
                 f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."
             )
     if format_ == "tf-checkpoint":
-        from movinet_convert.export.tf_checkpoint import export_checkpoint
+        from movinet_convert.export.tensorflow import export_checkpoint
 
         path = export_checkpoint(model, out)
     else:
-        from movinet_convert.export.tf_model import export_saved_model, export_tflite
+        from movinet_convert.export.tensorflow import export_saved_model, export_tflite
 
         if format_ == "saved-model":
             path = export_saved_model(model, out)

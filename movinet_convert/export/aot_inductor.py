@@ -16,11 +16,10 @@ from torch import Tensor
 
 from movinet_convert.errors import ExportError
 from movinet_convert.export.metadata import KEY
-from movinet_convert.export.runtime import Job, Run
-from movinet_convert.export.step import trace
+from movinet_convert.export.runtime import Job, Run, Save
 
-# Freezing packs the weights while compiling, not at every call; it is for inference alone. The
-# matrix products of one frame are so small that calling a library for each costs more than they do.
+# Freezing packs the weights when compiling, not in every call; it is for inference alone. The
+# matrix products of one frame are so small that a call of a library costs more than the product.
 OPTIONS = {
     "freezing": True,
     "max_autotune_gemm": True,
@@ -28,7 +27,7 @@ OPTIONS = {
 }
 
 
-def write(job: Job, path: Path) -> dict[str, Any]:
+def convert(job: Job) -> Save:
     from torch._inductor import aoti_compile_and_package
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -40,20 +39,24 @@ def write(job: Job, path: Path) -> dict[str, Any]:
             "aot-inductor compiles the network and found no C++ compiler; install g++ or clang++, "
             "or name one in $CXX."
         ) from error
-    options = {**OPTIONS, "aot_inductor.metadata": {KEY: job.metadata}}
-    # Not to the file: where the disk is full, PyTorch's own writer ends the process.
-    content = io.BytesIO()
-    with torch.no_grad():
-        aoti_compile_and_package(trace(job.program), package_path=content, inductor_configs=options)
-    path.write_bytes(content.getbuffer())
-    return {"compiler": compiler}
+    graph = job.program.graph()
+
+    def save(path: Path, metadata: str) -> dict[str, Any]:
+        options = {**OPTIONS, "aot_inductor.metadata": {KEY: metadata}}
+        # Not to the file: where the disk is full, PyTorch's own writer ends the process.
+        content = io.BytesIO()
+        with torch.no_grad():
+            aoti_compile_and_package(graph, package_path=content, inductor_configs=options)
+        path.write_bytes(content.getbuffer())
+        return {"compiler": compiler}
+
+    return save
 
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
     """``threads`` is PyTorch's own setting, ``torch.set_num_threads``.
 
-    A package is a compiled library, and opening it is running it. Raises ExportError unless it is
-    said to be ``trusted``.
+    Opening a package runs its compiled code: ExportError unless it is ``trusted``.
     """
     if not trusted:
         raise ExportError(
@@ -65,19 +68,18 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     package = torch._inductor.aoti_load_package(str(path))
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        # The compiled code reads memory in the order of the example and asks no tensor for its own.
+        # The compiled code assumes the memory order of the example and does not check it.
         outputs = package(*(tensor.contiguous() for tensor in inputs))
-        return (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
 
     return run
 
 
 def read_metadata(path: Path) -> str:
-    """From the package's notes; nothing of it is run."""
     reader = torch._C.PyTorchFileReader(str(path))
     for name in reader.get_all_records():
         if name.endswith("_metadata.json"):
-            notes = json.loads(reader.get_record(name))
-            if KEY in notes:
-                return str(notes[KEY])
-    raise ExportError(f"{path} is no package of this kind with {KEY} metadata.")
+            entries = json.loads(reader.get_record(name))
+            if KEY in entries:
+                return str(entries[KEY])
+    raise ExportError(f"{path} is not an aot-inductor package with {KEY} metadata.")

@@ -1,4 +1,4 @@
-"""Calibrating int8: clips of a folder of videos, and the inputs that a program sees there."""
+"""Calibration of int8: clips from a folder of videos, and a program's inputs over them."""
 
 from __future__ import annotations
 
@@ -11,51 +11,70 @@ from torch import Tensor
 from movinet_convert.errors import UsageError
 from movinet_convert.export.step import Program
 from movinet_convert.variants import Variant
-from movinet_convert.video.decode import VIDEO_SUFFIXES
-from movinet_convert.video.frames import Sampling, read_clip
+from movinet_convert.video.clips import find_videos, read_beginnings
 
-STEPS = 64  # calls of the program, over all clips; every one is held in memory
+STEPS = 64  # calls of the program, over all clips; every one is kept in memory
+HELD_OUT = 4  # of this many calibration clips one is kept to check with
+MOST_HELD_OUT, LONGEST_HELD_OUT = 16, 50  # clips, and frames of each
 
 
 def calibration_clips(
     folder: str | Path, variant: Variant, size: tuple[int, int] | None = None
 ) -> list[Tensor]:
-    """The beginnings of videos in a folder or the folders in it: clips (1, 3, T, H, W).
+    """The beginnings of the videos in a folder and its subfolders: clips (1, 3, T, H, W).
 
-    Frames come at the variant's rate and are scaled and cut as it was evaluated, to ``size`` if
-    given. Of more than ``STEPS`` videos, evenly spaced ones are taken.
+    Frames are sampled and cropped as for the variant's evaluation, to ``size`` if given. Of more
+    than ``STEPS`` videos, evenly spaced ones are taken.
 
     Raises UsageError where there is no video, VideoError for one that cannot be read.
     """
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    if not found:
+    videos = find_videos(Path(folder))
+    if not videos:
         raise UsageError(
             f"{folder} holds no videos to calibrate with; give a folder with some that look like "
             "what the network will see."
         )
-    chosen = found[:: -(-len(found) // STEPS)]
-    height, width = size or (variant.input.size,) * 2
-    larger = max(height, width)
-    # As much is cut off around the picture as in the variant's evaluation.
-    resize = larger * variant.input.resize // variant.input.size
-    sampling = Sampling(variant.input.fps, resize, larger)
-    top, left = (larger - height) // 2, (larger - width) // 2
-    clips = (read_clip(path, sampling, max_frames=variant.input.frames) for path in chosen)
-    return [clip[None, :, :, top : top + height, left : left + width] for clip in clips]
+    size = size or (variant.input.size,) * 2
+    clips = read_beginnings(videos, variant, size, variant.input.frames, most=STEPS)
+    return [clip[None] for clip in clips]
+
+
+def split(program: Program, clips: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Clips to calibrate with, and clips to check with: others, where there are enough.
+
+    Raises UsageError for no clips, clips of another size, and clips shorter than one call.
+    """
+    if not clips or any(clip.shape[-2:] != program.size for clip in clips):
+        height, width = program.size
+        raise UsageError(
+            f"int8 needs calibration clips of the size that is exported, {height}x{width}; "
+            "give some."
+        )
+    frames = 1 if program.dynamic_frames else program.frames
+    long_enough = [clip for clip in clips if clip.shape[2] >= frames]
+    if not long_enough:
+        raise UsageError(f"No calibration clip is as long as one call, {frames} frames.")
+    held_out = [
+        clip[:, :, : max(frames, LONGEST_HELD_OUT)]
+        for clip in long_enough[::HELD_OUT][:MOST_HELD_OUT]
+    ]
+    if len(long_enough) >= HELD_OUT:
+        long_enough = [clip for i, clip in enumerate(long_enough) if i % HELD_OUT]
+    return long_enough, held_out
 
 
 @torch.no_grad()
-def samples(program: Program, clips: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], ...]:
-    """Inputs that the program sees over the clips, its states included; at most ``STEPS``."""
+def samples(program: Program, clips: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Inputs of the program over the clips, its states included; at most ``STEPS``."""
     if program.dynamic_frames:
-        return tuple((clip,) for clip in clips[:STEPS])
-    frames = program.example[0].shape[2]
+        return [(clip,) for clip in clips[:STEPS]]
     found: list[tuple[Tensor, ...]] = []
     for i, clip in enumerate(clips):
         share = (STEPS - len(found)) // (len(clips) - i)
         states = program.example[1:]
-        for part in torch.split(clip, frames, dim=2)[: clip.shape[2] // frames][:share]:
-            found.append((part, *states))
+        calls = min(share, clip.shape[2] // program.frames)
+        for chunk in torch.split(clip, program.frames, dim=2)[:calls]:
+            found.append((chunk, *states))
             _, *after = program.module(*found[-1])
             states = tuple(after)
-    return tuple(found)
+    return found

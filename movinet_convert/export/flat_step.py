@@ -56,11 +56,11 @@ class TallConv(nn.Module):
         tall = torch.cat((buffer, frame), dim=2)
         dilation, groups = (height, 1), frame.shape[1]
         y = F.conv2d(tall, self.weight, self.bias, dilation=dilation, groups=groups)
-        latest = tall[:, :, height:]
-        if self.order == torch.channels_last:
-            # ExecuTorch takes a slice for contiguous, and transposes it, unless a cast denies it.
-            latest = latest.to(memory_format=self.order, copy=True)
-        return self.activation(y), latest
+        return self.activation(y), self.latest(tall, height)
+
+    def latest(self, tall: Tensor, height: int) -> Tensor:
+        """All frames but the first."""
+        return tall[:, :, height:]
 
     @classmethod
     def zeros(cls, buffer: Tensor) -> Tensor:
@@ -74,6 +74,10 @@ class ChannelsLastTallConv(TallConv):
     """The same with buffers in the memory order that XNNPACK keeps images in."""
 
     order = torch.channels_last
+
+    def latest(self, tall: Tensor, height: int) -> Tensor:
+        # ExecuTorch takes a slice for contiguous, and transposes it, unless a cast says otherwise.
+        return tall[:, :, height:].to(memory_format=self.order, copy=True)
 
 
 class PastConv(TallConv):
@@ -111,12 +115,16 @@ class FlatFeature(nn.Module):
         return (y, None) if self.temporal is None else self.temporal(y, buffer)
 
 
-def flat_linear(layer: nn.Linear) -> nn.Conv2d:
+class FlatLinear(nn.Module):
     """A linear layer as a 1x1 convolution of (1, C, 1, 1)."""
-    conv = nn.Conv2d(layer.in_features, layer.out_features, 1, device="meta")
-    conv.weight = nn.Parameter(layer.weight.detach()[:, :, None, None], requires_grad=False)
-    conv.bias = layer.bias
-    return conv
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.detach()[:, :, None, None], requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
 
 
 class FlatAttention(nn.Module):
@@ -124,7 +132,7 @@ class FlatAttention(nn.Module):
 
     def __init__(self, attention: SqueezeExcitation) -> None:
         super().__init__()
-        self.reduce, self.expand = flat_linear(attention.reduce), flat_linear(attention.expand)
+        self.reduce, self.expand = FlatLinear(attention.reduce), FlatLinear(attention.expand)
         self.activation, self.gate = attention.activation, attention.gate
         self.encoding_scale = attention.encoding_scale
 
@@ -186,8 +194,8 @@ class FlatStep(nn.Module):
             self.blocks[spec.name] = flat_block(chunked.block, (height, width), in_time)
             height, width = (-(-side // spec.stride) for side in (height, width))
         self.head = copy.deepcopy(model.head)
-        self.hidden = flat_linear(model.classifier.hidden)
-        self.output = flat_linear(model.classifier.output)
+        self.hidden = FlatLinear(model.classifier.hidden)
+        self.output = FlatLinear(model.classifier.output)
         self.activation = model.classifier.activation
         for module in self.modules():
             if isinstance(module, FusedConv):

@@ -1,4 +1,4 @@
-"""``openvino``: for Intel's runtime, which is quick on any x86 processor.
+"""``openvino``: for Intel's runtime, which is fast on any x86 processor.
 
 OpenVINO keeps a network in two files, NAME.xml and its weights NAME.bin.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from torch import Tensor
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
-from movinet_convert.export.runtime import Job, Run
-from movinet_convert.export.step import trace
+from movinet_convert.export.runtime import Job, Run, Save
 
 
 def _import() -> Any:
@@ -28,40 +26,38 @@ def _import() -> Any:
     return openvino
 
 
-def write(job: Job, path: Path) -> dict[str, Any]:
-    openvino = _import()
-    model = openvino.convert_model(trace(job.program))
-    for ports, names in ((model.inputs, job.program.inputs), (model.outputs, job.program.outputs)):
+def convert(job: Job) -> Save:
+    openvino, program = _import(), job.program
+    model = openvino.convert_model(program.graph())
+    for ports, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
-    # The converter leaves every axis open, and the runtime is slower at those.
-    model.reshape(
-        {
-            port: openvino.PartialShape(_axes(tensor.shape, job.program.dynamic_frames))
-            for port, tensor in zip(model.inputs, job.program.example, strict=True)
-        }
-    )
-    model.set_rt_info(job.metadata, [KEY])
-    # float16 weights are widened again when a processor without float16 arithmetic runs them.
-    openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "float16")
-    return {"openvino": openvino.__version__}
+    # The converter leaves every axis dynamic, for which the runtime is slower.
+    shapes = [list(tensor.shape) for tensor in program.example]
+    if program.dynamic_frames:
+        shapes[0][2] = -1
+    model.reshape(dict(zip(model.inputs, map(openvino.PartialShape, shapes), strict=True)))
 
+    def save(path: Path, metadata: str) -> dict[str, Any]:
+        model.set_rt_info(metadata, [KEY])
+        # Processors without float16 arithmetic convert float16 weights back to float32.
+        openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "float16")
+        return {"openvino": openvino.__version__}
 
-def _axes(shape: Sequence[int], dynamic_frames: bool) -> list[int]:
-    return [-1 if dynamic_frames and axis == 2 else size for axis, size in enumerate(shape)]
+    return save
 
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
-    """A stream's states are good until the next call but one, a clip's logits for ever.
+    """A stream's states stay valid until the next call but one, a clip's logits for ever.
 
-    The file and its weights beside it are all that is read, ``trusted`` or not.
+    Only the file and its weights beside it are read, ``trusted`` or not.
     """
     openvino = _import()
+    core = openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    core = openvino.Core()
-    # Named, so that OpenVINO does not look for them, nor takes the file for one of another format.
+    # With the weights named, OpenVINO neither searches for them nor guesses another format.
     model = core.read_model(str(path), str(path.with_suffix(".bin")))
     compiled = core.compile_model(model, "CPU", settings)
     if len(compiled.inputs) > 1:
@@ -78,7 +74,7 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
 class _Stream:
     """Runs a step on two sets of states: each call reads one and writes the other.
 
-    A caller who hands back what the last call returned has no state copied.
+    States that the last call returned are passed on without a copy.
     """
 
     def __init__(self, compiled: Any, wrap: Any) -> None:
@@ -109,14 +105,6 @@ class _Stream:
 
 def _zeros(port: Any) -> Tensor:
     return torch.from_numpy(np.zeros(tuple(port.shape), port.element_type.to_dtype()))
-
-
-def annotate(path: Path, metadata: str) -> None:
-    """Give a file that was written here other metadata; the weights beside it stay as they are."""
-    tree = ElementTree.parse(path)
-    (entry,) = tree.iterfind(f"rt_info/{KEY}")
-    entry.set("value", metadata)
-    tree.write(path, encoding="utf-8", xml_declaration=True)
 
 
 def read_metadata(path: Path) -> str:

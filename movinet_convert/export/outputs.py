@@ -1,4 +1,4 @@
-"""Where exports go: their names, what must not be overwritten, and the way there."""
+"""The files of an export: their names, and how they are moved into place."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.files.writing import move_together, staging_folder
 
-PURPOSE = "export"
-# Of files that are written or read here: a name that ends in one says what it is to be.
+# A name with one of these suffixes is that of a file, and not of another format.
 SUFFIXES = (
     *(".pt2", ".onnx", ".xml", ".bin", ".pte", ".tflite", ".pb", ".index"),
     *(".safetensors", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".npz", ".tar", ".gz", ".tgz"),
@@ -19,36 +18,32 @@ SUFFIXES = (
 
 
 def file_names(path: Path, suffixes: Sequence[str], name: str, format: str) -> list[Path]:
-    """The files of an export to ``path``, one for each suffix, the one that is opened first.
+    """The files of an export to ``path``, one for each suffix, first the one that is opened.
 
-    The first suffix is appended unless ``path`` ends in it; in a folder the file gets ``name``.
-    Raises UsageError for a name that ends in the suffix of something else, and where a file would
-    be overwritten that nobody named.
+    The first suffix is appended unless ``path`` ends in it; in a folder the file is called
+    ``name``. Raises UsageError for the suffix of another format, and where a file would be
+    overwritten that was not named.
     """
     first = suffixes[0]
-    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
-        path = path / name
-    stem = path.name
-    if path.suffix.lower() == first:
-        stem = path.name[: -len(first)]
-    elif path.suffix.lower() in SUFFIXES:
+    suffix = path.suffix.lower()
+    if path.is_dir() and suffix not in SUFFIXES:
+        path, suffix = path / name, ""
+    if suffix in SUFFIXES and suffix != first:
         raise UsageError(
             f"{path} ends in {path.suffix}, but {format} writes {first}; name it "
             f"{path.with_suffix(first).name}, or leave the suffix out."
         )
-    else:
-        path = path.with_name(f"{path.name}{first}")
-    files = [path, *(path.with_name(f"{stem}{suffix}") for suffix in suffixes[1:])]
+    stem = path.name[: -len(first)] if suffix == first else path.name
+    opened = path if suffix == first else path.with_name(stem + first)
+    files = [opened, *(path.with_name(stem + other) for other in suffixes[1:])]
     for file in files:
         if file.is_dir():
-            raise UsageError(f"{file} is a folder where a file was to go; name another.")
-    if not path.exists():
-        for file in files[1:]:
-            if file.exists():
-                raise UsageError(
-                    f"{file} is there without a {path.name} that it belongs to, and would be "
-                    f"overwritten; name another file than {path.name}."
-                )
+            raise UsageError(f"{file} is a folder; name another file.")
+        if file.exists() and not opened.exists():
+            raise UsageError(
+                f"{file} exists without the {opened.name} that it belongs to, and would be "
+                f"overwritten; name another file than {opened.name}."
+            )
     return files
 
 
@@ -61,52 +56,51 @@ def folder_name(path: Path, format: str) -> Path:
 
 @contextmanager
 def staged(files: Sequence[Path], format: str) -> Iterator[Path]:
-    """A name in a folder beside ``files`` for the first of them; all take their places together.
+    """A temporary name for the first of ``files``; all are moved into place together.
 
     The others are expected beside it with their own suffixes. Where the block raises, nothing has
     changed. Raises ExportError where the disk does not take the files.
     """
-    parent = files[0].parent
-    with explained(parent, format, OSError):
-        parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(parent, PURPOSE) as folder:
-            written = folder / f"network{files[0].suffix.lower()}"
-            yield written
-            move_together([(written.with_suffix(file.suffix.lower()), file) for file in files])
+    with _staging(files[0].parent, format) as folder:
+        written = folder / f"network{files[0].suffix.lower()}"
+        yield written
+        move_together([(written.with_suffix(file.suffix.lower()), file) for file in files])
 
 
 @contextmanager
 def staged_folder(folder: Path, format: str) -> Iterator[Path]:
-    """A new folder beside ``folder``, which takes its place; that must not be there, or be empty.
+    """A temporary name for ``folder``, which must not exist, or be empty; moved into place after.
 
     Raises ExportError where the disk does not take it.
     """
     folder = folder.absolute()
-    with explained(folder.parent, format, OSError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with staging_folder(folder.parent, PURPOSE) as staging:
-            written = staging / "written"
-            yield written
-            if folder.is_dir():
-                folder.rmdir()
-            written.rename(folder)
+    with _staging(folder.parent, format) as staging:
+        yield staging / "written"
+        if folder.is_dir():
+            folder.rmdir()
+        (staging / "written").rename(folder)
+
+
+@contextmanager
+def _staging(parent: Path, format: str) -> Iterator[Path]:
+    with explained(parent, format, OSError):
+        parent.mkdir(parents=True, exist_ok=True)
+        with staging_folder(parent, "export") as folder:
+            yield folder
 
 
 @contextmanager
 def explained(parent: Path, format: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Turn what a full disk or a missing permission raises into one sentence: ExportError."""
+    """Raise an ExportError of one sentence for what a full disk or missing permissions raise."""
     try:
         yield
     except kinds as error:
         reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+        try:
+            free = f"; {shutil.disk_usage(parent).free / 1e6:,.0f} MB are free there"
+        except OSError:
+            free = ""
         raise ExportError(
             f"{format} could not be written into {parent} ({reason or type(error).__name__}"
-            f"{_free(parent)}); what was there is unchanged."
+            f"{free}); what was there is unchanged."
         ) from error
-
-
-def _free(folder: Path) -> str:
-    try:
-        return f"; {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free there"
-    except OSError:
-        return ""

@@ -1,9 +1,9 @@
-"""Reading a ``.pt2`` of a stranger's without running anything that it says.
+"""Reading an untrusted ``.pt2`` without running any code in it.
 
-``torch.export.load`` unpickles weights, constants and sample inputs, evaluates the expressions of
-sizes, compiles guards and names of arguments as Python, imports by name and loads compiled
-libraries. Here the graph and the plain tensors are taken out, checked against what ``export``
-writes, and laid into a new archive that holds nothing else; PyTorch then reads that one.
+``torch.export.load`` unpickles weights, constants and sample inputs, evaluates size expressions,
+compiles guards and argument names as Python, imports by name and loads compiled libraries. Here
+the graph and the plain tensors are extracted, checked against what ``export`` writes, and copied
+into a new archive that holds nothing else; PyTorch then reads that one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXTRA = "extra/"
 ARCHIVE = ("archive_format", "archive_version")
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
-# Operators that a MoViNet is made of, all of ATen; none of them touches a file.
+# The ATen operators of a MoViNet; none of them opens a file.
 OPERATOR = re.compile(
     r"torch\.ops\.aten\.(?:"
     r"_assert_scalar|_assert_tensor_metadata|_to_copy|abs|adaptive_avg_pool2d|"
@@ -44,15 +44,15 @@ OPERATOR = re.compile(
     r")\.\w+",
     re.ASCII,
 )
-# What a word may be: of these characters nothing can be called.
+# Strings of these characters cannot call anything.
 WORD = re.compile(r"[\w.]*", re.ASCII)
 EXPRESSION = re.compile(
     r"(?:\b(?:Symbol|Integer|Mul|Add|Max|Min|FloorDiv|Mod|CeilDiv|CleanDiv)\("
     r"|'[su]\d+'|\b[su]\d+\b|\b(?:positive|integer|nonnegative)=True|-?\b\d+\b|[(), ])*",
     re.ASCII,
 )
-STRUCTURES = ("builtins.tuple", "builtins.list", "builtins.dict")
-PLAIN_CONTEXTS = ("null", "[]")
+CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
+PLAIN_CONTEXTS = (None, "null", "[]")
 
 
 def load(path: Path) -> torch.export.ExportedProgram:
@@ -64,104 +64,13 @@ def load(path: Path) -> torch.export.ExportedProgram:
         content = file.read()
     try:
         return torch.export.load(_plain_copy(content))
-    except (_NotPlainError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise ExportError(
             f"{path} is not opened, since it is damaged or not as this package writes it "
             f"({reason}); PyTorch would run code that such a file holds. If you made it "
             "yourself, open it with trusted=True."
         ) from None
-
-
-class _NotPlainError(Exception):
-    """What an archive holds is not what ``export`` writes."""
-
-
-def _plain_copy(content: bytes) -> io.BytesIO:
-    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
-    names = reader.get_all_records()
-    if sum(reader.get_record_size(name) for name in names) > len(content):
-        raise _NotPlainError("its records are compressed")
-    copy = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(copy)
-
-    def put(name: str, record: bytes) -> None:
-        writer.write_record(name, record, len(record))
-
-    put(GRAPH, json.dumps(_graph(json.loads(reader.get_record(GRAPH)))).encode())
-    for folder, config_name in TENSORS.items():
-        config = json.loads(reader.get_record(folder + config_name))
-        put(folder + config_name, json.dumps(config).encode())
-        for name in sorted(_tensor_files(config)):
-            put(folder + name, reader.get_record(folder + name))
-    put(SAMPLE_INPUTS, b"")  # which is what is not needed, and pickled
-    for name in ARCHIVE:
-        put(name, reader.get_record(name))
-    writer.write_end_of_file()
-    copy.seek(0)
-    return copy
-
-
-def _tensor_files(config: dict[str, Any]) -> set[str]:
-    """Names of the plain tensors of a payload; every other kind is pickled or an object."""
-    files = set()
-    _words(config)
-    for name, payload in config["config"].items():
-        file = payload["path_name"]
-        if payload["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", file):
-            raise _NotPlainError(f"{name} is pickled")
-        files.add(file)
-    return files
-
-
-def _graph(program: dict[str, Any]) -> dict[str, Any]:
-    """The program without notes on its origin, once every word of it is known to be harmless."""
-    module = program["graph_module"]
-    if program.setdefault("guards_code", []):
-        raise _NotPlainError("it has guards, which are Python code")
-    for node in module["graph"]["nodes"]:
-        if not OPERATOR.fullmatch(node["target"]):
-            raise _NotPlainError(f"the operator {node['target'][:80]} is none of a MoViNet's")
-        node["metadata"] = {}
-    for entry in module["module_call_graph"]:
-        for spec in ("in_spec", "out_spec"):
-            if entry["signature"] is not None:
-                _structure(json.loads(entry["signature"][spec])[1])
-    module["metadata"] = {}
-    program["torch_version"] = torch.__version__
-    del program["guards_code"]
-    _words({**program, "torch_version": ""})
-    return program
-
-
-def _structure(spec: dict[str, Any]) -> None:
-    """Only tuples, lists and empty dicts: the contexts of others name classes to import."""
-    if spec["type"] is not None and spec["type"] not in STRUCTURES:
-        raise _NotPlainError(f"it has arguments of the type {str(spec['type'])[:80]}")
-    if spec["context"] is not None and spec["context"] not in PLAIN_CONTEXTS:
-        raise _NotPlainError("it has arguments by name")
-    for child in spec["children_spec"]:
-        _structure(child)
-
-
-def _words(value: Any, key: str = "") -> None:
-    """Every string is a name or, where a size is meant, an expression without calls of functions.
-
-    Nested graphs are none of ours and would hide operators.
-    """
-    if isinstance(value, dict):
-        for name, child in value.items():
-            _words(name)
-            _words(child, name)
-    elif isinstance(value, list):
-        for child in value:
-            _words(child, key)
-    elif isinstance(value, str) and key not in ("in_spec", "out_spec"):
-        pattern = EXPRESSION if key == "expr_str" else WORD
-        if not pattern.fullmatch(value):
-            raise _NotPlainError(f"it says {value[:80]!r}")
-    if key in ("as_graph", "as_custom_obj", "as_operator") and value is not None:
-        raise _NotPlainError(f"it has an argument of the kind {key}")
 
 
 def read_extra(path: Path, name: str) -> str:
@@ -171,4 +80,88 @@ def read_extra(path: Path, name: str) -> str:
             record = torch._C.PyTorchFileReader(file).get_record(EXTRA + name)
             return bytes(record).decode("utf-8")
         except (RuntimeError, UnicodeDecodeError):
-            raise ExportError(f"{path} is no .pt2 file with {name} metadata.") from None
+            raise ExportError(f"{path} is not a .pt2 file with {name} metadata.") from None
+
+
+def _plain_copy(content: bytes) -> io.BytesIO:
+    """The archive without anything but the graph and plain tensors; ValueError if it needs more."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(content))
+    names = reader.get_all_records()
+    if sum(reader.get_record_size(name) for name in names) > len(content):
+        raise ValueError("its records are compressed")
+    records = {GRAPH: json.dumps(_checked_graph(json.loads(reader.get_record(GRAPH)))).encode()}
+    for folder, config_name in TENSORS.items():
+        config = json.loads(reader.get_record(folder + config_name))
+        records[folder + config_name] = json.dumps(config).encode()
+        for name in sorted(_tensor_files(config)):
+            records[folder + name] = reader.get_record(folder + name)
+    records[SAMPLE_INPUTS] = b""  # pickled, and not needed
+    records.update((name, reader.get_record(name)) for name in ARCHIVE)
+    copy = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(copy)
+    for name, record in records.items():
+        writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    copy.seek(0)
+    return copy
+
+
+def _tensor_files(config: dict[str, Any]) -> set[str]:
+    """The files of plain tensors in a payload; every other kind is pickled or an object."""
+    _check_strings(config)
+    files = set()
+    for name, payload in config["config"].items():
+        file = payload["path_name"]
+        if payload["use_pickle"] is not False or not re.fullmatch(r"(weight|tensor)_\d+", file):
+            raise ValueError(f"{name} is pickled")
+        files.add(file)
+    return files
+
+
+def _checked_graph(program: dict[str, Any]) -> dict[str, Any]:
+    """The program without notes on its origin, once every string of it is known to be harmless."""
+    module = program["graph_module"]
+    if program.pop("guards_code", []):
+        raise ValueError("it has guards, which are Python code")
+    for node in module["graph"]["nodes"]:
+        if not OPERATOR.fullmatch(node["target"]):
+            raise ValueError(f"the operator {node['target'][:80]} is not one of a MoViNet's")
+        node["metadata"] = {}
+    for entry in module["module_call_graph"]:
+        if entry["signature"] is not None:
+            for spec in ("in_spec", "out_spec"):
+                _check_containers(json.loads(entry["signature"][spec])[1])
+    module["metadata"] = {}
+    program["torch_version"] = torch.__version__
+    _check_strings({**program, "torch_version": ""})
+    return program
+
+
+def _check_containers(spec: dict[str, Any]) -> None:
+    """Only tuples, lists and empty dicts: the contexts of others name classes to import."""
+    if spec["type"] not in CONTAINERS:
+        raise ValueError(f"it has arguments of the type {str(spec['type'])[:80]}")
+    if spec["context"] not in PLAIN_CONTEXTS:
+        raise ValueError("it has arguments by name")
+    for child in spec["children_spec"]:
+        _check_containers(child)
+
+
+def _check_strings(value: Any, key: str = "") -> None:
+    """Every string is a name or, where a size is expected, an expression without function calls.
+
+    Nested graphs, which would hide operators, are refused.
+    """
+    if key in ("as_graph", "as_custom_obj", "as_operator") and value is not None:
+        raise ValueError(f"it has an argument of the kind {key}")
+    if isinstance(value, dict):
+        for name, child in value.items():
+            _check_strings(name)
+            _check_strings(child, name)
+    elif isinstance(value, list):
+        for child in value:
+            _check_strings(child, key)
+    elif isinstance(value, str) and key not in ("in_spec", "out_spec"):
+        pattern = EXPRESSION if key == "expr_str" else WORD
+        if not pattern.fullmatch(value):
+            raise ValueError(f"it holds the string {value[:80]!r}")

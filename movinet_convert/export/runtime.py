@@ -1,4 +1,4 @@
-"""What a format must bring: how to write a file, and how to run it again."""
+"""The interface of an export format: how a file is written, and how its runtime opens it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +15,54 @@ from torch import Tensor
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 
-Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # inputs in order -> outputs in order
+Save = Callable[[Path, str], dict[str, Any]]  # file and metadata -> details for the report
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export: the program and the precision of its weights."""
+
+    program: Program
+    dtype: str = "float32"
+    quantize: str | None = None
+    samples: Sequence[tuple[Tensor, ...]] = ()  # inputs of the program, to calibrate int8 with
+
+
+class Runtime(Protocol):
+    """A module of this package that writes and runs one format."""
+
+    def convert(self, job: Job, /) -> Save:
+        """Convert the program; the function returned writes it to a file with its metadata."""
+
+    def open_file(self, path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
+        """Load a file.
+
+        Unless ``trusted``, a file runs no code of its own and reads no file but those that belong
+        to it; ExportError where that cannot be guaranteed.
+        """
+
+    def read_metadata(self, path: Path, /) -> str:
+        """The JSON of ``export.metadata``, without running the file."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of ``FORMATS``."""
+
+    runtime: Runtime
+    suffix: str
+    program: Callable[[MoViNet, int, tuple[int, int]], Program]  # for stream variants
+    companions: tuple[str, ...] = ()  # suffixes of the files beside the one that is opened
+    base: bool = True  # whether base variants can be exported
+    dtypes: tuple[str, ...] = ("float32",)
+    casts_model: bool = True  # False: the format itself converts the weights to the dtype
+    quantize: tuple[str, ...] = ()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what exporters tell about their own insides from the terminal; errors still show."""
+    """Silence the warnings and logs of exporters; exceptions still show."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -29,43 +71,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One export: the program, what it says of itself, and how its numbers are kept."""
-
-    program: Program
-    metadata: str
-    dtype: str
-    quantize: str | None
-    samples: tuple[tuple[Tensor, ...], ...] = ()  # inputs of the program, to calibrate int8 with
-
-
-class Write(Protocol):
-    def __call__(self, job: Job, path: Path) -> dict[str, Any]:
-        """Write ``path`` (and what lies beside it); returns details for the report."""
-
-
-class Open(Protocol):
-    def __call__(self, path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
-        """Load a file into its runtime: inputs in order -> outputs in order.
-
-        A file that is not ``trusted`` runs no code of its own, and reads nothing beside it but
-        what belongs to it; ExportError where that cannot be had.
-        """
-
-
-@dataclass(frozen=True)
-class Format:
-    """A row of the registry."""
-
-    suffix: str
-    write: Write
-    open: Open
-    program: Callable[[MoViNet, int, tuple[int, int]], Program]  # for stream variants
-    base: bool = True  # whether base variants can be exported
-    dtypes: tuple[str, ...] = ("float32",)
-    quantize: tuple[str, ...] = ()
-    beside: tuple[str, ...] = field(default=())  # suffixes of files that come with it
-    annotate: Callable[[Path, str], None] | None = None  # gives a file other metadata

@@ -1,13 +1,13 @@
-"""What an exported file computes: flat, named tensors in, flat, named tensors out.
+"""The computation of an exported file: flat, named tensors in, flat, named tensors out.
 
-A stream variant becomes one step: frames and every state in, logits and every state out. A base
-variant becomes clip in, logits out. Runtimes know no dataclasses, so the states are a list here,
-in the order and by the names of ``StreamState.tensors``.
+A base variant becomes clip in, logits out. A stream variant becomes one step: frames and every
+state in, logits and every state out, in the order and by the names of ``StreamState.tensors``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from movinet_convert.model.state import StreamState
 
 @dataclass(frozen=True)
 class Program:
-    """A module to export, an example of its inputs, and their names."""
+    """A module to export, an example of its inputs, and the names of its inputs and outputs."""
 
     module: nn.Module
     example: tuple[Tensor, ...]
@@ -26,17 +26,24 @@ class Program:
     outputs: tuple[str, ...]
     dynamic_frames: bool = False
 
+    @property
+    def frames(self) -> int:
+        """Frames of one call."""
+        return self.example[0].shape[2]
 
-class Clip(nn.Module):
-    """(B, 3, T, H, W) -> logits (B, classes)."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames."""
+        height, width = self.example[0].shape[-2:]
+        return height, width
 
-    def __init__(self, model: MoViNet) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, clip: Tensor) -> Tensor:
-        logits: Tensor = self.model(clip)
-        return logits
+    def graph(self) -> torch.export.ExportedProgram:
+        """The graph that every format is written from."""
+        dynamic = None
+        if self.dynamic_frames:
+            dynamic = ({2: torch.export.Dim("frames", min=2, max=1024)},)
+        with torch.no_grad():
+            return torch.export.export(self.module.eval(), self.example, dynamic_shapes=dynamic)
 
 
 class Step(nn.Module):
@@ -54,59 +61,51 @@ class Step(nn.Module):
         return (logits, *(tensor for _, tensor in state.tensors()))
 
 
-class PlainOrderStep(nn.Module):
-    """``Step`` with buffers shaped as they lie in memory: (1, k - 1, H, W, C).
+class ChannelsLastStep(Step):
+    """``Step`` with channels-last buffers by their shape: (1, k - 1, H, W, C).
 
-    Compiled code reads memory in one fixed order. With these shapes it is the plain order, for
-    every state alike, and what comes out goes back in without a copy.
+    Compiled code reads memory in one fixed order. With these shapes every state is contiguous, and
+    what comes out goes back in without a copy.
     """
-
-    def __init__(self, step: Step) -> None:
-        super().__init__()
-        self.step = step
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         given = (t.permute(0, 4, 1, 2, 3) if t.dim() == 5 else t for t in states)
-        logits, *after = self.step(frames, *given)
-        return (logits, *(_plain_order(tensor) for tensor in after))
+        logits, *after = super().forward(frames, *given)
+        return (logits, *(_channels_last(tensor) for tensor in after))
 
 
-def _plain_order(state: Tensor) -> Tensor:
+def _channels_last(state: Tensor) -> Tensor:
     return state.permute(0, 2, 3, 4, 1).contiguous() if state.dim() == 5 else state
 
 
 def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
     """A base variant, for clips of any number of frames where the format allows it."""
     clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
-    return Program(Clip(model), (clip,), ("clip",), ("logits",), dynamic_frames=True)
+    return Program(model, (clip,), ("clip",), ("logits",), dynamic_frames=True)
 
 
 def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
     """A stream variant, for one video and ``frames`` frames a call."""
-    state = model.initial_state(1, *size)
-    names = tuple(name for name, _ in state.tensors())
+    return _step_program(model, frames, size, Step, Tensor.contiguous)
+
+
+def channels_last_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """``step_program`` with buffers of the shape (1, k - 1, H, W, C)."""
+    return _step_program(model, frames, size, ChannelsLastStep, _channels_last)
+
+
+def _step_program(
+    model: MoViNet,
+    frames: int,
+    size: tuple[int, int],
+    step: type[Step],
+    layout: Callable[[Tensor], Tensor],
+) -> Program:
+    names, states = zip(*model.initial_state(1, *size).tensors(), strict=True)
     clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
     return Program(
-        Step(model, names),
-        (clip, *(tensor.contiguous() for _, tensor in state.tensors())),
+        step(model, names),
+        (clip, *(layout(state) for state in states)),
         ("frames", *names),
         ("logits", *(f"{name}.next" for name in names)),
     )
-
-
-def plain_order_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """``step_program`` with buffers shaped as they lie in memory, (1, k - 1, H, W, C)."""
-    program = step_program(model, frames, size)
-    assert isinstance(program.module, Step)
-    first, *states = program.example
-    example = (first, *(_plain_order(tensor) for tensor in states))
-    return replace(program, module=PlainOrderStep(program.module), example=example)
-
-
-def trace(program: Program) -> torch.export.ExportedProgram:
-    """The program as a graph, which every format starts from."""
-    dynamic = None
-    if program.dynamic_frames:
-        dynamic = ({2: torch.export.Dim("frames", min=2, max=1024)},)
-    with torch.no_grad():
-        return torch.export.export(program.module.eval(), program.example, dynamic_shapes=dynamic)

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from movinet_convert.export import pt2
 from movinet_convert.export.metadata import KEY
-from movinet_convert.export.runtime import Job, Run
-from movinet_convert.export.step import trace
+from movinet_convert.export.runtime import Job, Run, Save
 
 
-def write(job: Job, path: Path) -> dict[str, Any]:
-    _save(trace(job.program), path, job.metadata)
-    return {}
+def convert(job: Job) -> Save:
+    graph = job.program.graph()
 
+    def save(path: Path, metadata: str) -> dict[str, Any]:
+        # Not to the file: where the disk is full, PyTorch's own writer ends the process.
+        content = io.BytesIO()
+        torch.export.save(graph, content, extra_files={KEY: metadata})
+        path.write_bytes(content.getbuffer())
+        return {}
 
-def _save(program: torch.export.ExportedProgram, path: Path, metadata: str) -> None:
-    # Not to the file: where the disk is full, PyTorch's own writer ends the process.
-    content = io.BytesIO()
-    torch.export.save(program, content, extra_files={KEY: metadata})
-    path.write_bytes(content.getbuffer())
+    return save
 
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
@@ -36,20 +36,14 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    program = torch.export.load(path) if trusted else pt2.load(path)
-    module = program.module()
+    module = (torch.export.load(path) if trusted else pt2.load(path)).module()
 
     def run(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         outputs = module(*inputs)
-        return (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
 
     return run
 
 
 def read_metadata(path: Path) -> str:
     return pt2.read_extra(path, KEY)
-
-
-def annotate(path: Path, metadata: str) -> None:
-    """Give a file that was written here other metadata."""
-    _save(torch.export.load(path), path, metadata)

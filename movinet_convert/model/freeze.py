@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from movinet_convert.errors import UsageError
-from movinet_convert.model.network import MoViNet
+from movinet_convert.model import MoViNet
 
 BACKBONE = frozenset({"stem", "blocks", "head"})
 
@@ -16,15 +16,15 @@ def freeze_backbone(model: MoViNet) -> MoViNet:
 
     Raises UsageError for a fused model.
     """
-    return _freeze(model, BACKBONE)
+    return _set_frozen(model, BACKBONE)
 
 
 def unfreeze_backbone(model: MoViNet) -> MoViNet:
     """Let every part learn again; returns the model."""
-    return _freeze(model, frozenset())
+    return _set_frozen(model, frozenset())
 
 
-def _freeze(model: MoViNet, parts: frozenset[str]) -> MoViNet:
+def _set_frozen(model: MoViNet, parts: frozenset[str]) -> MoViNet:
     if model.fused:
         raise UsageError("A fused network cannot be trained; load it without fuse=True.")
     model.frozen = parts

@@ -11,7 +11,7 @@ differently for other batch sizes; against a video run alone the logits agree to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -30,18 +30,23 @@ class StreamBatch(Generic[Key]):
         batch = StreamBatch(fuse(model))
         batch.join("door")
         logits = batch.step({"door": frame})["door"]  # frame (3, H, W), logits (classes,)
-        state = batch.leave("door")                   # to resume later: batch.join("door", state)
+        state = batch.leave("door")                   # to go on later: batch.join("door", state)
 
     Gradients are not tracked. Raises UsageError for a base variant, and for a model in training
     mode, whose normalisations would mix the videos.
     """
 
     def __init__(self, model: MoViNet, size: tuple[int, int] | None = None) -> None:
+        if not model.settings.causal:
+            raise UsageError(
+                f"{model.variant.name} reads whole clips and cannot stream; "
+                f"use {model.variant.arch}-stream."
+            )
+        _require_eval(model)
         self.model = model
         self.size = size or (model.variant.input.size,) * 2
-        self._check_mode()
         self._keys: list[Key] = []
-        self._state = model.initial_state(1, *self.size).select([])
+        self._state: StreamState | None = None
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -63,21 +68,26 @@ class StreamBatch(Generic[Key]):
             state = self.model.initial_state(1, *self.size)
         elif state.batch != 1:
             raise StateError(f"A joining state holds one video; this one holds {state.batch}.")
-        self.model.check_state(state, 1, *self.size)
-        self._state = StreamState.stack([self._state, state]) if self._keys else state
+        else:
+            self.model.check_state(state, 1, *self.size)
+        old = self._state
+        self._state = state if old is None else StreamState.stack([old, state])
         self._keys.append(key)
 
     def leave(self, key: Key) -> StreamState:
         """Take a video out; returns its state, with which it can join again, here or elsewhere."""
         index = self._index(key)
-        left = self._state.select([index])
-        self._state = self._state.select([i for i in range(len(self)) if i != index])
+        state = self._joined()
+        rest = [i for i in range(len(self._keys)) if i != index]
+        self._state = state.select(rest) if rest else None
         self._keys.pop(index)
-        return left
+        return state.select([index])
 
     def reset(self, key: Key) -> None:
-        """Reset a video to its beginning, as after a cut."""
-        self._state = self._state.reset(torch.arange(len(self)) == self._index(key))
+        """Begin a video anew, as after a cut."""
+        forgotten = torch.zeros(len(self._keys), dtype=torch.bool)
+        forgotten[self._index(key)] = True
+        self._state = self._joined().reset(forgotten)
 
     @torch.no_grad()
     def step(self, frames: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
@@ -88,18 +98,15 @@ class StreamBatch(Generic[Key]):
         """
         if not frames:
             return {}
-        self._check_mode()
-        indices = [self._index(key) for key in frames]
-        clip = torch.stack([self._clip(frame) for frame in frames.values()])
-        if indices == list(range(len(self))):
-            logits, self._state = self.model.stream(clip, self._state)
-        else:
-            logits, after = self.model.stream(clip, self._state.select(indices))
-            order = list(range(len(self)))
-            for place, index in enumerate(indices):
-                order[index] = len(self) + place
-            self._state = StreamState.stack([self._state, after]).select(order)
-        return dict(zip(frames, logits, strict=True))
+        _require_eval(self.model)
+        keys = list(frames)
+        indices = [self._index(key) for key in keys]
+        clip = torch.stack([self._clip(frames[key]) for key in keys])
+        state = self._joined()
+        everyone = indices == list(range(len(self._keys)))
+        logits, after = self.model.stream(clip, state if everyone else state.select(indices))
+        self._state = after if everyone else _replaced(state, after, indices)
+        return dict(zip(keys, logits, strict=True))
 
     def _clip(self, frames: Tensor) -> Tensor:
         clip = frames[:, None] if frames.dim() == 3 else frames
@@ -111,13 +118,27 @@ class StreamBatch(Generic[Key]):
         return clip
 
     def _index(self, key: Key) -> int:
-        if key not in self._keys:
-            raise UsageError(f"There is no stream {key!r} in the batch; join() it first.")
-        return self._keys.index(key)
+        try:
+            return self._keys.index(key)
+        except ValueError:
+            raise UsageError(f"There is no stream {key!r} in the batch; join() it first.") from None
 
-    def _check_mode(self) -> None:
-        if self.model.training:
-            raise UsageError(
-                "The model is in training mode, in which the videos of a batch are normalised "
-                "together; call model.eval() first."
-            )
+    def _joined(self) -> StreamState:
+        assert self._state is not None
+        return self._state
+
+
+def _require_eval(model: MoViNet) -> None:
+    if model.training:
+        raise UsageError(
+            "The model is in training mode, in which the videos of a batch are normalised "
+            "together; call model.eval() first."
+        )
+
+
+def _replaced(state: StreamState, part: StreamState, indices: Sequence[int]) -> StreamState:
+    """``state`` with the videos at ``indices`` taken from ``part``."""
+    source = list(range(state.batch))
+    for place, index in enumerate(indices):
+        source[index] = state.batch + place
+    return StreamState.stack([state, part]).select(source)

@@ -1,4 +1,4 @@
-"""What a clip goes through before the network: scaled, cropped to the centre, RGB in [0, 1]."""
+"""What a clip goes through before the network: scaled, cut to the middle, RGB in [0, 1]."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """Decoded frames -> a clip for the network.
+    """Frames as they were decoded -> a clip for the network.
 
     Takes (T, 3, H, W) or (B, T, 3, H, W), uint8 or floats in [0, 1], as torchvision's video
     transforms do, and returns (3, T, size, size) or (B, 3, T, size, size), float32 in [0, 1].
-    The shorter side is scaled to ``resize`` by bilinear interpolation without antialiasing, as in
+    The shorter side is scaled to ``resize`` by bilinear interpolation without smoothing, as in
     the official evaluation.
     """
 
@@ -39,7 +39,7 @@ class ClipTransform:
 
     @classmethod
     def of(cls, variant: Variant) -> ClipTransform:
-        """The transform to the size the variant was evaluated on."""
+        """Decoded frames -> a clip of the size the variant was evaluated on."""
         return cls(resize=variant.input.resize, size=variant.input.size)
 
     def __call__(self, frames: Tensor) -> Tensor:
@@ -57,5 +57,5 @@ class ClipTransform:
         if (height, width) != tuple(flat.shape[-2:]):
             flat = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
         top, left = (height - self.size) // 2, (width - self.size) // 2
-        crop = flat[..., top : top + self.size, left : left + self.size]
-        return crop.reshape(*frames.shape[:-2], self.size, self.size).transpose(-4, -3)
+        cut = flat[..., top : top + self.size, left : left + self.size]
+        return cut.reshape(*frames.shape[:-2], self.size, self.size).transpose(-4, -3)

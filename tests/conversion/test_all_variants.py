@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from movinet_convert.checkpoint import mapping
-from movinet_convert.export.tf_checkpoint import export_checkpoint
+from movinet_convert.export.tensorflow import export_checkpoint
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.comparison import verify_model

@@ -15,7 +15,7 @@ from movinet_convert import create_model, save_weights
 from movinet_convert.cli.app import main
 from movinet_convert.conversion.gating import gating_evidence
 from movinet_convert.errors import CheckpointError, UsageError
-from movinet_convert.export.tf_checkpoint import export_checkpoint
+from movinet_convert.export.tensorflow import export_checkpoint
 from movinet_convert.model.layers import BatchNorm
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import INPUTS, Input

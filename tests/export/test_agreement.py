@@ -1,4 +1,4 @@
-"""How much a file may differ from the float model."""
+"""How far a file may be from the float model."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_a_loss_that_is_allowed_is_the_mean_error() -> None:
     ],
     ids=["NaN", "constant", "constant in a frame", "infinite in a frame"],
 )
-def test_logits_that_say_nothing_are_never_accepted(found: Tensor) -> None:
-    silent = agreement_of(found, logits(), FRAMES, 1)
+def test_degenerate_logits_are_never_accepted(found: Tensor) -> None:
+    degenerate = agreement_of(found, logits(), FRAMES, 1)
     with pytest.raises(ExportError, match="not finite or the same for all classes"):
-        require_floor(silent, "it", "int8", allow_loss=1e9)
+        require_floor(degenerate, "it", "int8", allow_loss=1e9)
     with pytest.raises(ParityError):
-        require_exact(silent, "it")
+        require_exact(degenerate, "it")
     same = agreement_of(found, found, FRAMES, 1)
     with pytest.raises(ParityError):
         require_exact(same, "it")

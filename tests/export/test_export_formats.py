@@ -1,5 +1,6 @@
 """Every format's file, run in its own runtime, computes what the eager model does."""
 
+import copy
 import functools
 import importlib.util
 import json
@@ -25,10 +26,11 @@ from movinet_convert.export import (
     openvino,
     torch_export,
 )
-from movinet_convert.export.agreement import FLOORS
+from movinet_convert.export.agreement import FLOORS, measure, moving_clips, require_floor
 from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
 from movinet_convert.export.step import Program, step_program
 from movinet_convert.model import MoViNet
+from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.fuse import fuse
 from movinet_convert.variants import ARCHS
 from tests.helpers.settled import settled_model
@@ -65,7 +67,7 @@ def require_runtime(format: str) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_t0() -> Iterator[None]:
-    """T0 cut to five blocks, of every kind there is: compiling the others would be but slow.
+    """T0 cut to five blocks, of every kind there is: compiling the others would be only slow.
 
     One is as wide as in large variants, where exporters fold constants no longer by themselves.
     """
@@ -79,7 +81,7 @@ def short_t0() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def stream_model(short_t0: None) -> MoViNet:
-    return settled_model("t0-stream")
+    return settled_model("t0-stream", gating="keras")
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +109,20 @@ def test_a_frame_step_agrees_over_twenty_frames(
     format: str, step_file: Callable[[str], ExportReport]
 ) -> None:
     report = step_file(format)
-    assert report.frames_checked == 20
-    assert report.deviation < 1e-4
-    assert report.agreement == 1.0
+    assert report.agreement.frames == 20
+    assert report.agreement.deviation < 1e-4
+    assert report.agreement.top1 == 1.0
     assert report.bytes == sum(file.stat().st_size for file in report.path.parent.iterdir())
-    told = json.loads(MODULES[format].read_metadata(report.path))
-    assert (told["variant"], told["num_classes"]) == ("t0-stream", 10)
-    assert told["labels"] == list("abcdefghij")
-    assert told["inputs"][0] == {"name": "frames", "shape": [1, 3, 1, *SIZE], "dtype": "float32"}
-    states = [entry["name"] for entry in told["inputs"][1:]]
-    assert told["outputs"] == ["logits", *(f"{name}.next" for name in states)]
+    described = json.loads(MODULES[format].read_metadata(report.path))
+    assert (described["variant"], described["num_classes"]) == ("t0-stream", 10)
+    assert described["labels"] == list("abcdefghij")
+    assert described["inputs"][0] == {
+        "name": "frames",
+        "shape": [1, 3, 1, *SIZE],
+        "dtype": "float32",
+    }
+    states = [entry["name"] for entry in described["inputs"][1:]]
+    assert described["outputs"] == ["logits", *(f"{name}.next" for name in states)]
 
 
 @torch.no_grad()
@@ -126,8 +132,8 @@ def test_a_compiled_package_takes_its_states_back_as_it_gave_them(
     """The runtime reads memory in a fixed order and would not notice another one."""
     report = step_file("aot-inductor")
     package = torch._inductor.aoti_load_package(str(report.path))
-    told = json.loads(aot_inductor.read_metadata(report.path))
-    states = [torch.zeros(entry["shape"]) for entry in told["inputs"][2:]]
+    described = json.loads(aot_inductor.read_metadata(report.path))
+    states = [torch.zeros(entry["shape"]) for entry in described["inputs"][2:]]
     states = [torch.zeros(1, dtype=torch.long), *states]
     state = None
     for _ in range(4):
@@ -138,7 +144,7 @@ def test_a_compiled_package_takes_its_states_back_as_it_gave_them(
         assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-def test_a_missing_compiler_is_said_in_a_sentence(stream_model: MoViNet, tmp_path: Path) -> None:
+def test_a_missing_compiler_is_explained(stream_model: MoViNet, tmp_path: Path) -> None:
     from torch._inductor import config
 
     without = config.patch({"cpp.cxx": ("no-such-compiler",)})
@@ -209,7 +215,7 @@ def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
     assert torch.equal(run([frames[1], *own])[0], one)
 
 
-def test_executorch_takes_states_from_anywhere_and_begins_anew(
+def test_executorch_takes_states_from_anywhere_and_resets(
     stream_model: MoViNet, step_file: Callable[[str], ExportReport]
 ) -> None:
     """It runs in place on its own; kept copies and zeros must count as much."""
@@ -228,48 +234,109 @@ def test_executorch_takes_states_from_anywhere_and_begins_anew(
     assert torch.equal(run([frames[2], *state])[0], third)
 
 
-def test_executorch_hands_the_step_to_xnnpack_in_one_piece(
+def test_executorch_delegates_the_whole_step_to_xnnpack(
     step_file: Callable[[str], ExportReport],
 ) -> None:
     assert step_file("executorch").details["delegates"] == 1
 
 
-def test_dynamic_quantization_narrows_the_file_and_reports_its_loss(
+def test_dynamic_quantization_shrinks_the_file_and_reports_its_loss(
     stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
     full = step_file("onnx")
     report = export_model(stream_model, tmp_path / "step", "onnx", size=SIZE, quantize="dynamic")
     assert report.quantize == "dynamic"
     assert report.bytes < 0.7 * full.bytes
-    assert full.mean_error < report.mean_error <= FLOORS["dynamic"].mean_error
+    assert full.agreement.mean_error < report.agreement.mean_error <= FLOORS["dynamic"].mean_error
 
 
-def test_int8_that_loses_too_much_is_written_only_where_that_is_allowed(
-    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
-) -> None:
-    full = step_file("onnx")
-    clips = [torch.rand(1, 3, 6, *SIZE) for _ in range(4)]
-    write = functools.partial(
+@pytest.fixture(scope="module")
+def write_int8(stream_model: MoViNet) -> Callable[..., ExportReport]:
+    """Write the step in int8, calibrated with clips like those of videos."""
+    require_runtime("onnx")
+    clips = moving_clips(step_program(stream_model, 1, SIZE), causal=True)
+    return functools.partial(
         export_model,
         stream_model,
-        tmp_path / "step",
-        "onnx",
+        format="onnx",
         size=SIZE,
         quantize="int8",
         calibration=clips,
     )
+
+
+@pytest.fixture(scope="module")
+def int8_file(
+    write_int8: Callable[..., ExportReport], tmp_path_factory: pytest.TempPathFactory
+) -> ExportReport:
+    """Held to the floors of ``int8`` but the top class, which is random in random weights."""
+    path = tmp_path_factory.mktemp("int8") / "step"
+    return write_int8(path=path, allow_loss=FLOORS["int8"].mean_error)
+
+
+def test_int8_agrees_with_the_float_model_and_records_its_loss(
+    step_file: Callable[[str], ExportReport], int8_file: ExportReport
+) -> None:
+    floor, agreement = FLOORS["int8"], int8_file.agreement
+    assert int8_file.bytes < 0.7 * step_file("onnx").bytes
+    assert agreement.correlation >= floor.correlation
+    assert agreement.mean_error <= floor.mean_error
+    assert agreement.clips == 2  # those that it was not calibrated with
+    measured = json.loads(onnx.read_metadata(int8_file.path))["measured"]
+    assert (measured["kind"], measured["allow_loss"]) == ("int8", floor.mean_error)
+    assert measured["mean_error"] == agreement.mean_error
+
+
+def roll_channels(layer: str) -> Callable[[MoViNet], None]:
+    def change(model: MoViNet) -> None:
+        weight = model.get_parameter(layer)
+        weight.copy_(weight.roll(1, 0))
+
+    return change
+
+
+def open_gates(model: MoViNet) -> None:
+    for module in model.modules():
+        if isinstance(module, SqueezeExcitation):
+            module.gate = torch.ones_like
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(roll_channels("classifier.output.weight"), id="classes"),
+        pytest.param(roll_channels("stem.conv.weight"), id="first channels"),
+        pytest.param(open_gates, id="gating"),
+    ],
+)
+def test_a_wrong_network_is_further_off_than_int8_may_be(
+    change: Callable[[MoViNet], None], stream_model: MoViNet, int8_file: ExportReport
+) -> None:
+    """Neither the floor nor the error that the file above was allowed lets it pass."""
+    wrong = copy.deepcopy(stream_model)
+    with torch.no_grad():
+        change(wrong)
+    program = flat_program(fuse(stream_model), 1, SIZE)
+    clips = moving_clips(program, causal=True)[::4]  # those held out of the calibration
+    run = onnx.open_file(int8_file.path)
+    right = measure(run, program, stream_model, clips)
+    require_floor(right, "it", "int8", allow_loss=FLOORS["int8"].mean_error)
+    agreement = measure(run, program, wrong, clips)
+    assert agreement.correlation < FLOORS["int8"].correlation
+    for allow_loss in (None, FLOORS["int8"].mean_error):
+        with pytest.raises(ExportError, match="agrees too little"):
+            require_floor(agreement, "it", "int8", allow_loss)
+
+
+def test_int8_that_loses_too_much_is_not_written(
+    write_int8: Callable[..., ExportReport], int8_file: ExportReport, tmp_path: Path
+) -> None:
+    noise = [torch.rand(1, 3, 6, *SIZE) for _ in range(4)]
     with pytest.raises(ExportError, match=r"where int8 has to reach 98%, 0.99 and .*more clips"):
-        write()
-    assert not list(tmp_path.iterdir())
-    report = write(allow_loss=2.0)
-    assert report.bytes < 0.7 * full.bytes
-    assert report.clips_checked == 1  # the one that was not calibrated with
-    told = json.loads(onnx.read_metadata(report.path))["measured"]
-    assert (told["kind"], told["allow_loss"]) == ("int8", 2.0)
-    assert told["mean_error"] == report.mean_error <= 2.0
+        write_int8(path=tmp_path / "step", calibration=noise)
     with pytest.raises(ExportError, match="was allowed; nothing was written"):
-        write(allow_loss=0.9 * report.mean_error)
-    assert onnx.open_file(report.path)
+        write_int8(path=tmp_path / "step", allow_loss=0.9 * int8_file.agreement.mean_error)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_step_of_several_frames_is_checked_over_twenty(
@@ -277,8 +344,8 @@ def test_a_step_of_several_frames_is_checked_over_twenty(
 ) -> None:
     report = export_model(stream_model, tmp_path, "torch-export", size=SIZE, frames=3)
     assert report.path == tmp_path / "t0-stream.pt2"
-    assert report.frames_checked == 21
-    assert report.deviation < 1e-4
+    assert report.agreement.frames == 21
+    assert report.agreement.deviation < 1e-4
 
 
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
@@ -288,10 +355,10 @@ def test_half_weights_report_their_loss(
     full = step_file(format)
     half = export_model(stream_model, tmp_path / "half", format, size=SIZE, dtype="float16")
     assert half.bytes < 0.85 * full.bytes
-    assert full.mean_error < half.mean_error <= FLOORS["float16"].mean_error
-    told = json.loads(MODULES[format].read_metadata(half.path))
-    assert told["measured"]["mean_error"] == half.mean_error
-    assert told["variant"] == "t0-stream"
+    assert full.agreement.mean_error < half.agreement.mean_error <= FLOORS["float16"].mean_error
+    described = json.loads(MODULES[format].read_metadata(half.path))
+    assert described["measured"]["mean_error"] == half.agreement.mean_error
+    assert described["variant"] == "t0-stream"
     MODULES[format].open_file(half.path)
 
 
@@ -307,7 +374,7 @@ def test_half_weights_report_their_loss(
         ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),
     ],
 )
-def test_what_a_format_cannot_do_is_said(
+def test_what_a_format_cannot_do_is_refused(
     stream_model: MoViNet, tmp_path: Path, format: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -326,7 +393,7 @@ def test_every_format_is_in_the_table() -> None:
     assert MODULES.keys() <= FORMATS.keys()
 
 
-def test_a_disk_that_is_full_is_said_to_be(stream_model: MoViNet, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(stream_model: MoViNet, tmp_path: Path) -> None:
     (tmp_path / "step.pt2").write_text("before")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
@@ -339,7 +406,7 @@ def test_a_disk_that_is_full_is_said_to_be(stream_model: MoViNet, tmp_path: Path
     assert (tmp_path / "step.pt2").read_text() == "before"
 
 
-def test_what_a_killed_export_leaves_goes_with_the_next(
+def test_the_next_export_removes_what_a_killed_one_left(
     stream_model: MoViNet, tmp_path: Path
 ) -> None:
     left = tmp_path / ".movinet-export-01234567"

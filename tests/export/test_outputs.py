@@ -42,16 +42,16 @@ def test_a_suffix_is_appended_and_nothing_replaced(
 
 
 @pytest.mark.parametrize("name", ["a.pt2", "a.safetensors", "a.bin", "a.tflite"])
-def test_the_suffix_of_something_else_is_refused(name: str, tmp_path: Path) -> None:
+def test_the_suffix_of_another_format_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"but onnx writes .onnx; name it a.onnx"):
         file_names(tmp_path / name, [".onnx"], "a0-stream", "onnx")
     with pytest.raises(UsageError, match="writes a folder"):
         folder_name(tmp_path / name, "saved-model")
 
 
-def test_a_file_that_nobody_named_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_was_not_named_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "net.bin").write_text("precious")
-    with pytest.raises(UsageError, match=r"net.bin is there without a net.xml"):
+    with pytest.raises(UsageError, match=r"net.bin exists without the net.xml"):
         file_names(tmp_path / "net", [".xml", ".bin"], "a0-stream", "openvino")
 
 
@@ -76,7 +76,7 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "saved_model.pb"]
 
 
-def test_a_place_that_is_none_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_place_that_is_not_a_folder_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ExportError, match="onnx could not be written into"),

@@ -1,4 +1,4 @@
-"""A ``.pt2`` of a stranger's: opened without running anything that it says, or not at all."""
+"""An untrusted ``.pt2``: opened without running any code in it, or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def made_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pt2") / "net.pt2"
     clip = torch.rand(1, 3, 4, 5, 5)
     program = Program(Net(), (clip,), ("clip",), ("logits",), dynamic_frames=True)
-    torch_export.write(Job(program, '{"variant": "net"}', "float32", None), path)
+    torch_export.convert(Job(program))(path, '{"variant": "net"}')
     return path
 
 
@@ -172,7 +172,7 @@ def test_the_files_below_are_hostile_indeed(hostile: tuple[Path, Path]) -> None:
     assert mark.exists()
 
 
-def test_nothing_that_a_file_says_is_run(hostile: tuple[Path, Path]) -> None:
+def test_no_code_of_a_file_is_run(hostile: tuple[Path, Path]) -> None:
     path, mark = hostile
     attempt(lambda: torch_export.open_file(path))
     assert not mark.exists()
@@ -217,7 +217,7 @@ def test_a_file_of_the_format_before_is_refused(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_damaged_file_is_refused_in_a_sentence(made_here: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(made_here: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.pt2"
     path.write_bytes(made_here.read_bytes()[:-100])
     with pytest.raises(ExportError, match="cut.pt2 is not opened"):
@@ -232,6 +232,6 @@ def test_what_was_made_here_computes_the_same(made_here: Path) -> None:
     assert torch_export.read_metadata(made_here) == '{"variant": "net"}'
 
 
-def test_compiled_code_is_not_run_unasked(made_here: Path) -> None:
+def test_compiled_code_is_not_run_unless_trusted(made_here: Path) -> None:
     with pytest.raises(ExportError, match="compiled code"):
         aot_inductor.open_file(made_here)

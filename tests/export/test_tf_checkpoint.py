@@ -13,12 +13,13 @@ from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError, WeightsError
-from movinet_convert.export.tf_checkpoint import export_checkpoint, tf_variables
+from movinet_convert.export.tensorflow import export_checkpoint
 from movinet_convert.model import create_model
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
+from movinet_convert.weights.tf_variables import tf_variables
 from tests.helpers.parity_tools import converted, forget, restore
 
 CLASSES = 7

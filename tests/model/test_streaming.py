@@ -130,5 +130,5 @@ def test_a_model_in_training_mode_is_refused() -> None:
 
 
 def test_base_models_are_refused() -> None:
-    with pytest.raises(UsageError, match="variant t0-stream"):
+    with pytest.raises(UsageError, match="use t0-stream"):
         StreamBatch(settled_model("t0-base"))
