@@ -1,7 +1,7 @@
-"""Reading MoViNet checkpoints in every layout that people have, without TensorFlow.
+"""Read MoViNet checkpoints in every layout in use, without TensorFlow.
 
-``open_checkpoint(path)`` gives the weights under canonical names; see ``canonical`` for those,
-``layouts`` for what is recognised and ``structure`` for what the weights reveal about the model.
+``open_checkpoint(path)`` returns the weights under canonical names (``canonical``). ``layouts``
+lists the supported layouts; ``structure`` infers the model's settings from names and shapes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["Checkpoint", "Variables", "open_checkpoint"]
 
 
 class Variables(Mapping[str, Array]):
-    """Canonical TF path -> array. Each look-up reads and checks the array again; nothing is kept.
+    """Canonical TF path -> array. Every lookup reads and verifies the array; nothing is cached.
 
-    ``stored_name`` and ``shape`` answer without reading.
+    ``stored_name`` and ``shape`` read no data.
     """
 
     def __init__(self, source: TensorSource, weights: Mapping[str, Weight]) -> None:
@@ -50,13 +50,13 @@ class Variables(Mapping[str, Array]):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open checkpoint of a MoViNet.
+    """An open MoViNet checkpoint.
 
     ``layout`` is how it is stored: ``model-garden``, ``keras-tf-format``, ``training``,
     ``keras-saved-model``, ``tfhub-saved-model``, ``keras-h5``, ``keras-weights-h5`` or
-    ``pytorch-port``. ``arch`` follows from its blocks; ``ignored`` gives the stored variables that
-    are not weights and why (an optimizer slot, a counter, ...). ``variables`` are read on demand,
-    in their stored type (bfloat16 as float32), under the names and in the shapes of Model Garden.
+    ``pytorch-port``. ``arch`` is determined by its blocks; ``ignored`` maps stored variables that
+    are not weights to the reason (an optimizer slot, a counter, ...). ``variables`` are read on
+    demand, in their stored dtype (bfloat16 as float32), with Model Garden's names and shapes.
     """
 
     source: Path
@@ -67,12 +67,12 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Open the checkpoint at ``path``, recognised by content.
+    """Open the checkpoint at ``path``; the layout is detected from the content.
 
     ``path`` is a folder (of a checkpoint or a SavedModel), a prefix, one of its files, a tar(.gz)
     of one, a Keras HDF5 file or a state dict of the first PyTorch port. Raises CheckpointError,
-    naming file and variable, if it is damaged, incomplete, unsafe or not a MoViNet. Where a tensor
-    has a checksum, it is checked when the tensor is read.
+    naming file and variable, if it is damaged, incomplete, unsafe or not a MoViNet. Checksums
+    are verified as tensors are read.
     """
     source = Path(path)
     tensors, names = open_tensors(source)

@@ -1,4 +1,4 @@
-"""Canonical names: the Model Garden object path under a readable container.
+"""Canonical names: Model Garden object paths with a readable container name in front.
 
 ``model/layer_with_weights-0/layer_with_weights-3/_feature/_conv/_conv/depthwise_kernel`` is
 ``block1_layer1/_feature/_conv/_conv/depthwise_kernel`` of an A0. The containers are ``stem``, the
@@ -23,7 +23,7 @@ SAVE_COUNTER = "number of checkpoints saved"
 BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 _STEPS, _OPTIMIZER = "training step counter", "optimizer variable"
-_RANDOM = "state of a random generator"
+_RANDOM = "state of a random number generator"
 _COUNTERS = {"save_counter": SAVE_COUNTER, "global_step": _STEPS, "step": _STEPS}
 _FOLDERS = {
     "optimizer": _OPTIMIZER,
@@ -41,7 +41,7 @@ _CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel
 
 @dataclass(frozen=True)
 class CanonicalNames:
-    """Every stored variable, either as a weight or as ignored with the reason."""
+    """Every stored variable: either a weight, or ignored for a given reason."""
 
     layout: str
     arch: str
@@ -57,10 +57,10 @@ class CanonicalNames:
         ignored: dict[str, str],
         source: TensorSource,
     ) -> CanonicalNames:
-        """From (canonical name, weight) of each weight, and the reasons for what else is stored.
+        """Collect (canonical name, weight) pairs, and the reasons to ignore other variables.
 
-        Of a weight that is stored twice the second is ignored if it is the same to the bit;
-        otherwise CheckpointError names both.
+        If a weight is stored twice, a bitwise-equal second copy is ignored; otherwise
+        CheckpointError names both.
         """
         weights: dict[str, Weight] = {}
         copies: dict[str, str] = {}
@@ -70,8 +70,8 @@ class CanonicalNames:
                 continue
             if not first.equals(weight, source):
                 raise CheckpointError(
-                    f"{source.where}: {first.stored!r} and {weight.stored!r} are both {name!r}, "
-                    "and differ; expected each weight of the network once."
+                    f"{source.where}: {first.stored!r} and {weight.stored!r} are both {name!r} "
+                    "but differ; expected each weight of the network once."
                 )
             copies[weight.stored] = f"copy of {first.stored}"
         return cls(layout, arch, unfold_3d_kernels(weights, source), {**ignored, **copies})
@@ -79,31 +79,31 @@ class CanonicalNames:
 
 @cache
 def containers(arch: str) -> tuple[str, ...]:
-    """The backbone's containers in the order in which they are built: stem, blocks, head."""
+    """The backbone's containers in build order: stem, blocks, head."""
     return (STEM, *(block.name for block in ARCHS[arch].blocks), HEAD)
 
 
 def arch_of_block_count(count: int, where: str) -> str:
-    """The architecture with ``count`` blocks: no two have the same number."""
+    """The architecture with ``count`` blocks, which differs for each architecture."""
     by_count = {len(spec.blocks): arch for arch, spec in ARCHS.items()}
     if count not in by_count:
         known = ", ".join(f"{arch} {blocks}" for blocks, arch in sorted(by_count.items()))
         raise CheckpointError(
             f"{where} has {count} blocks between stem and head, and no MoViNet has that many "
-            f"({known}); it is not a MoViNet or parts of it are missing."
+            f"({known}); it is not a MoViNet, or is incomplete."
         )
     return by_count[count]
 
 
 def arch_of_containers(found: set[str], where: str) -> str:
-    """The architecture whose backbone is exactly the containers ``found`` (bar the classifier)."""
+    """The architecture whose backbone is exactly ``found`` (which may include the classifier)."""
     blocks = found - {STEM, HEAD, CLASSIFIER}
     arch = arch_of_block_count(len(blocks), where)
     missing = [name for name in containers(arch) if name not in found]
     if missing:
         raise CheckpointError(
-            f"{where} has {len(blocks)} blocks as a MoViNet {arch}, but no {missing[0]}; parts of "
-            "the network are missing or it is another model."
+            f"{where} has {len(blocks)} blocks, like a MoViNet {arch}, but no {missing[0]}; it is "
+            "incomplete, or another model."
         )
     return arch
 
@@ -119,10 +119,10 @@ def variable_path(layer: str, leaf: str, *, temporal: bool, nested: bool) -> str
 
 
 def unknown_variable(path: str, where: str) -> CheckpointError:
-    """The error for what is neither a weight nor anything known to be stored beside them."""
+    """The error for a variable that is neither a weight nor known training state."""
     return CheckpointError(
-        f"{where} holds the variable {path!r}, which is neither a MoViNet's nor one that training "
-        "leaves beside the weights; the checkpoint is of another or a changed model."
+        f"{where} contains the variable {path!r}, which is neither a MoViNet weight nor known "
+        "training state; the checkpoint is of another model, or of a modified one."
     )
 
 
@@ -134,7 +134,7 @@ def split_ignored(paths: dict[str, str]) -> tuple[dict[str, str], dict[str, str]
 
 
 def _reason_to_ignore(path: str) -> str | None:
-    """Why the variable at ``path`` is no weight of the network, or None if it may be one."""
+    """Why the variable at ``path`` is not a weight of the network, or None if it may be one."""
     words = path.split("/")
     *folders, last = words
     if ".OPTIMIZER_SLOT" in folders:
@@ -152,11 +152,11 @@ def _reason_to_ignore(path: str) -> str | None:
 
 
 def unfold_3d_kernels(weights: dict[str, Weight], source: TensorSource) -> dict[str, Weight]:
-    """``3d_2plus1d`` weights under the names and in the shapes of ``2plus1d``; others as they are.
+    """Give ``3d_2plus1d`` weights the names and shapes of ``2plus1d``; others are unchanged.
 
-    Training on TPUs stored (2+1)D networks with 3D kernels; the releases have the same numbers in
-    2D shapes. Unlike a 3D network, such a one has a temporal convolution; unlike in ``2plus1d``,
-    that convolution wraps no 2D layer.
+    Training on TPUs stored (2+1)D networks with 3D kernels; the releases have the same values in
+    2D shapes. Unlike a 3D network, such a network has temporal convolutions; unlike in
+    ``2plus1d``, these do not wrap a 2D layer.
     """
     if not any(name.endswith("/_conv_temporal/kernel") for name in weights):
         return weights
@@ -173,8 +173,8 @@ def _unfold(name: str, weight: Weight, source: TensorSource) -> tuple[str, Weigh
     axis = 1 if match["temporal"] else 0
     if len(shape) != 5 or shape[axis] != 1:
         raise CheckpointError(
-            f"{source.where}: variable {name!r} has shape {shape}; a kernel of 5 axes was "
-            f"expected, with 1 in axis {axis}, as in every 3d_2plus1d checkpoint."
+            f"{source.where}: variable {name!r} has shape {shape}; expected a kernel with 5 "
+            f"axes and size 1 in axis {axis}, as in every 3d_2plus1d checkpoint."
         )
     depthwise = "/_feature/" in name
 

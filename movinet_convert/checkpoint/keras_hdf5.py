@@ -1,8 +1,8 @@
 """Keras HDF5: ``save_weights("x.h5")``, ``save("x.h5")`` and ``save_weights("x.weights.h5")``.
 
-The first two name variables by their scopes, the third numbers them below the attributes of the
-layers that own them, in order of creation. HDF5 can link to other files, keep data outside of the
-file, and claim arrays larger than what is stored: no file of weights does, and all is refused.
+The first two name variables by name scope; the third numbers the variables of each layer in order
+of creation, under the layer's attribute path. HDF5 can link to other files, store data outside the
+file and declare arrays larger than the stored data: weight files do not, and all of it is refused.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Hdf5Source:
             self._arrays = self._find_arrays(path.stat().st_size)
         except CheckpointError:
             raise
-        except Exception as error:  # h5py reports damage with many kinds of exceptions
+        except Exception as error:  # h5py raises many kinds of exceptions for damaged files
             raise self._damaged(error) from error
 
     @property
@@ -71,39 +71,41 @@ class Hdf5Source:
 
     def _find_arrays(self, file_bytes: int) -> dict[str, tuple[int, ...]]:
         arrays: dict[str, tuple[int, ...]] = {}
-        waiting: list[tuple[str, Any, int]] = [("", self._file, 0)]
+        pending: list[tuple[str, Any, int]] = [("", self._file, 0)]
         seen = total_names = total_bytes = 0
-        while waiting:
-            path, group, depth = waiting.pop()
+        while pending:
+            path, group, depth = pending.pop()
             for key in group:
                 seen += 1
                 if seen > _MAX_OBJECTS or depth > _MAX_DEPTH:
-                    raise self._refused(path, "there are more objects than any MoViNet has")
+                    raise self._refused(path, "it has more objects than any MoViNet")
                 name = f"{path}/{key}" if path else key
                 total_names += len(name)
                 if len(name) > _MAX_NAME or total_names > _MAX_TOTAL_NAMES:
                     raise self._refused(path, "its members have longer names than any MoViNet's")
                 if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-                    raise self._refused(name, "it is a link to somewhere else")
+                    raise self._refused(name, "it is a link to another object")
                 item = group[key]
                 if isinstance(item, h5py.Group):
-                    waiting.append((name, item, depth + 1))
+                    pending.append((name, item, depth + 1))
                 elif isinstance(item, h5py.Dataset):
                     total_bytes += self._stored_bytes(name, item)
                     if total_bytes > file_bytes:
-                        raise self._refused(name, "its arrays take more bytes than the file has")
+                        raise self._refused(name, "the arrays take more bytes than the file has")
                     arrays[name] = tuple(item.shape)
         return arrays
 
     def _stored_bytes(self, name: str, item: Any) -> int:
-        """The size of an array, which must stand in this very file as its shape says."""
+        """The size of an array, whose data must be in this file and match its shape."""
         if item.external or item.is_virtual:
-            raise self._refused(name, "its data is outside of the file")
+            raise self._refused(name, "its data is outside the file")
         if item.shape is None or item.dtype.kind not in "fiub" or not plausible(item.shape):
-            raise self._refused(name, f"it is no array of numbers but {item.shape} {item.dtype}")
-        if item.id.get_create_plist().get_nfilters():  # a chunk may unpack to any size
             raise self._refused(
-                name, "it is compressed, which Keras' files are not; save the weights again"
+                name, f"it is not an array of numbers but {item.shape} {item.dtype}"
+            )
+        if item.id.get_create_plist().get_nfilters():  # a chunk may decompress to any size
+            raise self._refused(
+                name, "it is compressed, unlike files that Keras writes; save the weights again"
             )
         wanted: int = int(item.size) * item.dtype.itemsize
         stored = int(item.id.get_storage_size())
@@ -119,7 +121,7 @@ class Hdf5Source:
 
     def _damaged(self, error: Exception, place: str = "") -> CheckpointError:
         return CheckpointError(
-            f"{self.where} cannot be read as HDF5{place} ({_first_line(error)}); it is cut short "
+            f"{self.where} cannot be read as HDF5{place} ({_first_line(error)}); it is truncated "
             "or damaged: get it again."
         )
 
@@ -140,7 +142,7 @@ _ALIASES = {
 
 
 def names_by_scope(source: TensorSource) -> CanonicalNames | None:
-    """``x.h5``: paths are layer names followed by the variable's own name."""
+    """``x.h5``: paths are layer names followed by the variable's name."""
     weights, rest = split_ignored({name: name for name in source.names})
     parsed = {name: keras_scopes.parse(name) for name in weights}
     kernels = [n for n, p in parsed.items() if p and p.container == STEM and p.leaf == "kernel"]
@@ -157,7 +159,7 @@ def names_by_scope(source: TensorSource) -> CanonicalNames | None:
 
 
 def names_by_owner(source: TensorSource) -> CanonicalNames | None:
-    """``x.weights.h5``: paths are attributes, ``vars/0``, ``vars/1``, … the variables of each."""
+    """``x.weights.h5``: paths are attributes; a layer's variables are ``vars/0``, ``vars/1``, …"""
     weights, rest = split_ignored({name: name for name in source.names})
     owned = {name: _owned(name, len(source.shape(name))) for name in weights}
     blocks = {found[0] for found in owned.values() if found and isinstance(found[0], int)}

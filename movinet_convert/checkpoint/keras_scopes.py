@@ -1,8 +1,8 @@
-"""Variable names of Keras: the name scopes of the layers.
+"""Parse Keras variable names: the name scopes of the layers.
 
-``block0_layer0/bneck/expansion/conv2d/conv2d_3/kernel`` in today's code, ``b0/l0/bneck/…`` in what
-was published on TF-Hub and Kaggle. The names of the inner layers carry counters and have changed
-over the years; the layer, whether it is temporal, and the last word are all that is needed.
+``block0_layer0/bneck/expansion/conv2d/conv2d_3/kernel`` in current code, ``b0/l0/bneck/…`` in
+models published on TF-Hub and Kaggle. Names of inner layers contain counters and have changed over
+the years; only the layer, whether it is temporal, and the last component are used.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KerasName:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether the name is of the dialect of TF-Hub, ``b0/l0/…``."""
+    """Whether the name is in the TF-Hub style, ``b0/l0/…``."""
     return _HUB_BLOCK.fullmatch(name) is not None
 
 

@@ -1,7 +1,7 @@
-"""The layouts in which a MoViNet is stored, by file format, in the order in which they are tried.
+"""The checkpoint layouts of each file format, in the order in which they are tried.
 
-A layout is a function that looks at the content of a file and returns its ``CanonicalNames``, or
-None if the file is not of its kind. A new layout is a new function in one of these tuples.
+A layout is a function that inspects an open file and returns its ``CanonicalNames``, or None if the
+file has another layout. To support a new layout, add a function to one of these tuples.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TORCH: tuple[Layout[TorchSource], ...] = (names_of_pytorch_port,)
 
 
 def open_tensors(path: Path) -> tuple[TensorSource, CanonicalNames]:
-    """The stored tensors at ``path`` and their names; CheckpointError if they are no MoViNet."""
+    """The stored tensors at ``path`` and their names; CheckpointError if they are not a MoViNet."""
     if is_there(path):
         start = ByteRange.of_path(path)
         if start.starts_with(HDF5_MAGIC):
@@ -61,5 +61,5 @@ def _first(layouts: tuple[Layout[Source], ...], source: Source, kind: str) -> Ca
     examples = ", ".join(repr(name[:60]) for name in source.names[:3])
     raise CheckpointError(
         f"{source.where} is a {kind}, but not one of a MoViNet in any known layout: none of its "
-        f"{len(source.names)} variables (such as {examples}) is the stem of one."
+        f"{len(source.names)} variables (such as {examples}) is the stem."
     )

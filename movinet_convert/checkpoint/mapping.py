@@ -1,9 +1,9 @@
-"""TensorFlow variable <-> PyTorch tensor: one table, read both ways.
+"""TensorFlow variable <-> PyTorch tensor: one table, used in both directions.
 
-The left column is the path of a variable below its layer in the official model, the right one the
-name in ``MoViNet.state_dict()``. Forwards the table converts a checkpoint; backwards it writes one.
+Keys are canonical variable paths of the official model, values names in ``MoViNet.state_dict()``.
+The table converts checkpoints to state dicts, and state dicts to checkpoints.
 
-    {block}     every block, ``block0_layer0`` and on
+    {block}     each block, from ``block0_layer0`` on
     {conv}      ``_conv`` in 3D models; ``_conv/_conv`` in (2+1)D ones, which wrap a 2D layer
     {depthwise} ``kernel`` or, for a 2D depthwise layer, ``depthwise_kernel``
     {norm}      the four tensors of a batch normalisation
@@ -77,8 +77,8 @@ SPELLING = {
     "2plus1d": {"{conv}": "_conv/_conv", "{depthwise}": "depthwise_kernel"},
 }
 
-# TensorFlow's axes in terms of PyTorch's, after unit axes have made up for what PyTorch leaves
-# out: a linear layer has no height and width, a 2D kernel no frames.
+# For each TensorFlow axis the PyTorch axis, after adding the unit axes that PyTorch omits: a linear
+# layer has no height and width, a 2D kernel no time axis.
 AXES: dict[tuple[str, str], tuple[int, ...]] = {
     ("3d", KERNEL): (2, 3, 4, 1, 0),  # (out, in, t, h, w) -> (t, h, w, in, out)
     ("3d", DEPTHWISE): (2, 3, 4, 1, 0),  # (channels, 1, t, h, w) -> (t, h, w, 1, channels)
@@ -89,13 +89,15 @@ AXES: dict[tuple[str, str], tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Link:
-    """One variable and the tensor that holds the same numbers."""
+    """A TensorFlow variable and the PyTorch tensor with the same values."""
 
     tf: str
     torch: str
     tf_shape: tuple[int, ...]
     torch_shape: tuple[int, ...]
-    axes: tuple[int, ...] | None  # of the padded torch shape, in TensorFlow's order; None: as is
+    axes: (
+        tuple[int, ...] | None
+    )  # of the padded torch shape, in TensorFlow's order; None: unchanged
 
     def to_torch(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
         if self.axes is not None:
@@ -113,8 +115,8 @@ def links(
 ) -> tuple[Link, ...]:
     """Pair every tensor of a network, ``{state dict name: shape}``, with its variable.
 
-    Rows whose tensor the network does not have (a skip without projection, say) are left out; a
-    tensor without a row, or with two, is a fault of the table and raises KeyError.
+    Rows whose tensor the network lacks (such as a skip without projection) are skipped; a tensor
+    with no row or with two is a bug in the table and raises KeyError.
     """
     found = [
         _link(tf, torch, kind, conv_type, torch_shapes[torch])
@@ -129,22 +131,22 @@ def links(
 
 
 def map_variables(
-    variables: Mapping[str, NDArray[np.generic]], pairs: tuple[Link, ...], what: str
+    variables: Mapping[str, NDArray[np.generic]], pairs: tuple[Link, ...], network: str
 ) -> dict[str, NDArray[np.float32]]:
-    """Convert variables to tensors, having checked that they are exactly those of the network.
+    """Convert variables to tensors, after checking that they are exactly those of the network.
 
-    Half precision is widened exactly, float64 rounded to the nearest float32. ``what`` names the
-    network in errors. Raises CheckpointError for a variable that is missing, unknown, of another
-    shape, not floating point, not a number, infinite or too large for float32.
+    Half precision is widened exactly, float64 rounded to the nearest float32. ``network`` names
+    the network in errors. Raises CheckpointError for a variable that is missing, unknown, not
+    floating point, of another shape, NaN, infinite or too large for float32.
     """
-    _check_names(variables, pairs, what)
+    _check_names(variables, pairs, network)
     tensors: dict[str, NDArray[np.float32]] = {}
     for link in pairs:
         array = variables[link.tf]
         if array.shape != link.tf_shape:
             raise CheckpointError(
-                f"Variable {link.tf} has shape {array.shape} where {what} has {link.tf_shape}; "
-                "this is a checkpoint of another network."
+                f"Variable {link.tf} has shape {array.shape}, but {network} has "
+                f"{link.tf_shape}; this is a checkpoint of another network."
             )
         tensors[link.torch] = _to_float32(link.to_torch(array), link.tf)
     return tensors
@@ -153,39 +155,39 @@ def map_variables(
 def _to_float32(array: NDArray[np.generic], name: str) -> NDArray[np.float32]:
     if array.dtype.kind != "f":
         raise CheckpointError(
-            f"Variable {name} is stored as {array.dtype}, and weights of a MoViNet are floating "
-            "point; the checkpoint is quantized or of another program: use the one it came from."
+            f"Variable {name} is stored as {array.dtype}, but MoViNet weights are floating point; "
+            "the checkpoint is quantized or from another program: use the original checkpoint."
         )
     if not np.isfinite(array).all():
         raise CheckpointError(
-            f"Variable {name} holds values that are not finite (NaN or infinity); "
+            f"Variable {name} has values that are not finite (NaN or infinity); "
             "the training run diverged or the file is damaged: use an earlier checkpoint."
         )
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32, copy=False)
     if not np.isfinite(converted).all():
         raise CheckpointError(
-            f"Variable {name} holds {np.abs(array).max():.3g} as {array.dtype}, and the largest "
-            "float32 is 3.4e38; the training run diverged or the file is damaged."
+            f"Variable {name} has the value {np.abs(array).max():.3g} in {array.dtype}, but the "
+            "largest float32 is 3.4e38; the training run diverged or the file is damaged."
         )
     return converted
 
 
 def _check_names(
-    variables: Mapping[str, NDArray[np.generic]], pairs: tuple[Link, ...], what: str
+    variables: Mapping[str, NDArray[np.generic]], pairs: tuple[Link, ...], network: str
 ) -> None:
     expected = {link.tf for link in pairs}
     missing = [link.tf for link in pairs if link.tf not in variables]
     unknown = [name for name in variables if name not in expected]
     if missing:
         raise CheckpointError(
-            f"The checkpoint lacks {_some(missing)} of {what}; "
+            f"The checkpoint lacks {_some(missing)} of {network}; "
             "it is incomplete, or of another network."
         )
     if unknown:
         raise CheckpointError(
-            f"The checkpoint holds {_some(unknown)} that {what} does not have; "
-            "nothing is dropped unsaid: convert a checkpoint of this network alone."
+            f"The checkpoint has {_some(unknown)} that {network} does not have; no variable is "
+            "dropped silently: convert a checkpoint of this network only."
         )
 
 
@@ -222,5 +224,5 @@ def _link(tf: str, torch: str, kind: str, conv_type: str, shape: tuple[int, ...]
 
 
 def _padded(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    """Give a kernel (out, in, ...) the unit axes it lacks, before those it has."""
+    """Insert the unit axes that a kernel (out, in, ...) lacks, after the first two axes."""
     return (*shape[:2], *(1,) * (rank - len(shape)), *shape[2:])

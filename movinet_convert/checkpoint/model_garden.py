@@ -1,9 +1,9 @@
 """Layouts whose keys are object paths: Model Garden, Keras ``save_weights``, training runs.
 
-All have ``…layer_with_weights-K/_stem|_expansion|…``; they differ in the path before it and in
-what is stored beside the weights. The path is the first that TensorFlow found from the saved
-object to the variable, so that a training run may store its backbone under ``backbone/`` and its
-classifier under ``model/``. ``write_checkpoint`` writes the layout of the releases.
+All have ``…layer_with_weights-K/_stem|_expansion|…``; they differ in the prefix and in the training
+state that they contain. A path is the first that TensorFlow found from the saved object to the
+variable, so a training run may store its backbone under ``backbone/`` and its classifier under
+``model/``. ``write_checkpoint`` writes the layout of the releases.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STEM_KEY = re.compile(r"(?P<backbone>(?:.*/)?)layer_with_weights-0/_stem/.*")
 
 PREFIX, STATE_FILE = "ckpt-1", "checkpoint"
 FILES = (index_name(PREFIX), data_name(PREFIX), STATE_FILE)
-# What a killed process leaves behind, and hidden files that nobody put there on purpose.
+# Leftovers of a killed process, and hidden files, which an export may ignore.
 LEFT_BEHIND = re.compile(r"\..*|.*\.previous-[0-9a-f]{8}(\..*)?")
 _BACKBONE = "model/layer_with_weights-0"
 _CLASSIFIER = "model/layer_with_weights-1"
@@ -59,7 +59,7 @@ def names_by_object_path(bundle: BundleReader) -> CanonicalNames | None:
     where = bundle.where
     if len(backbones) > 1:
         raise CheckpointError(
-            f"{where} holds {len(backbones)} MoViNet backbones "
+            f"{where} contains {len(backbones)} MoViNet backbones "
             f"({', '.join(sorted(repr(b) for b in backbones))}); expected one."
         )
     (backbone,) = backbones
@@ -75,20 +75,20 @@ def names_by_object_path(bundle: BundleReader) -> CanonicalNames | None:
 
 
 def object_paths(bundle: BundleReader) -> dict[str, str]:
-    """Object path -> key of every stored variable; CheckpointError if two have one path."""
+    """Object path -> key of every stored variable; CheckpointError if two share a path."""
     found: dict[str, str] = {}
     for key in bundle.names:
         first = found.setdefault(key.removesuffix(KEY_SUFFIX), key)
         if first != key:
             raise CheckpointError(
-                f"{bundle.where} holds both {first!r} and {key!r}, which are one variable; the "
-                "checkpoint was put together from several, or is damaged."
+                f"{bundle.where} contains both {first!r} and {key!r}, which are the same variable; "
+                "the checkpoint was merged from several, or is damaged."
             )
     return found
 
 
 def _block_count(paths: Iterable[str], backbone: str, where: str) -> int:
-    """Blocks are numbered between the stem (0) and the head (last), without a gap."""
+    """The number of blocks: layers are numbered from the stem (0) to the head without gaps."""
     matches = (_LAYER.fullmatch(path) for path in paths)
     ks = {int(match["k"]) for match in matches if match and match["parent"] == backbone}
     last = max(ks)
@@ -96,7 +96,7 @@ def _block_count(paths: Iterable[str], backbone: str, where: str) -> int:
     if gaps:
         raise CheckpointError(
             f"{where} has no {backbone}layer_with_weights-{gaps[0]}, though it has number {last}; "
-            "parts of the network are missing."
+            "it is incomplete."
         )
     return last - 1
 
@@ -117,8 +117,8 @@ def write_checkpoint(folder: Path, arch: str, variables: Mapping[str, Array]) ->
     """Write ``variables`` (canonical name -> array) into ``folder``; returns ``folder/ckpt-1``.
 
     ``tf.train.Checkpoint(model=official_model).restore(folder / "ckpt-1")`` finds every variable.
-    A folder with such a checkpoint is overwritten; one with anything else is refused with
-    UsageError, before anything is written.
+    An earlier checkpoint of this function is overwritten; a folder with other files raises
+    UsageError before anything is written.
     """
     _check_target(folder)
     paths = {_object_path(name, arch): array for name, array in variables.items()}
@@ -150,10 +150,10 @@ def _check_target(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder} is a file, not a folder for a checkpoint; name another.")
+        raise UsageError(f"{folder} is a file; give the name of a folder for the checkpoint.")
     for name in sorted(path.name for path in folder.iterdir()):
         if name not in FILES and not LEFT_BEHIND.fullmatch(name):
             raise UsageError(
-                f"{folder} holds {name}, which is not part of a checkpoint written here; "
+                f"{folder} contains {name}, which is not part of an exported checkpoint; "
                 "name a new or an empty folder."
             )

@@ -1,4 +1,4 @@
-"""The object graph in a checkpoint: by which path TensorFlow's objects lead to their variables.
+"""The object graph in a checkpoint: the paths from TensorFlow's objects to their variables.
 
 Field numbers are those of ``tensorflow/core/protobuf/trackable_object_graph.proto``.
 """
@@ -15,7 +15,7 @@ from movinet_convert.errors import CheckpointError
 ATTRIBUTE = "VARIABLE_VALUE"
 KEY_SUFFIX = f"/.ATTRIBUTES/{ATTRIBUTE}"
 
-# The graph of an A2 on TF-Hub, 0.5 MB, has some 30,000 fields outside of its children.
+# The graph of an A2 on TF-Hub (0.5 MB) has some 30,000 fields, not counting those of children.
 _MAX_FIELDS = 1_000_000
 _MAX_NAME_BYTES = 1024
 
@@ -26,17 +26,17 @@ def checkpoint_key(path: str) -> str:
 
 
 def full_names(graph: bytes, keys: Collection[str], where: str) -> dict[str, str]:
-    """Checkpoint key -> the variable's own name in a TrackableObjectGraph, of those in ``keys``.
+    """Checkpoint key -> full name of the variable in a TrackableObjectGraph, for ``keys``.
 
-    A graph may name anything; only what the checkpoint has is kept. Raises CheckpointError where
-    the graph is damaged or has two names for one variable.
+    Names of variables that the checkpoint does not have are dropped. Raises CheckpointError if the
+    graph is damaged or has two names for one variable.
     """
     names: dict[str, str] = {}
     try:
         for key, name in _attributes(memoryview(graph)):
             if key in keys and names.setdefault(key, name) != name:
                 raise CheckpointError(
-                    f"{where}: its object graph calls the variable {key!r} both {names[key]!r} "
+                    f"{where}: its object graph names the variable {key!r} both {names[key]!r} "
                     f"and {name!r}; the checkpoint is damaged: get it again."
                 )
     except wire.WireError as error:
@@ -83,14 +83,14 @@ def _name(value: wire.Buffer) -> str:
 class _Node:
     number: int
     children: dict[str, _Node] = field(default_factory=dict)
-    variable: str | None = None  # the path it is stored under
+    variable: str | None = None  # the path under which it is stored
 
 
 def encode_object_graph(paths: Iterable[str], aliases: Mapping[str, str]) -> bytes:
-    """A serialized TrackableObjectGraph that leads to the variable at each of ``paths``.
+    """A serialized TrackableObjectGraph with a variable at each of ``paths``.
 
-    ``aliases`` are further paths to an object: ``{"model/_backbone":
-    "model/layer_with_weights-0"}`` makes the second available as the first.
+    ``aliases`` maps additional paths to existing objects, such as ``{"model/_backbone":
+    "model/layer_with_weights-0"}``.
     """
     nodes = [_Node(0)]
     for path in paths:
@@ -102,7 +102,7 @@ def encode_object_graph(paths: Iterable[str], aliases: Mapping[str, str]) -> byt
 
 
 def _walk(nodes: list[_Node], path: str) -> _Node:
-    """The node at ``path``, creating those that are missing on the way."""
+    """The node at ``path``; missing nodes along the path are created."""
     node = nodes[0]
     for name in path.split("/"):
         if name not in node.children:
@@ -115,8 +115,8 @@ def _walk(nodes: list[_Node], path: str) -> _Node:
 def _encode_node(node: _Node) -> bytes:
     """TrackableObject: children 1 {node_id 1, local_name 2}, attributes 2, has values 5.
 
-    The full name (2 of an attribute) is the variable's name in TensorFlow 1; restoring by the
-    graph does not use it.
+    An attribute's full name (2) is the variable's name in TensorFlow 1; object-based restore does
+    not use it.
     """
     body = b"".join(
         wire.message(1, wire.number(1, child.number) + wire.text(2, name))

@@ -1,9 +1,9 @@
-"""What a pickle of tensors may do, judged before it is run.
+"""Check a pickle of tensors before it is loaded.
 
-``torch.load(weights_only=True)`` runs no code that a file brings along, but calls a few functions
-for it that make much out of little: ``bytearray(1 << 40)``, or a copy of a large dict for every
-three bytes. A state dict needs none of them: it names storages, rebuilds tensors on them, and makes
-empty dicts.
+``torch.load(weights_only=True)`` runs no code from the file, but lets it call a few functions that
+allocate far more memory than the file has: ``bytearray(1 << 40)``, or a copy of a large dict for
+every three bytes. A state dict needs none of them: it references storages, rebuilds tensors on
+them, and creates empty dicts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _ALLOWED = re.compile(
     r"|torch\.serialization\._get_layout"
 )
 
-# A state dict of an A5 has 1,493 tensors of some 40 opcodes and two calls each; an optimizer and a
-# moving average beside it make it four times that.
+# A state dict of an A5 has 1,493 tensors of some 40 opcodes and two calls each; with an
+# optimizer and a moving average it is four times that.
 _MAX_OPCODES = 500_000
 _MAX_CALLS = 65_536
-_MAX_BUILDS = 64  # one for the metadata of each state dict
+_MAX_BUILDS = 64  # one per state dict, for its metadata
 
 _TOO_MANY = "it has more objects than any MoViNet"
 
@@ -32,7 +32,7 @@ _Opcode = tuple[str, Any]
 
 
 class UnsafePickleError(ValueError):
-    """What the pickle does that a state dict of tensors does not."""
+    """The pickle contains something that a state dict of tensors does not."""
 
 
 def scan(file: BinaryIO) -> None:
@@ -44,9 +44,9 @@ def scan(file: BinaryIO) -> None:
         if calls > _MAX_CALLS or builds > _MAX_BUILDS:
             raise UnsafePickleError(_TOO_MANY)
         if name == "GLOBAL":
-            asked = ".".join(str(argument).split(" "))
-            if not _ALLOWED.fullmatch(asked):
-                raise UnsafePickleError(f"it asks for {_printable(asked)}")
+            requested = ".".join(str(argument).split(" "))
+            if not _ALLOWED.fullmatch(requested):
+                raise UnsafePickleError(f"it uses {_printable(requested)}")
 
 
 def _opcodes(file: BinaryIO) -> Iterator[_Opcode]:
@@ -57,22 +57,22 @@ def _opcodes(file: BinaryIO) -> Iterator[_Opcode]:
 
 
 def _without_empty_dicts(opcodes: Iterator[_Opcode]) -> Iterator[_Opcode]:
-    """The opcodes but for those that make an empty OrderedDict.
+    """The opcodes without those that create an empty OrderedDict.
 
-    The class is named the first time and fetched from the memo after that. What follows it must be
-    an empty argument and the call: any other argument would be copied.
+    The class is imported the first time and read from the memo after that. It must be followed by
+    an empty argument tuple and the call: any other argument would be copied.
     """
-    places: set[Any] = set()  # in the memo, of the class
+    memo_keys: set[Any] = set()  # of the class
     for name, argument in opcodes:
         is_class = name == "GLOBAL" and argument == _EMPTY_DICT_CLASS
-        if not is_class and not (name in ("BINGET", "LONG_BINGET") and argument in places):
+        if not is_class and not (name in ("BINGET", "LONG_BINGET") and argument in memo_keys):
             if name in ("BINPUT", "LONG_BINPUT"):
-                places.discard(argument)
+                memo_keys.discard(argument)
             yield name, argument
             continue
         after, value = next(opcodes, ("", None))
         while after in ("BINPUT", "LONG_BINPUT"):
-            places.add(value)
+            memo_keys.add(value)
             after, value = next(opcodes, ("", None))
         if after != "EMPTY_TUPLE" or next(opcodes, ("", None))[0] != "REDUCE":
             raise UnsafePickleError("it fills a dict in an unusual way")

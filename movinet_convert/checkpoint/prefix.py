@@ -1,4 +1,4 @@
-"""From the path that a person gives to the tensor bundle that it means, recognised by content."""
+"""Find the tensor bundle that a user's path refers to, detected from the content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from movinet_convert.checkpoint.sstable import has_table_magic
 from movinet_convert.errors import CheckpointError
 
 _STATE_FILE = "checkpoint"
-_MAX_STATE_BYTES = 1 << 20  # of a longer one the beginning is read, which has the path
+_MAX_STATE_BYTES = 1 << 20  # of a longer file only the start, with the path, is read
 _DATA_FILE = re.compile(r"(?P<prefix>.+)\.data-\d{5}-of-\d{5}")
 _STATE_LINE = re.compile(
     r'^[ \t]*model_checkpoint_path[ \t]*:[ \t]*"(?P<path>(?:[^"\\\n]|\\.){0,4096})"', re.M
@@ -24,7 +24,7 @@ _ACCEPTED = (
 
 
 def find_bundle(path: Path) -> tuple[FileTree, str]:
-    """The files and the prefix that ``path`` stands for; CheckpointError if there are none."""
+    """The files and the prefix that ``path`` refers to; CheckpointError if there are none."""
     if os.path.isdir(path):  # noqa: PTH112  Path's method may raise
         folder = Folder(path)
         return folder, _prefix_in(folder)
@@ -37,8 +37,8 @@ def find_bundle(path: Path) -> tuple[FileTree, str]:
             match = _DATA_FILE.fullmatch(file.name)
             if match and match["prefix"] == path.name:
                 raise CheckpointError(
-                    f"{path}.index is missing beside the checkpoint's data; copy or download it "
-                    "as well."
+                    f"{path}.index is missing from the checkpoint; copy or download it to the "
+                    "same folder."
                 )
     raise CheckpointError(f"{path} does not exist, nor does {path}.index; {_ACCEPTED}.")
 
@@ -71,12 +71,12 @@ def _looks_like(content: ByteRange) -> str:
 def _prefix_in(files: FileTree) -> str:
     """The prefix of the checkpoint among ``files``.
 
-    A ``checkpoint`` state file decides, as in TensorFlow; without one there must be exactly one
-    index.
+    A ``checkpoint`` state file takes precedence, as in TensorFlow; without one there must be
+    exactly one index.
     """
     names = files.names()
     if not names:
-        raise CheckpointError(f"{files.where} holds no files; {_ACCEPTED}.")
+        raise CheckpointError(f"{files.where} is empty; {_ACCEPTED}.")
     if _STATE_FILE in names:
         return _prefix_of_state(files)
     for folder in ("", "variables"):
@@ -89,21 +89,21 @@ def _prefix_in(files: FileTree) -> str:
             return prefixes[0]
         if prefixes:
             raise CheckpointError(
-                f"{files.where} holds several checkpoints ({', '.join(prefixes)}) and no "
-                "'checkpoint' file that chooses one; give the prefix of the one you want."
+                f"{files.where} contains several checkpoints ({', '.join(prefixes)}) and no "
+                "'checkpoint' file that selects one; give the prefix of the one you want."
             )
-    raise CheckpointError(f"{files.where} holds no checkpoint (no *.index file); {_ACCEPTED}.")
+    raise CheckpointError(f"{files.where} contains no checkpoint (no *.index file); {_ACCEPTED}.")
 
 
 def _prefix_of_state(files: FileTree) -> str:
-    """The prefix that the state file names, relative to ``files``; a path out of it is refused."""
+    """The prefix in the state file, relative to ``files``; a path outside of it is refused."""
     state = files.open(_STATE_FILE)
     text = state.read(0, min(state.size, _MAX_STATE_BYTES)).tobytes().decode(errors="replace")
     match = _STATE_LINE.search(text)
     if match is None:
         raise CheckpointError(
-            f"{state.name} does not say model_checkpoint_path; it is not the state file of a "
-            "TensorFlow checkpoint: give the checkpoint's prefix instead."
+            f"{state.name} has no model_checkpoint_path; it is not the state file of a TensorFlow "
+            "checkpoint: give the checkpoint's prefix instead."
         )
     prefix = _unescape(match["path"])
     path = PurePosixPath(prefix.replace("\\", "/"))
@@ -113,14 +113,14 @@ def _prefix_of_state(files: FileTree) -> str:
             path = path.relative_to(root)
     if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise CheckpointError(
-            f"{state.name} names {prefix!r}, which is not inside {files.where}; give the prefix "
-            "of the checkpoint itself."
+            f"{state.name} refers to {prefix!r}, which is not inside {files.where}; give the "
+            "prefix of the checkpoint itself."
         )
     return str(path)
 
 
 def _unescape(text: str) -> str:
-    """The string behind a text-format protobuf literal: UTF-8 bytes above 127 are octal there."""
+    """Decode a string literal of protobuf's text format: UTF-8 bytes above 127 are octal."""
 
     def byte(match: re.Match[bytes]) -> bytes:
         code = match[1]

@@ -1,13 +1,13 @@
-"""Protocol-buffer wire format, as far as tensor bundles need it (protobuf.dev, "Encoding").
+"""The subset of the Protocol Buffers wire format in tensor bundles (protobuf.dev, "Encoding").
 
-Malformed bytes raise ``WireError``; the caller knows which file and entry they came from.
+Malformed bytes raise ``WireError``; the caller adds the file and the entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-Buffer = bytes | memoryview  # a view where a message is too large to be copied level by level
+Buffer = bytes | memoryview  # a view avoids copying large messages at every level
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_BYTES = 10
@@ -38,9 +38,9 @@ def read_varint(data: Buffer, position: int) -> tuple[int, int]:
 
 
 def fields(data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
-    """Yield ``(field number, value)`` of every field of one message, in order.
+    """Yield ``(field number, value)`` of every field of a message, in order.
 
-    Strings and messages are slices of ``data``: views of a view.
+    Strings and messages are slices of ``data``: views if it is a view.
     """
     position = 0
     while position < len(data):
@@ -66,19 +66,19 @@ def fields(data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
 
 
 def signed64(value: int) -> int:
-    """A varint read as the int64 it stands for."""
+    """A varint reinterpreted as int64."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def as_int(value: int | Buffer) -> int:
     if not isinstance(value, int):
-        raise WireError("a number was expected instead of a string")
+        raise WireError("expected a number, got a string")
     return value
 
 
 def as_bytes(value: int | Buffer) -> Buffer:
     if isinstance(value, int):
-        raise WireError("a string was expected instead of a number")
+        raise WireError("expected a string, got a number")
     return value
 
 
@@ -97,7 +97,7 @@ def varint(value: int) -> bytes:
 
 
 def number(field: int, value: int) -> bytes:
-    """A varint field; nothing at all for zero, which is what an absent field means."""
+    """A varint field; empty for zero, the default of an absent field."""
     return varint(field << 3 | VARINT) + varint(value) if value else b""
 
 

@@ -1,7 +1,7 @@
 """The layout of the first PyTorch port (Atze00/MoViNet-pytorch), weights version 3.
 
-``blocks.b0_l0.expand.conv_1.conv3d.weight`` in base models, ``…conv2d.weight`` in stream ones,
-whose second convolution, ``deep.conv_2``, is the temporal one.
+``blocks.b0_l0.expand.conv_1.conv3d.weight`` in base models, ``…conv2d.weight`` in stream models,
+where ``deep.conv_2`` is the temporal convolution.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BLOCK_LAYERS = {
     "project": "_projection",
     "se.fc1": "_attention/_se_reduce",
     "se.fc2": "_attention/_se_expand",
-    "res.0": "_skip/_projection",  # without a stride there is no pooling before it
+    "res.0": "_skip/_projection",  # without stride, no pooling comes first
     "res.1": "_skip/_projection",
 }
 _BLOCK = re.compile(r"blocks\.b(?P<i>\d{1,2})_l(?P<j>\d{1,2})\.(?P<rest>.+)")
@@ -54,7 +54,7 @@ _CONV = re.compile(
 
 
 def names_of_pytorch_port(source: TensorSource) -> CanonicalNames | None:
-    """The names of the port's state dict; None if it has no stem as the port calls it."""
+    """The names of the port's state dict; None if it lacks the port's stem."""
     if not any(name.startswith("conv1.conv_1.") for name in source.names):
         return None
     counters = {name for name in source.names if name.endswith(".num_batches_tracked")}
@@ -94,11 +94,11 @@ def _canonical(name: str) -> tuple[str, Change] | None:
 
 
 def _permute(array: Array, axes: tuple[int, ...]) -> Array:
-    """As ``np.transpose``; an array of another rank is left for the mapping to refuse."""
+    """``np.transpose``, except that arrays of another rank are left for the mapping to refuse."""
     return np.transpose(array, axes) if array.ndim == len(axes) else array
 
 
-# (2D, depthwise) -> from (out, in, …) to TensorFlow's order of axes
+# (2D, depthwise) -> permutation from (out, in, …) to TensorFlow's axis order
 _KERNEL: dict[tuple[bool, bool], Change] = {
     (False, False): partial(_permute, axes=(2, 3, 4, 1, 0)),
     (True, False): partial(_permute, axes=(2, 3, 1, 0)),

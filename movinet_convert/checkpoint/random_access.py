@@ -19,10 +19,10 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class RandomAccessFile:
-    """An open file that many threads may read; closed when nothing refers to it any more.
+    """An open file that several threads may read; closed when it is garbage collected.
 
-    Reads are copies, never a memory map: if another program truncates the file, that gives an
-    error, where a map would kill the process.
+    Reads copy, and never map the file: if another program truncates it, that is an error, whereas
+    a memory map would crash the process.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -32,7 +32,7 @@ class RandomAccessFile:
         weakref.finalize(self, file.close)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
-        """Fill ``buffer`` from ``offset`` on; returns the number of bytes there were."""
+        """Fill ``buffer`` from ``offset`` on; returns the number of bytes read."""
         done = 0
         with self._lock:
             self._file.seek(offset)
@@ -46,7 +46,7 @@ class RandomAccessFile:
 
 @dataclass(frozen=True)
 class ByteRange:
-    """``size`` bytes of ``file`` from ``start`` on; ``name`` is what messages call it."""
+    """``size`` bytes of ``file`` from ``start`` on; ``name`` is used in messages."""
 
     file: RandomAccessFile
     name: str
@@ -69,11 +69,11 @@ class ByteRange:
         return self.read(0, min(len(magic), self.size)).tobytes() == magic
 
     def read(self, offset: int, size: int) -> Bytes:
-        """``size`` bytes at ``offset`` as a new array; CheckpointError if they are not there."""
+        """``size`` bytes at ``offset`` as a new array; CheckpointError if the file is too short."""
         if offset < 0 or size < 0 or offset + size > self.size:
             raise CheckpointError(
-                f"{self.name} holds {self.size:,} bytes, but {size:,} bytes at offset {offset:,} "
-                "were expected; the file is cut short or damaged: get it again."
+                f"{self.name} has {self.size:,} bytes, but {size:,} bytes at offset {offset:,} "
+                "were expected; the file is truncated or damaged: get it again."
             )
         data = np.empty(size, np.uint8)
         try:
@@ -85,7 +85,7 @@ class ByteRange:
         if done != size:
             raise CheckpointError(
                 f"{self.name} ended at byte {offset + done:,} while {size:,} bytes at offset "
-                f"{offset:,} were read; the file was cut short: get it again."
+                f"{offset:,} were read; the file was truncated: get it again."
             )
         return data
 
@@ -95,7 +95,7 @@ class FileTree(Protocol):
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     def names(self) -> tuple[str, ...]:
         """The files in it, down to one folder below the top."""
@@ -117,7 +117,7 @@ class Folder:
     def names(self) -> tuple[str, ...]:
         try:
             found = [*self.path.glob("*"), *self.path.glob("variables/*")]
-            # Pipes and devices too: opening one gives a clear error, leaving it out would not.
+            # Pipes and devices are included, because opening one gives a clear error.
             return tuple(sorted(p.relative_to(self.path).as_posix() for p in found if is_there(p)))
         except OSError as error:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""SavedModels of Keras, TF-Hub and Kaggle: keys are ``variables/N``, names are in the graph."""
+"""SavedModels of Keras, TF-Hub and Kaggle: keys are ``variables/N``, names in the object graph."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LISTED = re.compile(r"(?P<list>.*)/(?P<n>\d{1,6})")
 
 
 def names_of_saved_model(bundle: BundleReader) -> CanonicalNames | None:
-    """The names of a bundle whose object graph calls its variables as Keras does."""
+    """The names of a bundle whose object graph has Keras variable names."""
     if OBJECT_GRAPH_KEY not in bundle.entries:
         return None
     weights, rest = split_ignored(object_paths(bundle))
-    called = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
-    scopes = {path: called.get(key, "") for path, key in weights.items()}
+    keras_names = full_names(bundle.read_string(OBJECT_GRAPH_KEY), bundle.entries, bundle.where)
+    scopes = {path: keras_names.get(key, "") for path, key in weights.items()}
     parsed = {path: keras_scopes.parse(scope) for path, scope in scopes.items()}
     stems = [
         path
@@ -38,9 +38,9 @@ def names_of_saved_model(bundle: BundleReader) -> CanonicalNames | None:
     if not stems:
         return None
     nested = len(bundle.shape(weights[stems[0]])) == 4
-    bare = [path for path, scope in scopes.items() if scope == "scale"]
+    unscoped = [path for path, scope in scopes.items() if scope == "scale"]
     arch = arch_of_containers({name.container for name in parsed.values() if name}, bundle.where)
-    encodings = _encoding_scales(bare, parsed, containers(arch)[1:-1], bundle.where)
+    encodings = _encoding_scales(unscoped, parsed, containers(arch)[1:-1], bundle.where)
     pairs: list[tuple[str, Weight]] = []
     for path, key in weights.items():
         name = parsed[path]
@@ -56,26 +56,26 @@ def names_of_saved_model(bundle: BundleReader) -> CanonicalNames | None:
 
 
 def _encoding_scales(
-    bare: list[str], parsed: dict[str, KerasName | None], blocks: tuple[str, ...], where: str
+    unscoped: list[str], parsed: dict[str, KerasName | None], blocks: tuple[str, ...], where: str
 ) -> dict[str, str]:
-    """Which block's positional encoding each bare ``scale`` is of.
+    """Match each variable named just ``scale`` to the positional encoding of a block.
 
-    Keras lists variables layer by layer, so the k-th is that of the k-th block; and at least one
-    of its neighbours in the list must be of that block too.
+    Keras lists variables layer by layer, so the k-th belongs to the k-th block; at least one of
+    its neighbours in the list must belong to that block too.
     """
-    if not bare:
+    if not unscoped:
         return {}
-    listed = {path: match for path in bare if (match := _LISTED.fullmatch(path))}
+    listed = {path: match for path in unscoped if (match := _LISTED.fullmatch(path))}
     ordered = sorted(listed, key=lambda path: (listed[path]["list"], int(listed[path]["n"])))
-    if len(ordered) != len(blocks) or len(bare) != len(blocks):
+    if len(ordered) != len(blocks) or len(unscoped) != len(blocks):
         raise CheckpointError(
-            f"{where} has {len(bare)} positional encodings for {len(blocks)} blocks; expected one "
-            "for each or none."
+            f"{where} has {len(unscoped)} positional encodings for {len(blocks)} blocks; expected "
+            "one for each, or none."
         )
     for path, block in zip(ordered, blocks, strict=True):
         start, n = listed[path]["list"], int(listed[path]["n"])
-        beside = [parsed.get(f"{start}/{n + step}") for step in (-1, 1)]
-        if not any(name is not None and name.container == block for name in beside):
+        neighbours = [parsed.get(f"{start}/{n + step}") for step in (-1, 1)]
+        if not any(name is not None and name.container == block for name in neighbours):
             raise unknown_variable(path, where)
     return {
         path: f"{block}/_attention/_pos_encoding/_rezero/scale"

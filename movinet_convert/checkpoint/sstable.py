@@ -1,9 +1,9 @@
 """Sorted string tables, the file format of ``PREFIX.index``, read and written.
 
 LevelDB's table format (google/leveldb ``doc/table_format.md``): blocks of prefix-compressed
-entries, each followed by a type byte and a masked crc32c, and a footer of 48 bytes that says where
-the index of the blocks is. Written with TensorFlow's options, and so to the same bytes: no
-compression, blocks of 256 KiB, a restart every 16 entries.
+entries, each followed by a type byte and a masked crc32c, and a 48-byte footer that locates the
+index of the blocks. Files are byte-identical to TensorFlow's, with its options: no compression,
+blocks of 256 KiB, a restart every 16 entries.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _TRAILER_BYTES = 5  # compression type, masked crc32c
 _NO_COMPRESSION, _SNAPPY = 0, 1
 
 # A training checkpoint of the largest MoViNet (1,493 variables, each with two slots and a moving
-# average) has an index of about 400 kB: 6,000 entries of 40 bytes, under names below 200 bytes.
-# The limits keep a crafted file from growing in memory or time beyond what it is on disk.
+# average) has an index of about 400 kB: 6,000 entries of 40 bytes, with names below 200 bytes.
+# The limits keep the memory and time that a crafted file takes in proportion to its size on disk.
 MAX_FILE_BYTES = 8 << 20
 MAX_ENTRIES = 32_768
 _MAX_KEY_BYTES = 1024
@@ -38,12 +38,12 @@ def crc32c(data: bytes | Bytes, crc: int = 0) -> int:
     """The crc32c (Castagnoli) of ``data``, continuing from ``crc``."""
     if not isinstance(data, bytes):
         data = data.view()
-        data.flags.writeable = False  # the C implementation takes read-only buffers alone
+        data.flags.writeable = False  # the C implementation only takes read-only buffers
     return int(google_crc32c.extend(crc, data))
 
 
 def mask(crc: int) -> int:
-    """Rotate right by 15 bits and add a constant, as a crc is stored beside the data it covers."""
+    """Rotate right by 15 bits and add a constant, as LevelDB does to stored checksums."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -55,26 +55,26 @@ def masked_crc32c(data: bytes | Bytes) -> int:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def has_table_magic(blob: ByteRange) -> bool:
-    """Whether the file ends as a table does."""
-    if blob.size < FOOTER_BYTES:
+def has_table_magic(content: ByteRange) -> bool:
+    """Whether the file ends with the magic number of a table."""
+    if content.size < FOOTER_BYTES:
         return False
-    return int.from_bytes(blob.read(blob.size - 8, 8).tobytes(), "little") == MAGIC
+    return int.from_bytes(content.read(content.size - 8, 8).tobytes(), "little") == MAGIC
 
 
-def read_table(blob: ByteRange) -> list[Entry]:
+def read_table(content: ByteRange) -> list[Entry]:
     """All entries of the table in key order; CheckpointError names the file and the damage."""
-    if not has_table_magic(blob):
+    if not has_table_magic(content):
         raise CheckpointError(
-            f"{blob.name} is not the index of a TensorFlow checkpoint (the magic number at its "
+            f"{content.name} is not the index of a TensorFlow checkpoint (the magic number at its "
             "end is missing); it is damaged or another kind of file."
         )
-    if blob.size > MAX_FILE_BYTES:
+    if content.size > MAX_FILE_BYTES:
         raise CheckpointError(
-            f"{blob.name} is {blob.size:,} bytes long; the index of a MoViNet checkpoint is far "
-            f"below {MAX_FILE_BYTES:,} bytes."
+            f"{content.name} has {content.size:,} bytes; the index of a MoViNet checkpoint has far "
+            f"fewer than {MAX_FILE_BYTES:,}."
         )
-    return _Table(blob.name, blob.read(0, blob.size).tobytes()).entries()
+    return _Table(content.name, content.read(0, content.size).tobytes()).entries()
 
 
 class _Table:
@@ -94,7 +94,7 @@ class _Table:
             end = 0
             for _, handle in self._block(index_offset, index_size):
                 (offset, size), _ = self._handle(handle, 0)
-                # Blocks are written one after the other, so that none is reached twice.
+                # Blocks are written in order, so none may be referenced twice.
                 if offset < end or offset + size > index_offset:
                     raise self._damaged("its blocks overlap or are not in order")
                 end = offset + size + _TRAILER_BYTES
@@ -109,8 +109,8 @@ class _Table:
                 raise self._damaged("its keys are not in order")
         return entries
 
-    def _damaged(self, what: str) -> CheckpointError:
-        return CheckpointError(f"{self._name} is damaged: {what}; get the file again.")
+    def _damaged(self, problem: str) -> CheckpointError:
+        return CheckpointError(f"{self._name} is damaged: {problem}; get the file again.")
 
     @staticmethod
     def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
@@ -122,15 +122,15 @@ class _Table:
         """Check and decode the block at ``offset``."""
         end = offset + size
         if end + _TRAILER_BYTES > self._blocks_end:
-            raise self._damaged(f"a block of {size:,} bytes at {offset:,} leaves the file")
+            raise self._damaged(f"a block of {size:,} bytes at {offset:,} exceeds the file")
         stored = int.from_bytes(self._data[end + 1 : end + _TRAILER_BYTES], "little")
         if masked_crc32c(self._data[offset : end + 1]) != stored:
             raise self._damaged(f"the checksum of the block at byte {offset:,} does not match")
         compression = self._data[end]
         if compression == _SNAPPY:
             raise CheckpointError(
-                f"{self._name} is compressed with snappy, which TensorFlow's checkpoints are not "
-                "and which is not supported; save the checkpoint again with tf.train.Checkpoint."
+                f"{self._name} is compressed with snappy, which TensorFlow does not use for "
+                "checkpoints; save it again with tf.train.Checkpoint."
             )
         if compression != _NO_COMPRESSION:
             raise self._damaged(f"the block at byte {offset:,} has an unknown compression")
@@ -143,7 +143,7 @@ class _Table:
         restarts = int.from_bytes(block[-4:], "little")
         limit = len(block) - 4 - 4 * restarts
         if limit < 0:
-            raise self._damaged("a block's restart count leaves the block")
+            raise self._damaged("a block's restart count exceeds the block")
         entries: list[Entry] = []
         key, position = b"", 0
         while position < limit:
@@ -153,7 +153,7 @@ class _Table:
             value_start = position + unshared
             value_end = value_start + value_size
             if shared > len(key) or value_end > limit:
-                raise self._damaged("an entry leaves its block")
+                raise self._damaged("an entry exceeds its block")
             key = key[:shared] + block[position:value_start]
             self._count(len(key), value_size)
             entries.append((key, block[value_start:value_end]))
@@ -161,7 +161,7 @@ class _Table:
         return entries
 
     def _count(self, key_bytes: int, value_bytes: int) -> None:
-        """Keep account of what is held, the entries of the index of blocks included."""
+        """Track the size of all entries, including those of the block index."""
         self._entry_count += 1
         self._key_bytes += key_bytes
         if key_bytes > _MAX_KEY_BYTES or self._key_bytes > _MAX_TOTAL_KEY_BYTES:
@@ -182,7 +182,7 @@ _RESTART_INTERVAL = 16
 
 
 def encode_table(entries: Iterable[Entry]) -> bytes:
-    """The file that holds ``entries``, which must come in strictly increasing order of key."""
+    """The table file of ``entries``, whose keys must be strictly increasing."""
     out = bytearray()
     index = _Block(restart_interval=1)
     block = _Block()
@@ -204,7 +204,7 @@ def encode_table(entries: Iterable[Entry]) -> bytes:
 
 
 class _Block:
-    """Entries (shared, unshared, value size: varints), key rest, value; then the restarts."""
+    """Entries (shared, unshared and value size as varints, rest of the key, value), restarts."""
 
     def __init__(self, restart_interval: int = _RESTART_INTERVAL) -> None:
         self._body = bytearray()
@@ -234,7 +234,7 @@ class _Block:
 
 
 def _append(out: bytearray, block: _Block) -> bytes:
-    """Put a block with its trailer at the end of ``out``; returns its handle (offset, size)."""
+    """Append a block and its trailer to ``out``; returns its handle (offset, size)."""
     content = block.encode()
     handle = varint(len(out)) + varint(len(content))
     stored = content + b"\0"
@@ -252,7 +252,7 @@ def _common_prefix(a: bytes, b: bytes) -> int:
 
 
 def _short_successor(key: bytes) -> bytes:
-    """A short key that is not below ``key``: all that the index needs of the last block."""
+    """A short key that is not below ``key``, which suffices to index the last block."""
     for position, byte in enumerate(key):
         if byte != 0xFF:
             return key[:position] + bytes([byte + 1])

@@ -1,4 +1,4 @@
-"""What the weights of a checkpoint say about the network that they belong to."""
+"""Infer the settings of a network from the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from movinet_convert.variants import ARCHS, ConvType, SeType
 
 @dataclass(frozen=True)
 class Structure:
-    """The settings that can be read from names and shapes.
+    """The settings that names and shapes determine.
 
-    ``causal`` is None where the weights fit two networks: a base model and a causal one with 3D
+    ``causal`` is None if the weights fit two networks: a base model and a causal one with 3D
     convolutions (the older "legacy" stream models) have the same variables in A0 to A2.
-    ``classes`` is None for a backbone without classifier. Gating cannot be read.
+    ``classes`` is None for a backbone without classifier. Gating cannot be inferred.
     """
 
     arch: str
@@ -37,21 +37,21 @@ class Structure:
 
 
 def read_structure(checkpoint: Checkpoint) -> Structure:
-    """Read the settings of ``checkpoint`` without reading its arrays."""
+    """Infer the settings of ``checkpoint`` without reading its arrays."""
     conv_type: ConvType = (
         "2plus1d" if any("/_conv/_conv/" in name for name in checkpoint.variables) else "3d"
     )
     se_type = _se_type(checkpoint, "_conv/_conv" if conv_type == "2plus1d" else "_conv")
     encoded = any("/_pos_encoding/" in name for name in checkpoint.variables)
-    # A base model has no running context: neither a second half of the squeeze-excitation's
-    # input nor an encoding of the position in the stream.
+    # A base model has no streaming context: neither the second half of the squeeze-excitation's
+    # input nor a positional encoding.
     causal = True if conv_type == "2plus1d" or se_type == "2plus3d" or encoded else None
     classes = _classes(checkpoint)
     return Structure(checkpoint.arch, conv_type, se_type, encoded, classes, causal)
 
 
 def _se_type(checkpoint: Checkpoint, conv: str) -> SeType:
-    """In ``2plus3d`` the squeeze-excitation reads twice the channels that it scales."""
+    """The type of squeeze-excitation; ``2plus3d`` has twice as many inputs as it scales."""
     block = ARCHS[checkpoint.arch].blocks[0]
     name = f"{block.name}/_attention/_se_reduce/{conv}/kernel"
     if name not in checkpoint.variables:
@@ -63,8 +63,8 @@ def _se_type(checkpoint: Checkpoint, conv: str) -> SeType:
     if read == 2 * block.expanded:
         return "2plus3d"
     raise CheckpointError(
-        f"{checkpoint.source}: variable {name!r} has shape {shape}; as a MoViNet "
-        f"{checkpoint.arch} it would read {block.expanded} or {2 * block.expanded} channels."
+        f"{checkpoint.source}: variable {name!r} has shape {shape}; in a MoViNet "
+        f"{checkpoint.arch} it has {block.expanded} or {2 * block.expanded} input channels."
     )
 
 
@@ -79,7 +79,7 @@ def _classes(checkpoint: Checkpoint) -> int | None:
     shape = checkpoint.variables.shape(biases[0])
     if len(shape) != 1 or not shape[0]:
         raise CheckpointError(
-            f"{checkpoint.source}: variable {biases[0]!r} has shape {shape}; one number for each "
-            "class was expected."
+            f"{checkpoint.source}: variable {biases[0]!r} has shape {shape}; expected one value "
+            "per class."
         )
     return shape[0]

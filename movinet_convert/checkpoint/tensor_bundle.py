@@ -1,9 +1,9 @@
 """Tensor bundles, read and written: ``PREFIX.index`` and ``PREFIX.data-NNNNN-of-MMMMM``.
 
 The index is a table from tensor name to a ``BundleEntryProto`` (dtype, shape, shard, offset, size,
-checksum); the empty name has a ``BundleHeaderProto``. Field numbers are those of
+checksum); the empty name maps to a ``BundleHeaderProto``. Field numbers are those of
 ``tensorflow/core/protobuf/tensor_bundle.proto`` and ``framework/{types,tensor_shape}.proto``.
-Every claim of an entry is checked against the shards on disk before memory is allocated for it.
+Every entry is checked against the shards on disk before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from movinet_convert.errors import CheckpointError
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _BUNDLE_VERSION = 1
-# The object graph of the SavedModel of an A2 on TF-Hub has 0.5 MB, that of an A5 three times that.
+# The object graph of TF-Hub's A2 SavedModel has 0.5 MB, that of an A5 three times as much.
 _MAX_STRING_BYTES = 16 << 20
 
 # tensorflow/core/framework/types.proto; bfloat16 is read as uint16 and widened.
@@ -107,10 +107,10 @@ class BundleReader:
         return self.entries[name].shape
 
     def read(self, name: str) -> Array:
-        """The tensor called ``name``, in its stored type (bfloat16 widened to float32)."""
+        """The tensor called ``name``, in its stored dtype (bfloat16 widened to float32)."""
         entry = self.entries[name]
         if entry.is_string:
-            raise _bad(self.where, name, "holds text where an array was expected")
+            raise _bad(self.where, name, "is a string; expected an array")
         data = self._bytes(entry)
         if masked_crc32c(data) != entry.crc:
             raise self._corrupt(name, entry)
@@ -122,14 +122,14 @@ class BundleReader:
         return array
 
     def read_string(self, name: str) -> bytes:
-        """The single string stored as ``name``, such as the serialized object graph.
+        """The string stored as ``name``, such as the serialized object graph.
 
         A string tensor is its lengths as varints, a masked crc32c of the lengths as fixed-width
         integers, then the bytes (``WriteStringTensor`` in ``tensor_bundle.cc``).
         """
         entry = self.entries[name]
         if not entry.is_string or math.prod(entry.shape) != 1:
-            raise _bad(self.where, name, "was expected to hold one string")
+            raise _bad(self.where, name, "is not a single string, as expected")
         if entry.size > _MAX_STRING_BYTES:
             raise _bad(self.where, name, f"has {entry.size:,} bytes, more than any MoViNet needs")
         data = self._bytes(entry)
@@ -153,23 +153,23 @@ class BundleReader:
         )
 
     def _check_places(self) -> None:
-        """Every tensor is within its shard, and no byte belongs to two of them."""
+        """Check that every tensor is within its shard, and that no two overlap."""
         for name, entry in self.entries.items():
             shard = self._shards[entry.shard]
             if entry.offset < 0 or entry.size < 0 or entry.offset + entry.size > shard.size:
                 raise CheckpointError(
                     f"{shard.name}: variable {name!r} should be {entry.size:,} bytes at offset "
-                    f"{entry.offset:,}, but the file has {shard.size:,} bytes; it is cut short or "
+                    f"{entry.offset:,}, but the file has {shard.size:,} bytes; it is truncated or "
                     "damaged: get it again."
                 )
         ordered = sorted(self.entries.items(), key=lambda i: (i[1].shard, i[1].offset, i[1].size))
         for (before, first), (after, second) in itertools.pairwise(ordered):
             if first.shard == second.shard and first.offset + first.size > second.offset:
-                raise _bad(self.where, after, f"lies over variable {before!r}")
+                raise _bad(self.where, after, f"overlaps variable {before!r}")
 
 
 def read_index(index: ByteRange) -> tuple[int, dict[str, Entry]]:
-    """The number of shards and the entry of every tensor; CheckpointError if they make no sense."""
+    """The number of shards and the entry of every tensor; CheckpointError if they are invalid."""
     table = read_table(index)
     if not table or table[0][0] != b"":
         raise CheckpointError(
@@ -179,7 +179,9 @@ def read_index(index: ByteRange) -> tuple[int, dict[str, Entry]]:
     shards = _shard_count(table[0][1], index.name)
     entries = dict(_entry(key, value, shards, index.name) for key, value in table[1:])
     if len(entries) != len(table) - 1:
-        raise CheckpointError(f"{index.name} is damaged: two names differ in odd bytes alone.")
+        raise CheckpointError(
+            f"{index.name} is damaged: two names differ only in bytes that are not UTF-8."
+        )
     return shards, entries
 
 
@@ -203,7 +205,7 @@ def _shard_count(header: bytes, where: str) -> int:
             f"{_BUNDLE_VERSION}."
         )
     if not 1 <= shards <= 99_999:
-        raise CheckpointError(f"{where} claims {shards} data files; at least one was expected.")
+        raise CheckpointError(f"{where} claims {shards} data files; expected at least one.")
     return shards
 
 
@@ -225,7 +227,7 @@ def _entry(key: bytes, value: bytes, shards: int, where: str) -> tuple[str, Entr
     elif not plausible(entry.shape):
         problem = f"has the impossible shape {entry.shape}"
     elif not 0 <= shard < shards:
-        problem = f"is said to be in shard {shard} of {shards}"
+        problem = f"refers to shard {shard} of {shards}"
     elif dtype != _STRING and size != (wanted := math.prod(entry.shape) * _DTYPES[dtype].itemsize):
         problem = f"has shape {entry.shape}, which is {wanted:,} bytes, but claims {size:,} bytes"
     else:
@@ -252,7 +254,7 @@ def _bad(where: str, name: str, problem: str) -> CheckpointError:
 
 
 def _string_checksums(text: bytes) -> tuple[bytes, int]:
-    """The stored checksum of a string's length, and that of length, checksum and string."""
+    """The stored checksum of a string's length, and that of the whole entry."""
     crc = crc32c(len(text).to_bytes(4 if len(text) < 1 << 32 else 8, "little"))
     stored = mask(crc).to_bytes(4, "little")
     return stored, mask(crc32c(text, crc32c(stored, crc)))
@@ -264,8 +266,8 @@ def _string_checksums(text: bytes) -> tuple[bytes, int]:
 def write_bundle(folder: Path, prefix: str, tensors: Mapping[str, Array | bytes]) -> None:
     """Write ``tensors`` by name into ``folder``; bytes are stored as a scalar string.
 
-    The files are those of ``tf.train.Checkpoint`` (``tensor_bundle.cc``). Equal tensors give equal
-    files: the data are in the order of their names.
+    The files are those of ``tf.train.Checkpoint`` (``tensor_bundle.cc``). The same
+    tensors give the same bytes: data are sorted by name.
     """
     header = wire.number(1, 1) + wire.message(3, wire.number(1, _BUNDLE_VERSION))
     entries = [(b"", header)]

@@ -1,4 +1,4 @@
-"""Stored tensors by stored name, whatever the file format, and views of them in another layout."""
+"""Tensors as stored, in any file format, and their conversion to the canonical axis order."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _MAX_ELEMENTS = 1 << 48
 
 
 class TensorSource(Protocol):
-    """A checkpoint file as stored: arrays by stored name, checked when they are read."""
+    """A checkpoint file as stored: arrays by stored name, verified when they are read."""
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every stored array."""
+        """The name of every stored array."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape as stored, without reading the data."""
 
     def read(self, name: str) -> Array:
-        """The array, freshly read; CheckpointError if it is damaged."""
+        """Read the array from the file; CheckpointError if it is damaged."""
 
 
 def plausible(shape: tuple[int, ...]) -> bool:
-    """Whether arrays of this shape exist at all: numpy cannot even name larger ones."""
+    """Whether NumPy supports arrays of this shape."""
     if len(shape) > MAX_RANK or any(n < 0 for n in shape):
         return False
     return math.prod(max(n, 1) for n in shape) < _MAX_ELEMENTS
@@ -48,20 +48,20 @@ def unchanged(array: Array) -> Array:
 
 @dataclass(frozen=True)
 class Weight:
-    """A stored array and the change of axes that gives it the canonical TF shape."""
+    """A stored array and the axis permutation that gives it the canonical TF shape."""
 
     stored: str
     change: Change = unchanged
 
     def shape(self, source: TensorSource) -> tuple[int, ...]:
-        """The canonical shape; nothing is read or allocated for it."""
+        """The canonical shape, without reading or allocating anything."""
         return self.change(np.broadcast_to(np.int8(0), source.shape(self.stored))).shape
 
     def read(self, source: TensorSource) -> Array:
         return np.asarray(self.change(source.read(self.stored)), order="C")
 
     def equals(self, other: Weight, source: TensorSource) -> bool:
-        """Whether both have the same bits; of unequal shapes nothing is read."""
+        """Whether both are bitwise equal; if the shapes differ, nothing is read."""
         if self.shape(source) != other.shape(source):
             return False
         a, b = self.read(source), other.read(source)

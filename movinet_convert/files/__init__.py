@@ -1,1 +1,1 @@
-"""Opening files that anyone may have written, and writing files so that none is ever half there."""
+"""Read untrusted files safely, and write files atomically."""

@@ -1,4 +1,4 @@
-"""Reading files that anyone may have written: bytes, text and digests."""
+"""Read untrusted files: bytes, text and digests."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OTHER_ENCODINGS = {
 
 
 def open_regular(path: str | os.PathLike[str], error: type[MovinetError]) -> BinaryIO:
-    """Open a file to read its bytes, without blocking on a pipe.
+    """Open a regular file for reading, without blocking on a pipe.
 
-    Raises ``error`` for anything but a regular file (links are followed), OSError where the file
+    Raises ``error`` for anything but a regular file (links are followed), OSError if the file
     cannot be opened.
     """
     flags = os.O_RDONLY
-    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # not every system has each
+    for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # not every platform has all of them
         flags |= getattr(os, name, 0)
     descriptor = os.open(path, flags)
     try:
@@ -47,7 +47,7 @@ def open_regular(path: str | os.PathLike[str], error: type[MovinetError]) -> Bin
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 digest of a file in hexadecimal; OSError, or MovinetError if it is no file."""
+    """The SHA-256 digest of a file in hexadecimal; OSError, or MovinetError if not regular."""
     digest = hashlib.sha256()
     with open_regular(path, MovinetError) as file:
         while chunk := file.read(1 << 20):
@@ -56,10 +56,10 @@ def file_sha256(path: Path) -> str:
 
 
 def read_text(path: Path, max_bytes: int) -> str:
-    r"""A UTF-8 text, with or without a byte order mark, its lines ended by ``\n``.
+    r"""Read UTF-8 text, with or without a byte order mark; line ends become ``\n``.
 
-    Raises UsageError, which names the line, for other encodings, and for what is no file, cannot
-    be read, contains NUL bytes or is larger than ``max_bytes``.
+    Raises UsageError, with the line number, for other encodings and NUL bytes, and if ``path`` is
+    not a file, cannot be read or is larger than ``max_bytes``.
     """
     try:
         with open_regular(path, UsageError) as file:
@@ -67,7 +67,7 @@ def read_text(path: Path, max_bytes: int) -> str:
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     if len(data) > max_bytes:
-        raise UsageError(f"{path} is larger than the {max_bytes >> 20} MiB that are allowed.")
+        raise UsageError(f"{path} is larger than the {max_bytes >> 20} MiB allowed.")
     for mark, name in _OTHER_ENCODINGS.items():
         if data.startswith(mark):
             raise UsageError(f"{path}, line 1: the file is {name}; save it as UTF-8.")

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half written: checked first, replaced only once complete."""
+"""Write files atomically: targets are checked first and replaced only by complete files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LOCK_NAME = ".lock"
 def replacing(
     path: str | os.PathLike[str], error: type[MovinetError] | None = None
 ) -> Iterator[Path]:
-    """A temporary name beside ``path``, with its suffix; what is written there takes its place.
+    """Yield a temporary path in the same folder, whose file then replaces ``path`` atomically.
 
-    The file is synced to disk, with the permissions of the user's umask, before it is moved; where
-    the block raises, nothing at ``path`` has changed and the temporary file is gone. A link at
-    ``path`` is replaced, not followed. Raises OSError, or ``error`` in its place if given.
+    The file has the same suffix, the permissions of the user's umask, and is synced to disk before
+    it is moved; if the block raises, ``path`` is unchanged and the temporary file is removed. A
+    link at ``path`` is replaced, not followed. Raises OSError, or ``error`` instead if given.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}{target.suffix}")
@@ -41,17 +41,17 @@ def replacing(
         if error is None:
             raise
         raise error(
-            f"{path} cannot be written ({problem.strerror or problem}); nothing was changed there."
+            f"{path} cannot be written ({problem.strerror or problem}); it is unchanged."
         ) from None
 
 
 def move_together(moves: Sequence[tuple[Path, Path]]) -> None:
     """Move files that belong together, as (from, to), over an earlier set of the same names.
 
-    The first is the one that is opened: without it the others are nothing. Two sets are never
-    mixed, whenever the process ends. An earlier set of several files is first renamed to
-    ``NAME.previous-xxxxxxxx``, restored where anything fails and removed at the end; it remains
-    under that name where the process is killed in between. Raises OSError.
+    The first file is the entry point, which refers to the others. Two sets are never mixed, even
+    if the process is killed. An earlier set of several files is first renamed to
+    ``NAME.previous-xxxxxxxx``, restored if anything fails and removed at the end; it keeps that
+    name if the process is killed in between. Raises OSError.
     """
     for written, _ in moves:
         _sync(written)
@@ -61,19 +61,19 @@ def move_together(moves: Sequence[tuple[Path, Path]]) -> None:
         return
     token = secrets.token_hex(4)
     with ExitStack() as undo:
-        earlier = []
-        for _, target in reversed(moves):  # the one that is opened goes last and comes first
+        backups = []
+        for _, target in reversed(moves):  # the entry point last; undo restores it first
             if target.exists() or target.is_symlink():
-                aside = target.with_name(f"{target.stem}.previous-{token}{target.suffix}")
-                target.rename(aside)
-                undo.callback(aside.rename, target)
-                earlier.append(aside)
+                backup = target.with_name(f"{target.stem}.previous-{token}{target.suffix}")
+                target.rename(backup)
+                undo.callback(backup.rename, target)
+                backups.append(backup)
         for written, target in moves:
             written.rename(target)
             undo.callback(target.rename, written)
         undo.pop_all()
-    for aside in earlier:
-        aside.unlink()
+    for backup in backups:
+        backup.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -82,18 +82,18 @@ def _sync(path: Path) -> None:
 
 
 def check_output(path: Path, suffixes: Sequence[str], inputs: Iterable[str | Path]) -> None:
-    """Refuse a target that would fail, or overwrite an input, before any work is done.
+    """Check, before any work is done, that a file can be written and is not an input.
 
-    ``path`` must end in one of ``suffixes``, be in an existing writable folder, and be none of
-    ``inputs`` by any of its names (another spelling, a link, a hard link). Raises UsageError.
+    ``path`` must end in one of ``suffixes``, be in an existing writable folder, and not be one of
+    ``inputs`` under any name (another spelling, a link, a hard link). Raises UsageError.
     """
     if path.suffix.lower() not in suffixes:
-        raise UsageError(f"{path} ends in none of {', '.join(suffixes)}; name it so.")
+        raise UsageError(f"{path} must end in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
-        raise UsageError(f"There is no folder {path.parent} for {path.name}; make it first.")
+        raise UsageError(f"There is no folder {path.parent} for {path.name}; create it first.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(
-            f"The folder {path.parent} cannot be written; name another for {path.name}."
+            f"The folder {path.parent} is not writable; choose another for {path.name}."
         )
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} exists and is not a file; name another.")
@@ -101,27 +101,26 @@ def check_output(path: Path, suffixes: Sequence[str], inputs: Iterable[str | Pat
 
 
 def refuse_inputs(path: Path, inputs: Iterable[str | Path]) -> None:
-    """Raise UsageError if ``path`` is one of ``inputs`` by any of its names."""
+    """Raise UsageError if ``path`` is one of ``inputs`` under any name."""
     for source in inputs:
         try:
             same = path.samefile(source)
-        except (OSError, ValueError):  # one of them does not exist, or is not a path at all
+        except (OSError, ValueError):  # one of them does not exist, or is not a valid path
             continue
         if same:
             raise UsageError(
-                f"{path} is {source}, which is to be read, and would be overwritten; name another "
-                "file to write."
+                f"{path} is the input {source} and would be overwritten; name another output file."
             )
 
 
 @contextmanager
 def staging_folder(parent: Path, purpose: str) -> Iterator[Path]:
-    """A new folder ``parent/.movinet-PURPOSE-xxxxxxxx``, removed with what is left in it.
+    """Yield a new folder ``parent/.movinet-PURPOSE-xxxxxxxx``, removed with its contents.
 
-    Files are prepared there, on the same disk as their targets, so that moving each is one step.
-    A lock marks the folder as in use: folders of the same ``purpose`` (one word) in ``parent``
-    whose lock is free were left by a killed process, and are removed first. Raises OSError where
-    ``parent`` cannot be written.
+    Files are prepared there, on the same file system as their targets, so that each is moved
+    atomically. A lock marks the folder as in use: folders of the same ``purpose`` (one word) in
+    ``parent`` whose lock is free were left by a killed process, and are removed first. Raises
+    OSError if ``parent`` cannot be written.
     """
     _remove_abandoned(parent, purpose)
     folder, lock = _create_locked(parent, purpose)
@@ -139,7 +138,7 @@ def _create_locked(parent: Path, purpose: str) -> tuple[Path, filelock.BaseFileL
         try:
             lock = _try_lock(folder)
         except FileNotFoundError:
-            continue  # another process took the folder for an abandoned one before it was locked
+            continue  # another process removed it as abandoned before it was locked
         if lock is not None and (folder / LOCK_NAME).exists():
             return folder, lock
         if lock is not None:
@@ -154,15 +153,15 @@ def _remove_abandoned(parent: Path, purpose: str) -> None:
         try:
             lock = _try_lock(folder)
         except OSError:
-            continue  # gone meanwhile, or another user's
+            continue  # removed meanwhile, or another user's
         if lock is not None:
-            # Released only once the folder is gone, so that nobody can lock it in between.
+            # Released only after the removal, so that no process can lock it in between.
             shutil.rmtree(folder, ignore_errors=True)
             lock.release()
 
 
 def _try_lock(folder: Path) -> filelock.BaseFileLock | None:
-    """The lock of a folder, or None while another process has it."""
+    """The lock of a folder, or None if another process holds it."""
     lock = filelock.FileLock(folder / LOCK_NAME)
     try:
         lock.acquire(timeout=0)

@@ -41,15 +41,15 @@ def assert_reads_like_tensorflow(prefix: Path) -> None:
         assert array.tobytes() == expected.tobytes(), name
 
 
-def test_a_released_checkpoint_reads_like_tensorflow(released: Path) -> None:
+def test_reads_released_checkpoint_like_tensorflow(released: Path) -> None:
     assert_reads_like_tensorflow(released)
 
 
-def test_the_trained_checkpoint_reads_like_tensorflow(trained_folder: Path) -> None:
+def test_reads_trained_checkpoint_like_tensorflow(trained_folder: Path) -> None:
     assert_reads_like_tensorflow(trained_folder / "ckpt-1")
 
 
-def test_a_sharded_checkpoint_reads_like_tensorflow(released: Path, tmp_path: Path) -> None:
+def test_reads_sharded_checkpoint_like_tensorflow(released: Path, tmp_path: Path) -> None:
     sharded = official.save_in_shards(released, tmp_path, shards=3)
     assert len(list(tmp_path.glob("sharded.data-*-of-00003"))) == 3
     assert_reads_like_tensorflow(sharded)
@@ -58,7 +58,7 @@ def test_a_sharded_checkpoint_reads_like_tensorflow(released: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "optimizer", [RMSPROP, ADAM, MOVING_AVERAGE], ids=["rmsprop", "adam", "moving-average"]
 )
-def test_a_training_run_reads_like_tensorflow_and_gives_the_same_weights(
+def test_reads_training_run_like_tensorflow_with_same_weights(
     optimizer: dict[str, Any], tmp_path: Path
 ) -> None:
     model = official.build("t0-stream")
@@ -72,7 +72,7 @@ def test_a_training_run_reads_like_tensorflow_and_gives_the_same_weights(
     assert_same_weights(trained.variables, saved.variables)
 
 
-def test_a_training_run_says_what_it_ignores(tmp_path: Path) -> None:
+def test_reports_ignored_variables_of_training_run(tmp_path: Path) -> None:
     model = official.build("t0-stream")
     run = official.save_training_run(model, tmp_path, MOVING_AVERAGE)
     opened = open_checkpoint(run)
@@ -89,7 +89,7 @@ def test_a_training_run_says_what_it_ignores(tmp_path: Path) -> None:
     assert not stored & set(said)
 
 
-def test_keras_save_weights_gives_the_same_weights(
+def test_keras_save_weights_gives_same_weights(
     a0_stream: Any, released: Path, tmp_path: Path
 ) -> None:
     a0_stream.save_weights(str(tmp_path / "weights"))
@@ -100,7 +100,7 @@ def test_keras_save_weights_gives_the_same_weights(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32", "int64", "bool"])
-def test_other_number_types_read_like_tensorflow(dtype: str, tmp_path: Path) -> None:
+def test_reads_other_dtypes_like_tensorflow(dtype: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
     values = tf.cast(tf.constant([[0.0, 1.5, -2.25], [3e4, 1e-3, 7.0]]), dtype)
@@ -114,7 +114,7 @@ def test_other_number_types_read_like_tensorflow(dtype: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(ours, expected.numpy())
 
 
-def test_a_scalar_bfloat16_stays_an_array(tmp_path: Path) -> None:
+def test_reads_bfloat16_scalar_as_array(tmp_path: Path) -> None:
     import tensorflow as tf
 
     value = tf.constant(1.5, tf.bfloat16)

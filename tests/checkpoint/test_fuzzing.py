@@ -70,7 +70,7 @@ def prober(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(rng=st.randoms(use_true_random=False))
-def test_a_damaged_file_is_refused_or_read_as_it_is(
+def test_damaged_file_is_refused_or_read_as_stored(
     name: str, prober: Callable[[str, random.Random], str], rng: random.Random
 ) -> None:
     assert prober(name, rng) in ("refused", "same", "different")
@@ -89,14 +89,14 @@ def assert_flips_are_harmless(
 
 
 @pytest.mark.parametrize("name", ["bundle-index", "bundle-data"])
-def test_a_thousand_flipped_bytes_never_give_other_weights(
+def test_thousand_flipped_bytes_never_give_other_weights(
     name: str, targets: Mapping[str, Target], tmp_path: Path
 ) -> None:
     outcomes = assert_flips_are_harmless(targets[name], tmp_path, 1000, random.Random(7))
     assert outcomes["refused"] > 500
 
 
-def test_flipped_bytes_of_a_checkpoint_by_tensorflow_never_give_other_weights(
+def test_flipped_bytes_of_tensorflow_checkpoint_never_give_other_weights(
     released: Path, tmp_path: Path
 ) -> None:
     for suffix in (".index", ".data-00000-of-00001"):
@@ -133,7 +133,7 @@ def misread(path: Path) -> Content:
         (misread, "other weights"),
     ],
 )
-def test_the_fuzzer_reports_what_goes_wrong_and_goes_on(
+def test_fuzzer_reports_failures_and_continues(
     read: Callable[[Path], Content],
     said: str,
     targets: Mapping[str, Target],
@@ -154,7 +154,7 @@ def test_the_fuzzer_reports_what_goes_wrong_and_goes_on(
     assert not fuzz.report("broken", tally, 1.0)
 
 
-def test_the_script_runs_a_target_and_exits_with_success() -> None:
+def test_script_fuzzes_target_and_exits_with_success() -> None:
     script = Path(fuzz.__file__)
     command = [sys.executable, str(script), "bundle-index", "--count", "40"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

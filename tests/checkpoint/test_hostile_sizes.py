@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_no_hostile_checkpoint_takes_more_than_64_mib_beyond_its_own_bytes() -> None:
+def test_hostile_checkpoints_take_at_most_64_mib_beyond_their_size() -> None:
     command = [sys.executable, str(hostile.__file__), "--mib", "1.2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,9 +30,7 @@ def test_no_hostile_checkpoint_takes_more_than_64_mib_beyond_its_own_bytes() -> 
 
 
 @pytest.mark.parametrize("order", [[0, 0], [1, 0], [0, 1, 1]], ids=str)
-def test_a_block_that_is_reached_twice_or_out_of_order_is_refused(
-    order: list[int], tmp_path: Path
-) -> None:
+def test_refuses_block_referenced_twice_or_out_of_order(order: list[int], tmp_path: Path) -> None:
     table = TableBuilder()
     blocks = [table.add(entry(b"", hostile.HEADER)), table.add(entry(b"t", hostile.EMPTY_TENSOR))]
     hostile.write_index(tmp_path, table.finish([blocks[at] for at in order]))
@@ -40,7 +38,7 @@ def test_a_block_that_is_reached_twice_or_out_of_order_is_refused(
         open_checkpoint(tmp_path)
 
 
-def test_an_object_graph_with_two_names_for_a_variable_is_refused(tmp_path: Path) -> None:
+def test_refuses_object_graph_with_two_names_for_variable(tmp_path: Path) -> None:
     key = f"variables/0{SUFFIX}"
     nodes = [message(1, message(2, text(2, name) + text(3, key))) for name in ("stem", "head")]
     hostile.write_graph(tmp_path, b"".join(nodes))
@@ -48,7 +46,7 @@ def test_an_object_graph_with_two_names_for_a_variable_is_refused(tmp_path: Path
         open_checkpoint(tmp_path)
 
 
-def test_the_largest_training_checkpoint_is_within_the_limits(tmp_path: Path) -> None:
+def test_largest_training_checkpoint_is_within_limits(tmp_path: Path) -> None:
     """An A5-Stream, three slots and a moving average beside each variable."""
     variant = get_variant("a5-stream")
     settings = variant.settings()

@@ -79,7 +79,7 @@ def converted_sha256(variant: str, path: Path, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("layout", "variant"), CASES)
-def test_a_layout_gives_the_weights_of_the_model_garden_layout(
+def test_layout_gives_same_weights_as_model_garden(
     layout: str, variant: str, model_of: Any, reference_of: Any, tmp_path: Path
 ) -> None:
     reference, sha256 = reference_of(variant)
@@ -100,14 +100,14 @@ def assert_same_weights(ours: Checkpoint, expected: Checkpoint) -> None:
         assert mine.tobytes() == array.tobytes(), name
 
 
-def test_the_reference_tells_every_variable_apart(reference_of: Any) -> None:
+def test_reference_variables_are_all_different(reference_of: Any) -> None:
     """No two variables of the test weights are equal, so that a swap cannot go unseen."""
     for variant in VARIANTS:
         variables = reference_of(variant)[0].variables
         assert len({array.tobytes() for array in variables.values()}) == len(variables)
 
 
-def test_a_traced_saved_model_of_keras_is_read(model_of: Any, tmp_path: Path) -> None:
+def test_reads_traced_keras_saved_model(model_of: Any, tmp_path: Path) -> None:
     """Traced, as ``model.save`` does by default; ``listed_variables`` stands for larger ones."""
     model = model_of("t0-base")
     reference = open_checkpoint(official.save_model_garden(model, tmp_path))
@@ -118,7 +118,7 @@ def test_a_traced_saved_model_of_keras_is_read(model_of: Any, tmp_path: Path) ->
         assert_same_weights(opened, reference)
 
 
-def test_the_tfhub_layout_here_has_the_keys_and_shapes_of_a_published_model(
+def test_tfhub_layout_has_keys_and_shapes_of_published_model(
     trained_folder: Path, tmp_path: Path
 ) -> None:
     published = trained_folder.parent / "tfhub_movinet_a2_base_k600" / "variables"
@@ -136,7 +136,7 @@ def shapes_of_list_keys(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: entry.shape for name, entry in entries.items() if pattern.fullmatch(name)}
 
 
-def test_a_backbone_without_classifier_lacks_the_classifier_alone(
+def test_backbone_without_classifier_lacks_only_the_classifier(
     model_of: Any, reference_of: Any, tmp_path: Path
 ) -> None:
     import tensorflow as tf
@@ -164,7 +164,7 @@ def test_a_backbone_without_classifier_lacks_the_classifier_alone(
         ("a3-stream", Structure("a3", "2plus1d", "2plus3d", True, 7, True)),
     ],
 )
-def test_the_settings_of_a_released_kind_are_read_from_the_weights(
+def test_infers_settings_of_released_model_from_weights(
     variant: str, expected: Structure, reference_of: Any
 ) -> None:
     assert read_structure(reference_of(variant)[0]) == expected
@@ -173,7 +173,7 @@ def test_the_settings_of_a_released_kind_are_read_from_the_weights(
 @pytest.mark.parametrize(
     ("se_type", "encoded"), [("3d", True), ("3d", False), ("2plus3d", False)], ids=str
 )
-def test_the_settings_of_a_causal_3d_model_are_read_from_the_weights(
+def test_infers_settings_of_causal_3d_model_from_weights(
     se_type: str, encoded: bool, tmp_path: Path
 ) -> None:
     """Without running context in its shapes, nothing tells such a model from a base model."""
@@ -185,7 +185,7 @@ def test_the_settings_of_a_causal_3d_model_are_read_from_the_weights(
     )
 
 
-def test_a_causal_3d_model_may_be_base_or_legacy_and_says_so() -> None:
+def test_causal_3d_model_may_be_base_or_legacy() -> None:
     undecided = Structure("a0", "3d", "3d", False, 600, None)
     assert undecided.may_be_base
     assert undecided.may_be_legacy
@@ -198,7 +198,7 @@ def test_a_causal_3d_model_may_be_base_or_legacy_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 600])
-def test_any_number_of_classes_is_read(classes: int, tmp_path: Path) -> None:
+def test_reads_any_number_of_classes(classes: int, tmp_path: Path) -> None:
     block = "block0_layer0/_attention/_se_reduce/_conv/kernel"
     weights = {
         **{f"{container}/_stem/x": np.zeros(1, np.float32) for container in containers("t0")},
@@ -209,9 +209,7 @@ def test_any_number_of_classes_is_read(classes: int, tmp_path: Path) -> None:
     assert read_structure(open_checkpoint(prefix)).classes == classes
 
 
-def test_a_whole_model_saved_by_keras_as_hdf5_is_read_and_its_optimizer_ignored(
-    model_of: Any, tmp_path: Path
-) -> None:
+def test_reads_whole_keras_hdf5_model_and_ignores_optimizer(model_of: Any, tmp_path: Path) -> None:
     model = model_of("t0-base")
     reference = open_checkpoint(official.save_model_garden(model, tmp_path))
     model.compile("sgd", "mse")

@@ -21,7 +21,7 @@ def pairs_of(name: str, num_classes: int = 7) -> tuple[Link, ...]:
 
 
 @pytest.mark.parametrize("name", list_variants(released=False))
-def test_the_way_back_gives_every_variable_bit_for_bit(name: str) -> None:
+def test_round_trip_is_bitwise_equal(name: str) -> None:
     arrays = variables(name)
     pairs = pairs_of(name)
     tensors = mapping.map_variables(arrays, pairs, name)
@@ -30,7 +30,7 @@ def test_the_way_back_gives_every_variable_bit_for_bit(name: str) -> None:
         assert np.array_equal(link.to_tf(tensors[link.torch]), arrays[link.tf])
 
 
-def test_layout_changes_move_the_axes_that_the_names_promise() -> None:
+def test_layout_changes_move_expected_axes() -> None:
     by_name = {link.torch: link for link in pairs_of("a0-stream")}
     array = np.arange(3 * 3 * 80 * 1).reshape(3, 3, 80, 1)
     depthwise = by_name["blocks.block1_layer0.feature.conv.weight"].to_torch(array)
@@ -46,27 +46,27 @@ def test_layout_changes_move_the_axes_that_the_names_promise() -> None:
     assert depthwise[7, 0, 4, 1, 2] == array[4, 1, 2, 0, 7]
 
 
-def test_a_tensor_without_a_row_is_noticed() -> None:
+def test_tensor_without_table_row_raises() -> None:
     variant = get_variant("a0-base")
     shapes = tensor_shapes(variant, variant.settings(), 7) | {"blocks.extra": (1,)}
     with pytest.raises(KeyError, match=r"blocks\.extra"):
         mapping.links(variant, "3d", shapes)
 
 
-def test_a_missing_variable_is_named() -> None:
+def test_names_missing_variable() -> None:
     arrays = variables("a0-base")
     del arrays["block1_layer0/_expansion/_conv/kernel"]
     with pytest.raises(CheckpointError, match="lacks variable block1_layer0/_expansion/_conv/ker"):
         mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
 
 
-def test_an_unknown_variable_is_named() -> None:
+def test_names_unknown_variable() -> None:
     arrays = variables("a0-base") | {"stem/_stem/_extra": np.zeros(3, np.float32)}
-    with pytest.raises(CheckpointError, match="holds variable stem/_stem/_extra"):
+    with pytest.raises(CheckpointError, match="has variable stem/_stem/_extra"):
         mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
 
 
-def test_a_variable_of_another_shape_is_named_with_both_shapes() -> None:
+def test_names_variable_of_wrong_shape_with_both_shapes() -> None:
     arrays = variables("a0-base")
     arrays["head/_project/_batch_norm/beta"] = np.zeros(479, np.float32)
     with pytest.raises(CheckpointError, match=r"head/_project/.*\(479,\).*\(480,\)"):
@@ -74,7 +74,7 @@ def test_a_variable_of_another_shape_is_named_with_both_shapes() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint16, np.bool_, np.complex64])
-def test_a_weight_that_is_not_floating_point_is_refused_by_name(dtype: type[np.generic]) -> None:
+def test_names_weight_that_is_not_floating_point(dtype: type[np.generic]) -> None:
     arrays = variables("a0-base")
     arrays["stem/_stem/_conv/kernel"] = arrays["stem/_stem/_conv/kernel"].astype(dtype)
     name = np.dtype(dtype).name
@@ -82,7 +82,7 @@ def test_a_weight_that_is_not_floating_point_is_refused_by_name(dtype: type[np.g
         mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
 
 
-def test_a_float64_weight_is_rounded_to_the_nearest_float32() -> None:
+def test_rounds_float64_weight_to_nearest_float32() -> None:
     arrays = variables("a0-base")
     exact = arrays["head/_project/_batch_norm/beta"].astype(np.float64) + 1e-12
     arrays["head/_project/_batch_norm/beta"] = exact
@@ -91,17 +91,19 @@ def test_a_float64_weight_is_rounded_to_the_nearest_float32() -> None:
     assert np.array_equal(tensors["head.norm.bias"], exact.astype(np.float32))
 
 
-def test_a_weight_beyond_float32_is_refused_with_its_value() -> None:
+def test_refuses_weight_beyond_float32_with_its_value() -> None:
     arrays = variables("a0-base")
     large = arrays["head/_project/_batch_norm/beta"].astype(np.float64)
     large[3] = -1e39
     arrays["head/_project/_batch_norm/beta"] = large
-    with pytest.raises(CheckpointError, match=r"head/_project/_batch_norm/beta holds 1e\+39"):
+    with pytest.raises(
+        CheckpointError, match=r"head/_project/_batch_norm/beta has the value 1e\+39"
+    ):
         mapping.map_variables(arrays, pairs_of("a0-base"), "a0-base")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_is_refused(value: float) -> None:
+def test_refuses_nan_and_infinity(value: float) -> None:
     arrays = variables("a0-base")
     broken = arrays["head/_project/_batch_norm/beta"].copy()
     broken[3] = value

@@ -22,7 +22,7 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64"])
-def test_tensorflow_reads_every_number_type(dtype: str, tmp_path: Path) -> None:
+def test_tensorflow_reads_every_dtype(dtype: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
@@ -41,7 +41,7 @@ def test_tensorflow_reads_strings(tmp_path: Path) -> None:
         assert tf.train.load_checkpoint(str(tmp_path / "x")).get_tensor("text") == text
 
 
-def test_axes_in_another_order_in_memory_are_written_in_theirs(tmp_path: Path) -> None:
+def test_writes_transposed_arrays_in_logical_order(tmp_path: Path) -> None:
     import tensorflow as tf
 
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
@@ -51,7 +51,7 @@ def test_axes_in_another_order_in_memory_are_written_in_theirs(tmp_path: Path) -
     )
 
 
-def test_the_folder_is_found_like_a_release(released: Path, tmp_path: Path) -> None:
+def test_opens_exported_folder_like_a_release(released: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
     opened = open_checkpoint(released)
@@ -75,14 +75,14 @@ def test_equal_weights_give_equal_files_and_replace_older_ones(tmp_path: Path) -
         assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_does_not_write_into_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("ten years of work")
     with pytest.raises(UsageError, match=r"thesis\.tex.*name a new or an empty folder"):
         write_checkpoint(tmp_path, "a0", VARIABLES)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+def test_does_not_overwrite_file_with_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_text("here first")
     with pytest.raises(UsageError, match="is a file"):

@@ -25,19 +25,19 @@ def written_and_read(entries: list[tuple[bytes, bytes]], folder: Path) -> list[t
 
 @given(st.dictionaries(KEYS, st.binary(max_size=100), max_size=80))
 @settings(max_examples=100, deadline=None)
-def test_any_entries_read_back(
+def test_any_entries_round_trip(
     tmp_path_factory: pytest.TempPathFactory, table: dict[bytes, bytes]
 ) -> None:
     entries = sorted(table.items())
     assert written_and_read(entries, tmp_path_factory.mktemp("table")) == entries
 
 
-def test_a_table_of_many_blocks_reads_back(tmp_path: Path) -> None:
+def test_table_of_many_blocks_round_trips(tmp_path: Path) -> None:
     entries = [(f"variable/{i:05d}".encode(), bytes([i % 251]) * 300) for i in range(4000)]
     assert written_and_read(entries, tmp_path) == entries
 
 
-def test_keys_out_of_order_are_refused() -> None:
+def test_refuses_keys_out_of_order() -> None:
     with pytest.raises(ValueError, match="must increase"):
         encode_table([(b"b", b""), (b"a", b"")])
 

@@ -83,7 +83,7 @@ def result_of() -> Callable[..., ParityResult]:
     return of
 
 
-def test_the_table_names_each_variable_of_the_official_model_once(pair: Pair) -> None:
+def test_table_has_each_variable_of_official_model_once(pair: Pair) -> None:
     variant, settings = pair.model.variant, pair.model.settings
     shapes = tensor_shapes(variant, settings, pair.model.num_classes)
     links = mapping.links(variant, settings.conv_type, shapes)
@@ -91,7 +91,7 @@ def test_the_table_names_each_variable_of_the_official_model_once(pair: Pair) ->
     assert len({link.tf for link in links}) == len({link.torch for link in links}) == len(links)
 
 
-def test_every_case_and_every_state_is_within_the_limit(
+def test_every_case_and_state_is_within_tolerance(
     pair: Pair, result_of: Callable[..., ParityResult]
 ) -> None:
     result = result_of(pair.name, pair)
@@ -106,7 +106,7 @@ def test_every_case_and_every_state_is_within_the_limit(
     assert result.worst.pt_fp32_pt_fp64 <= ROUNDING
 
 
-def test_every_tensor_and_every_logit_comes_back_bit_by_bit(pair: Pair, tmp_path: Path) -> None:
+def test_loaded_tensors_and_logits_are_bitwise_equal(pair: Pair, tmp_path: Path) -> None:
     """TensorFlow -> PyTorch -> TensorFlow."""
     reference = pair.reference
     clip = random_clips(1, 5, 36, 36, seed=1)  # of a shape that the comparison has run already
@@ -129,7 +129,7 @@ def test_every_tensor_and_every_logit_comes_back_bit_by_bit(pair: Pair, tmp_path
     assert np.array_equal(reference.logits(clip), logits)
 
 
-def test_ten_of_the_twelve_are_at_least_as_near_to_float64_as_tensorflow(
+def test_ten_of_twelve_are_at_least_as_close_to_float64_as_tensorflow(
     result_of: Callable[..., ParityResult],
 ) -> None:
     nearer = [name for name in list_variants() if result_of(name).nearer_than_reference]

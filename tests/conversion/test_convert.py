@@ -53,7 +53,7 @@ def test_every_variant_is_converted_and_loaded(name: str, tmp_path: Path) -> Non
         assert np.array_equal(tensor.numpy(), result.converted.tensors[link_name]), link_name
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(a0_stream: Path, tmp_path: Path) -> None:
+def test_same_checkpoint_gives_same_bytes(a0_stream: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
         convert("a0-stream", a0_stream, **KERAS, out=tmp_path / out, parity=None)
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
@@ -78,7 +78,7 @@ def test_other_bytes_become_the_next_version(a0_stream: Path, tmp_path: Path) ->
         load_converted("a0-stream", weights_dir=tmp_path, version=3)
 
 
-def test_a_damaged_file_is_mended_by_converting_again(a0_stream: Path, tmp_path: Path) -> None:
+def test_converting_again_repairs_damaged_file(a0_stream: Path, tmp_path: Path) -> None:
     first = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
     first.stored.path.write_bytes(b"damaged")
     again = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_mended_by_converting_again(a0_stream: Path, tmp_path:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_file_may_hold_half_precision(dtype: str, a0_stream: Path, tmp_path: Path) -> None:
+def test_converts_to_half_precision(dtype: str, a0_stream: Path, tmp_path: Path) -> None:
     result = convert("a0-stream", a0_stream, **KERAS, out=tmp_path, dtype=dtype, parity=None)
     assert (
         result.stored.entry.bytes
@@ -100,9 +100,7 @@ def test_a_file_may_hold_half_precision(dtype: str, a0_stream: Path, tmp_path: P
     assert torch.equal(model.head.conv.weight, rounded)
 
 
-def test_a_stream_checkpoint_of_unknown_origin_needs_its_gating(
-    a0_stream: Path, tmp_path: Path
-) -> None:
+def test_stream_checkpoint_of_unknown_origin_needs_gating(a0_stream: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--gating keras for .* --gating model-garden for"):
         convert("a0-stream", a0_stream, out=tmp_path, parity=None)
     assert not snapshot(tmp_path)
@@ -183,7 +181,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_bad_checkpoint_is_refused_and_the_store_left_alone(damage: str, tmp_path: Path) -> None:
+def test_refuses_bad_checkpoint_and_leaves_store_unchanged(damage: str, tmp_path: Path) -> None:
     good = write_checkpoint(tmp_path / "good", "a0-stream")
     store = tmp_path / "store"
     convert("a0-stream", good, **KERAS, out=store, parity=None)
@@ -203,27 +201,27 @@ def test_a_bad_checkpoint_is_refused_and_the_store_left_alone(damage: str, tmp_p
         ("a0-base", "looks like a0-stream, not a0-base"),
     ],
 )
-def test_another_variant_is_told_by_its_name(
+def test_names_detected_variant_on_mismatch(
     asked: str, advice: str, a0_stream: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=advice):
         convert(asked, a0_stream, **choices(asked), out=tmp_path, parity=None)
 
 
-def test_a_stream_for_a_base_checkpoint_is_told(tmp_path: Path) -> None:
+def test_refuses_stream_variant_for_base_checkpoint(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", "a0-base")
     with pytest.raises(CheckpointError, match="looks like a0-base, not a0-stream"):
         convert("a0-stream", base, **KERAS, out=tmp_path / "store", parity=None)
 
 
-def test_what_the_checkpoint_says_need_not_be_said(tmp_path: Path) -> None:
+def test_infers_variant_from_checkpoint(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", "a0-base")
     assert convert(None, base, out=tmp_path / "store", parity=None).converted.variant.name == (
         "a0-base"
     )
 
 
-def test_a_backbone_gets_an_untrained_classifier_if_asked(tmp_path: Path) -> None:
+def test_backbone_gets_untrained_classifier_on_request(tmp_path: Path) -> None:
     arrays = variables("a0-stream")
     backbone = {n: array for n, array in arrays.items() if not n.startswith("classifier_head")}
     checkpoint = write_checkpoint(tmp_path / "backbone", "a0-stream", backbone)
@@ -238,12 +236,12 @@ def test_a_backbone_gets_an_untrained_classifier_if_asked(tmp_path: Path) -> Non
     assert 0.009 < model.classifier.output.weight.std().item() < 0.011
 
 
-def test_a_classifier_is_not_replaced_unseen(a0_stream: Path, tmp_path: Path) -> None:
+def test_refuses_to_replace_classifier(a0_stream: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="classifier of 7 classes, not 5"):
         convert(None, a0_stream, **KERAS, num_classes=5, out=tmp_path, parity=None)
 
 
-def test_older_stream_models_with_3d_convolutions_convert_load_and_stream(tmp_path: Path) -> None:
+def test_legacy_3d_stream_models_convert_load_and_stream(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "legacy", "a0-base")
     convert(
         "a0-stream",
@@ -263,9 +261,7 @@ def test_older_stream_models_with_3d_convolutions_convert_load_and_stream(tmp_pa
     assert torch.allclose(logits, whole, atol=1e-5 * whole.std().item())
 
 
-def test_a_classifier_trained_with_another_activation_keeps_it(
-    a0_stream: Path, tmp_path: Path
-) -> None:
+def test_classifier_keeps_its_activation(a0_stream: Path, tmp_path: Path) -> None:
     for activation in ("swish", "hard_swish"):
         convert(
             None,
@@ -283,14 +279,14 @@ def test_a_classifier_trained_with_another_activation_keeps_it(
     assert not torch.allclose(*logits)
 
 
-def test_a_store_that_cannot_be_a_folder_is_refused(a0_stream: Path, tmp_path: Path) -> None:
+def test_refuses_store_that_cannot_be_a_folder(a0_stream: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MovinetError, match="cannot be written"):
         convert("a0-stream", a0_stream, **KERAS, out=tmp_path / "file", parity=None)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_a_store_with_a_broken_manifest_is_not_written(a0_stream: Path, tmp_path: Path) -> None:
+def test_does_not_write_store_with_broken_manifest(a0_stream: Path, tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text("schema_version: 9\n")
     with pytest.raises(WeightsError, match="schema_version 9"):
         convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None)
@@ -304,14 +300,14 @@ def synthetic_checkpoint(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", SYNTHETIC_SHA256)
-def test_synthetic_weights_are_the_same_bytes_on_every_machine(name: str, tmp_path: Path) -> None:
+def test_synthetic_weights_are_identical_on_every_machine(name: str, tmp_path: Path) -> None:
     checkpoint = synthetic_checkpoint(tmp_path / "checkpoint", name)
     result = convert(name, checkpoint, **choices(name), out=tmp_path, parity=None)
     assert result.stored.entry.sha256 == SYNTHETIC_SHA256[name]
 
 
 @pytest.mark.parametrize("name", ["a0-stream", "a0-base"])
-def test_what_the_official_model_saved_is_converted_to_the_same_bytes(
+def test_conversion_of_official_checkpoint_is_byte_identical(
     name: str, synthetic_archive: Callable[[str], Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorflow")

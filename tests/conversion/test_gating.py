@@ -77,7 +77,7 @@ def network_that_saw(clips: Tensor, gating: Gating, batch: int = 12) -> MoViNet:
 
 @pytest.mark.parametrize("batch", [8, 24])
 @EACH_GATING
-def test_the_gate_is_told_whatever_the_batches_of_training(
+def test_detects_gating_for_any_training_batch_size(
     seen: Tensor, gating: Gating, batch: int
 ) -> None:
     # Small batches take away what their clips have in common, as a gate of smaller slope would.
@@ -87,7 +87,7 @@ def test_the_gate_is_told_whatever_the_batches_of_training(
 
 
 @EACH_GATING
-def test_clips_that_are_not_those_of_training_never_tell_the_wrong_gate(
+def test_unrelated_clips_never_give_wrong_gating(
     seen: Tensor, folder: Path, gating: Gating
 ) -> None:
     model = network_that_saw(seen, gating)
@@ -95,14 +95,14 @@ def test_clips_that_are_not_those_of_training_never_tell_the_wrong_gate(
     assert {gating_evidence(model, clips).told for clips in others} <= {gating, None}
 
 
-def test_the_verdict_does_not_depend_on_the_gate_that_was_assumed(seen: Tensor) -> None:
+def test_evidence_does_not_depend_on_assumed_gating(seen: Tensor) -> None:
     model = network_that_saw(seen, "keras")
     assumed = random_network("model-garden")
     assumed.load_state_dict(dict(model.state_dict()))
     assert gating_evidence(assumed, seen) == gating_evidence(model, seen)
 
 
-def test_statistics_that_no_clips_left_tell_nothing(seen: Tensor) -> None:
+def test_statistics_without_training_are_inconclusive(seen: Tensor) -> None:
     untrained = random_network("keras")
     folded, drawn = network_that_saw(seen, "keras"), network_that_saw(seen, "keras")
     for norms in zip(folded.modules(), drawn.modules(), strict=True):
@@ -114,7 +114,7 @@ def test_statistics_that_no_clips_left_tell_nothing(seen: Tensor) -> None:
     assert [gating_evidence(m, seen).told for m in (untrained, folded, drawn)] == [None] * 3
 
 
-def test_a_gate_without_any_effect_cannot_be_told(seen: Tensor) -> None:
+def test_gate_without_effect_is_inconclusive(seen: Tensor) -> None:
     model = network_that_saw(seen, "keras")
     for name, parameter in model.named_parameters():
         if ".attention.expand." in name:
@@ -124,14 +124,14 @@ def test_a_gate_without_any_effect_cannot_be_told(seen: Tensor) -> None:
     assert evidence.ratio == pytest.approx(1.0, abs=1e-3)
 
 
-def test_a_run_that_diverged_is_named(seen: Tensor) -> None:
+def test_names_diverged_statistics(seen: Tensor) -> None:
     model = network_that_saw(seen, "keras")
     model.get_buffer("blocks.block1_layer0.projection.norm.running_mean")[3] = torch.nan
     with pytest.raises(CheckpointError, match="block1_layer0.projection.norm are not finite"):
         gating_evidence(model, seen)
 
 
-def test_clips_are_refused_before_they_exhaust_memory(folder: Path) -> None:
+def test_refuses_clips_that_would_exhaust_memory(folder: Path) -> None:
     with pytest.raises(UsageError, match="at most 13 frames"):
         read_clips(folder, get_variant("a5-stream"), ClipFormat(frames=120))
 
@@ -140,7 +140,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-def test_inspect_shows_the_evidence_of_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_inspect_shows_gating_evidence(folder: Path, tmp_path: Path) -> None:
     clips = read_clips(folder, VARIANT, FORM) / 255
     checkpoint = export_checkpoint(network_that_saw(clips, "model-garden"), tmp_path / "mine")
     command = ["inspect", checkpoint, "--gating", "--clips", folder, *OPTIONS]
@@ -151,14 +151,14 @@ def test_inspect_shows_the_evidence_of_a_checkpoint(folder: Path, tmp_path: Path
     assert evidence["clips"] == 24
 
 
-def test_inspect_says_where_it_cannot_tell(folder: Path, tmp_path: Path) -> None:
+def test_inspect_reports_inconclusive_evidence(folder: Path, tmp_path: Path) -> None:
     file = save_weights(random_network("keras"), tmp_path / "mine.safetensors")
     result = run("inspect", file, "--gating", "--clips", folder, *OPTIONS)
     assert result.exit_code == 0
     assert "cannot tell: " in result.stdout
 
 
-def test_inspect_does_not_ask_for_evidence_by_itself(tmp_path: Path) -> None:
+def test_inspect_computes_no_evidence_by_default(tmp_path: Path) -> None:
     file = save_weights(random_network("keras"), tmp_path / "mine.safetensors")
     assert json.loads(run("inspect", file, "--json").stdout)["gating_evidence"] is None
 
@@ -172,7 +172,7 @@ def test_inspect_does_not_ask_for_evidence_by_itself(tmp_path: Path) -> None:
         (["--gating", "--clips", "nowhere"], "There is no folder nowhere"),
     ],
 )
-def test_inspect_says_what_the_evidence_needs(
+def test_inspect_says_what_gating_detection_needs(
     options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def test_inspect_says_what_the_evidence_needs(
     assert message in result.stderr
 
 
-def test_the_sigmoid_of_a_base_model_is_in_no_question(folder: Path, tmp_path: Path) -> None:
+def test_base_model_always_has_sigmoid_gating(folder: Path, tmp_path: Path) -> None:
     model = create_model("t0-base", num_classes=4)
     for path in (
         save_weights(model, tmp_path / "mine.safetensors"),
@@ -194,7 +194,7 @@ def test_the_sigmoid_of_a_base_model_is_in_no_question(folder: Path, tmp_path: P
 
 
 @EACH_GATING
-def test_convert_takes_the_gate_that_the_checkpoint_tells(
+def test_convert_uses_detected_gating(
     folder: Path, tmp_path: Path, gating: Gating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = as_converted(folder, monkeypatch)
@@ -208,7 +208,7 @@ def test_convert_takes_the_gate_that_the_checkpoint_tells(
     assert entry.origins.gating == "checkpoint"
 
 
-def test_convert_asks_for_the_gate_where_the_checkpoint_does_not_tell(
+def test_convert_requires_gating_if_evidence_is_inconclusive(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_converted(folder, monkeypatch)
@@ -220,7 +220,7 @@ def test_convert_asks_for_the_gate_where_the_checkpoint_does_not_tell(
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
 
-def test_auto_and_its_clips_belong_together(tmp_path: Path) -> None:
+def test_auto_gating_requires_clips_and_vice_versa(tmp_path: Path) -> None:
     command = conversion(tmp_path / "mine", tmp_path / "out")
     assert "give both or neither" in run(*command).stderr
     assert "give both or neither" in run(*command[:-2], "--gating-clips", tmp_path).stderr
@@ -237,7 +237,7 @@ def as_converted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return read_clips(folder, VARIANT, ClipFormat()) / 255
 
 
-def test_a_folder_of_pictures_is_a_video_unless_it_holds_videos(
+def test_folder_of_images_is_a_video_unless_it_contains_videos(
     folder: Path, tmp_path: Path
 ) -> None:
     from PIL import Image

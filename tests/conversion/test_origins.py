@@ -53,7 +53,7 @@ def kinetics(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({}, "needs a gating and a head activation: .*--gating .*--head-activation"),
     ],
 )
-def test_a_stream_checkpoint_that_is_no_release_needs_both_choices(
+def test_stream_checkpoint_other_than_release_needs_both_choices(
     said: dict[str, str], advice: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=advice):
@@ -61,11 +61,11 @@ def test_a_stream_checkpoint_that_is_no_release_needs_both_choices(
     assert not (tmp_path / "store").exists()
 
 
-def test_what_a_user_says_is_recorded_as_said(checkpoint: Path, tmp_path: Path) -> None:
+def test_records_choices_of_user(checkpoint: Path, tmp_path: Path) -> None:
     assert converted(checkpoint, tmp_path, **choices(NAME)) == Origins("user", "user", "checkpoint")
 
 
-def test_a_base_checkpoint_has_what_all_base_models_have(tmp_path: Path) -> None:
+def test_base_checkpoint_needs_no_choices(tmp_path: Path) -> None:
     base = write_checkpoint(tmp_path / "base", "t0-base")
     origins = converted(base, tmp_path / "store", "t0-base")
     assert origins == Origins("default", "default", "user")
@@ -73,17 +73,17 @@ def test_a_base_checkpoint_has_what_all_base_models_have(tmp_path: Path) -> None
     assert stored.entry.origins == Origins("default", "default", "default")
 
 
-def test_a_release_that_nobody_has_pinned_says_so(kinetics: Path, tmp_path: Path) -> None:
+def test_unpinned_release_is_marked_as_such(kinetics: Path, tmp_path: Path) -> None:
     origins = converted(release_of(kinetics), tmp_path)
     assert origins == Origins("unpinned", "unpinned", "checkpoint")
 
 
-def test_weights_of_other_classes_are_no_release(checkpoint: Path, tmp_path: Path) -> None:
+def test_weights_with_other_class_count_are_not_a_release(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="7 classes where the release has 600"):
         convert(NAME, release_of(checkpoint), out=tmp_path, parity=None)
 
 
-def test_random_weights_say_so_when_they_are_loaded(kinetics: Path, tmp_path: Path) -> None:
+def test_loading_synthetic_weights_warns(kinetics: Path, tmp_path: Path) -> None:
     source = Source(kinetics, "synthetic, seed 0", "synthetic")
     stored = convert(NAME, source, out=tmp_path, parity=None).stored
     assert stored.entry.source.kind == "synthetic"
@@ -91,7 +91,7 @@ def test_random_weights_say_so_when_they_are_loaded(kinetics: Path, tmp_path: Pa
         load_converted(NAME, weights_dir=tmp_path)
 
 
-def test_converting_an_older_checkpoint_again_makes_it_current(
+def test_converting_older_checkpoint_again_makes_it_current(
     checkpoint: Path, kinetics: Path, tmp_path: Path
 ) -> None:
     for path in (checkpoint, kinetics):
@@ -102,7 +102,7 @@ def test_converting_an_older_checkpoint_again_makes_it_current(
     assert load_converted(NAME, weights_dir=tmp_path).num_classes == 7
 
 
-def test_a_value_that_the_type_cannot_hold_names_its_tensor(tmp_path: Path) -> None:
+def test_names_tensor_with_value_out_of_range_of_dtype(tmp_path: Path) -> None:
     large = variables(NAME)
     name = "head/_project/_batch_norm/moving_variance"
     large[name] = np.full_like(large[name], 1e5)
@@ -116,9 +116,7 @@ def test_a_value_that_the_type_cannot_hold_names_its_tensor(tmp_path: Path) -> N
     convert(NAME, path, **choices(NAME), out=store, dtype="bfloat16", parity=None)
 
 
-def test_a_file_is_compared_with_the_checkpoint_it_was_made_from(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_verifies_file_against_its_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     convert(NAME, checkpoint, **choices(NAME), out=tmp_path / "store", parity=None)
     other = variables(NAME)
     name = "head/_project/_batch_norm/beta"
@@ -129,7 +127,7 @@ def test_a_file_is_compared_with_the_checkpoint_it_was_made_from(
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "given", "release"])
-def test_published_accuracy_stands_beside_nothing_but_pinned_releases(
+def test_published_accuracy_is_shown_only_for_pinned_releases(
     kind: Any, kinetics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def row_of(store: Path) -> str:

@@ -20,7 +20,9 @@ def folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if not path.name.startswith("."))
 
 
-def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_path: Path) -> None:
+def test_checkpoints_with_weights_are_converted_and_verified(
+    real_checkpoints: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("tensorflow")
     verified = 0
     for path in folders(real_checkpoints):
@@ -39,7 +41,7 @@ def test_what_has_weights_is_converted_and_verified(real_checkpoints: Path, tmp_
     assert verified > 0
 
 
-def test_an_index_without_its_data_is_a_clear_error(real_checkpoints: Path) -> None:
+def test_index_without_data_is_a_clear_error(real_checkpoints: Path) -> None:
     path = real_checkpoints / "tfhub_movinet_a2_base_k600"
     if not path.exists():
         pytest.skip(f"{real_checkpoints} has no {path.name}")

@@ -26,7 +26,7 @@ from tests.download.fetching import (
 from tests.helpers import fetch_server as servers
 
 
-def test_a_redirect_is_followed() -> None:
+def test_follows_redirect() -> None:
     with (
         servers.serve(BODY, servers.whole) as target,
         servers.serve(b"", servers.redirect(f"{target.root}/elsewhere.tar")) as server,
@@ -35,7 +35,7 @@ def test_a_redirect_is_followed() -> None:
     assert target.paths == ["/models/elsewhere.tar"]
 
 
-def test_a_redirect_loop_is_given_up() -> None:
+def test_gives_up_on_redirect_loop() -> None:
     with (
         servers.serve(b"", servers.redirect("/models/movinet_a0_base.tar.gz")) as server,
         pytest.raises(DownloadError, match="redirects"),
@@ -44,7 +44,7 @@ def test_a_redirect_loop_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("target", ["ftp://host/a?sig=secret", "file:///etc/passwd", "gopher:x"])
-def test_a_redirect_to_a_scheme_other_than_http_is_not_followed(target: str) -> None:
+def test_does_not_follow_redirect_to_other_scheme(target: str) -> None:
     with (
         servers.serve(b"", servers.redirect(target)) as server,
         pytest.raises(DownloadError, match="redirects from http to .* not followed") as caught,
@@ -54,7 +54,7 @@ def test_a_redirect_to_a_scheme_other_than_http_is_not_followed(target: str) -> 
     assert len(server.paths) == 1
 
 
-def test_the_body_of_a_redirect_is_not_read() -> None:
+def test_does_not_read_body_of_redirect() -> None:
     with (
         servers.serve(BODY, servers.whole) as target,
         servers.serve(b"", servers.redirect_with_endless_body(f"{target.root}/x")) as server,
@@ -62,7 +62,7 @@ def test_the_body_of_a_redirect_is_not_read() -> None:
         assert fetch(server.root).sha256 == DIGEST
 
 
-def test_a_password_is_not_forwarded_to_another_server() -> None:
+def test_does_not_forward_password_to_another_server() -> None:
     with (
         servers.serve(BODY, servers.whole) as target,
         servers.serve(b"", servers.redirect(target.root)) as server,
@@ -72,7 +72,7 @@ def test_a_password_is_not_forwarded_to_another_server() -> None:
     assert "Authorization" not in target.requests[0]
 
 
-def test_a_redirect_from_https_to_http_is_not_followed(
+def test_does_not_follow_redirect_from_https_to_http(
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
@@ -85,7 +85,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(
     assert target.paths == []
 
 
-def test_an_untrusted_certificate_is_refused_without_a_retry(certificate: Path) -> None:
+def test_refuses_untrusted_certificate_without_retry(certificate: Path) -> None:
     with (
         servers.serve(BODY, servers.whole, certificate=certificate) as server,
         pytest.raises(DownloadError, match="certificate verify failed"),
@@ -94,14 +94,14 @@ def test_an_untrusted_certificate_is_refused_without_a_retry(certificate: Path) 
     assert server.paths == []
 
 
-def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uses_proxy_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.serve(BODY, servers.whole) as proxy:
         monkeypatch.setenv("http_proxy", proxy.root.removesuffix("/models"))
         assert fetch("http://models.invalid/movinet").sha256 == DIGEST
     assert proxy.paths == ["http://models.invalid/movinet/movinet_a0_base.tar.gz"]
 
 
-def test_the_query_of_a_source_root_is_sent_and_stays_secret() -> None:
+def test_sends_query_of_source_root_but_never_shows_it() -> None:
     with (
         servers.serve(BODY, servers.status(403)) as server,
         pytest.raises(DownloadError) as caught,
@@ -111,7 +111,7 @@ def test_the_query_of_a_source_root_is_sent_and_stays_secret() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_password_of_a_source_root_stays_secret(cache: Path) -> None:
+def test_never_shows_password_of_source_root(cache: Path) -> None:
     with servers.serve(servers.release_tar(), servers.whole) as server:
         fetched = fetch_unpinned(server.root.replace("//", "//user:secret@"))
     assert "Authorization" in server.requests[0]
@@ -119,7 +119,7 @@ def test_the_password_of_a_source_root_stays_secret(cache: Path) -> None:
     assert "secret" not in (cache / "recorded_digests.json").read_text()
 
 
-def test_a_folder_serves_as_a_mirror(tmp_path: Path) -> None:
+def test_accepts_folder_as_mirror(tmp_path: Path) -> None:
     mirror = tmp_path / "Spiegel der Gewichte ü"
     mirror.mkdir()
     (mirror / ARCHIVE).write_bytes(BODY)
@@ -128,37 +128,37 @@ def test_a_folder_serves_as_a_mirror(tmp_path: Path) -> None:
     assert fetched.path.parent == tmp_path / "cache"
 
 
-def test_a_file_url_serves_as_a_mirror(tmp_path: Path) -> None:
+def test_accepts_file_url_as_mirror(tmp_path: Path) -> None:
     mirror = tmp_path / "a mirror"
     mirror.mkdir()
     (mirror / ARCHIVE).write_bytes(BODY)
     assert fetch(mirror.as_uri()).sha256 == DIGEST
 
 
-def test_a_pipe_in_place_of_the_archive_is_an_error(tmp_path: Path) -> None:
+def test_refuses_pipe_in_place_of_archive(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ARCHIVE)
     with pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz is a named pipe"):
         fetch(tmp_path)
 
 
-def test_a_folder_without_the_archive_is_an_error(tmp_path: Path) -> None:
+def test_folder_without_archive_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"No such file.*published names"):
         fetch(tmp_path)
 
 
-def test_the_environment_names_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_mirror_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with servers.serve(BODY, servers.whole) as server:
         monkeypatch.setenv("MOVINET_SOURCE_ROOT", server.root)
         assert fetch_release(VARIANT, known=PINNED, limits=SHORT_LIMITS).sha256 == DIGEST
 
 
 @pytest.mark.parametrize("root", ["ftp://host/x", "http://", "http://[bad/x", "file://far/x"])
-def test_a_source_root_that_is_neither_url_nor_folder_is_a_usage_error(root: str) -> None:
+def test_source_root_that_is_neither_url_nor_folder_is_a_usage_error(root: str) -> None:
     with pytest.raises(UsageError, match="source root"):
         fetch(root)
 
 
-def test_an_architecture_without_a_release_is_a_usage_error() -> None:
+def test_variant_without_release_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="t0-base was never released"):
         fetch("http://127.0.0.1:1", variant=get_variant("t0-base"))
 
@@ -171,7 +171,7 @@ def test_an_architecture_without_a_release_is_a_usage_error() -> None:
         (OSError(errno.ENETUNREACH, "No such name"), 2),
     ],
 )
-def test_without_a_network_or_a_name_in_it_there_is_no_long_wait(
+def test_fails_fast_without_network_or_host(
     error: OSError, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

@@ -15,7 +15,7 @@ from tests.download.fetching import ARCHIVE, BODY, DIGEST, fetch, fetch_unpinned
 from tests.helpers import fetch_server as servers
 
 
-def test_a_cached_release_needs_no_server() -> None:
+def test_cached_release_needs_no_server() -> None:
     with servers.serve(BODY, servers.whole) as server:
         first = fetch(server.root)
     again = fetch("http://127.0.0.1:1", offline=True)
@@ -24,7 +24,7 @@ def test_a_cached_release_needs_no_server() -> None:
     assert again.path == first.path
 
 
-def test_offline_without_the_release_is_an_error_and_asks_no_server() -> None:
+def test_offline_without_cached_release_fails_without_request() -> None:
     with (
         servers.serve(BODY, servers.whole) as server,
         pytest.raises(DownloadError, match="is not there and downloads are off"),
@@ -33,26 +33,26 @@ def test_offline_without_the_release_is_an_error_and_asks_no_server() -> None:
     assert server.paths == []
 
 
-def test_offline_takes_a_folder_as_mirror(tmp_path: Path) -> None:
+def test_offline_accepts_folder_as_mirror(tmp_path: Path) -> None:
     (tmp_path / ARCHIVE).write_bytes(BODY)
     assert fetch(tmp_path, offline=True).sha256 == DIGEST
 
 
-def test_a_damaged_cached_file_is_replaced() -> None:
+def test_replaces_damaged_cached_file() -> None:
     with servers.serve(BODY, servers.whole) as server:
         path = fetch(server.root).path
         path.write_bytes(bytes(100))
         assert fetch(server.root).path.read_bytes() == BODY
 
 
-def test_offline_a_damaged_cached_file_is_an_error() -> None:
+def test_offline_damaged_cached_file_is_an_error() -> None:
     with servers.serve(BODY, servers.whole) as server:
         fetch(server.root).path.write_bytes(bytes(100))
     with pytest.raises(DownloadError, match="is damaged and downloads are off"):
         fetch(server.root, offline=True)
 
 
-def test_a_known_release_is_never_a_first_use(cache: Path) -> None:
+def test_pinned_release_is_never_a_first_use(cache: Path) -> None:
     with servers.serve(BODY, servers.whole) as server:
         assert not fetch(server.root).first_use
     assert not (cache / "recorded_digests.json").exists()
@@ -63,14 +63,14 @@ def test_a_known_release_is_never_a_first_use(cache: Path) -> None:
     ["", "[]", "{", '{"a": {}}', "\xff", "[" * 100_000, "{}" + " " * 2_000_000],
     ids=lambda text: text[:10],
 )
-def test_a_damaged_record_is_an_error_that_names_it(cache: Path, text: str) -> None:
+def test_names_damaged_record(cache: Path, text: str) -> None:
     cache.mkdir()
     (cache / "recorded_digests.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DownloadError, match=r"recorded_digests\.json is damaged; delete it"):
         fetch_unpinned("http://127.0.0.1:1")
 
 
-def test_a_record_that_is_a_pipe_is_an_error_that_names_it(cache: Path) -> None:
+def test_names_record_that_is_a_pipe(cache: Path) -> None:
     cache.mkdir()
     os.mkfifo(cache / "recorded_digests.json")
     with pytest.raises(DownloadError, match=r"recorded_digests\.json is a named pipe"):
@@ -80,7 +80,7 @@ def test_a_record_that_is_a_pipe_is_an_error_that_names_it(cache: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"url": 1}', "[" * 100_000], ids=lambda text: text[:10]
 )
-def test_a_damaged_resume_state_restarts_the_download(cache: Path, text: str) -> None:
+def test_damaged_resume_state_restarts_download(cache: Path, text: str) -> None:
     cache.mkdir()
     (cache / f"{ARCHIVE}.partial").write_bytes(b"junk")
     (cache / f"{ARCHIVE}.partial.json").write_text(text)
@@ -88,7 +88,7 @@ def test_a_damaged_resume_state_restarts_the_download(cache: Path, text: str) ->
         assert fetch(server.root).sha256 == DIGEST
 
 
-def test_a_cache_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
+def test_reports_cache_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DownloadError, match=r"cannot be used .*MOVINET_CACHE_DIR"):
         fetch("http://127.0.0.1:1", cache_dir=tmp_path / "file" / "cache")

@@ -25,7 +25,7 @@ def command(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-def test_the_command_fetches_and_reports_a_recorded_digest(cache: Path) -> None:
+def test_command_downloads_and_reports_recorded_digest(cache: Path) -> None:
     body = servers.release_tar(VARIANT.name)
     digest = hashlib.sha256(body).hexdigest()
     with servers.serve(body, servers.whole) as server:
@@ -37,7 +37,7 @@ def test_the_command_fetches_and_reports_a_recorded_digest(cache: Path) -> None:
     assert again.stderr == ""
 
 
-def test_the_command_reports_what_it_fetched_as_json(cache: Path, published: None) -> None:
+def test_command_reports_downloads_as_json(cache: Path, published: None) -> None:
     with servers.serve(BODY, servers.whole) as server:
         done = command("fetch", "a0-base", "--source-root", server.root, "--json")
     (row,) = json.loads(done.stdout)["fetched"]
@@ -46,7 +46,7 @@ def test_the_command_reports_what_it_fetched_as_json(cache: Path, published: Non
     assert not row["first_use"]
 
 
-def test_the_command_fails_with_one_sentence() -> None:
+def test_command_fails_with_one_sentence() -> None:
     with servers.serve(BODY, servers.status(404)) as server:
         done = command("fetch", "a0-base", "--source-root", server.root)
     assert done.exit_code == 1
@@ -62,7 +62,7 @@ def mirror(tmp_path: Path, published: None) -> str:
     return str(tmp_path)
 
 
-def test_a_release_that_fails_does_not_stop_the_others(mirror: str, cache: Path) -> None:
+def test_failed_release_does_not_stop_the_others(mirror: str, cache: Path) -> None:
     done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror)
     assert done.exit_code == 1
     assert done.stdout == f"a0-base  {DIGEST}  {cache / ARCHIVE}\n"
@@ -71,7 +71,7 @@ def test_a_release_that_fails_does_not_stop_the_others(mirror: str, cache: Path)
     assert last == "Error: 1 of 2 releases could not be fetched: a0-stream."
 
 
-def test_what_could_not_be_fetched_is_reported_as_json(mirror: str) -> None:
+def test_reports_failures_as_json(mirror: str) -> None:
     done = command("fetch", "a0-stream", "a0-base", "--source-root", mirror, "--json")
     output = json.loads(done.stdout)
     assert done.exit_code == output["exit_code"] == 1
@@ -80,7 +80,7 @@ def test_what_could_not_be_fetched_is_reported_as_json(mirror: str) -> None:
     assert "No such file" in output["failed"]["a0-stream"]
 
 
-def test_the_command_announces_a_retry(published: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_announces_retry(published: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("movinet_convert.download.http.time.sleep", lambda _: None)
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         done = command("fetch", "a0-base", "--source-root", server.root)
@@ -88,7 +88,7 @@ def test_the_command_announces_a_retry(published: None, monkeypatch: pytest.Monk
     assert "answered 503 Service Unavailable; trying again in 1 s." in done.stderr
 
 
-def test_the_main_command_downloads_what_it_converts(tmp_path: Path) -> None:
+def test_main_command_downloads_release_to_convert(tmp_path: Path) -> None:
     options = ["--arch", "a0", "--causal", "--no-verify", "--out", str(tmp_path), "--json"]
     with servers.serve(servers.release_tar("a0-stream"), servers.whole) as server:
         done = command(*options, "--source-root", server.root)

@@ -22,7 +22,7 @@ QUICK = replace(
 
 
 @pytest.mark.parametrize("answer", ["slow_body", "slow_chunk", "empty_body"])
-def test_a_body_below_the_minimum_rate_is_given_up(answer: str, cache: Path) -> None:
+def test_gives_up_on_body_below_minimum_rate(answer: str, cache: Path) -> None:
     with (
         servers.serve(BODY, getattr(servers, answer)) as server,
         pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 tries"),
@@ -31,7 +31,7 @@ def test_a_body_below_the_minimum_rate_is_given_up(answer: str, cache: Path) -> 
     assert_nothing_unfinished(cache)
 
 
-def test_headers_that_arrive_too_slowly_are_given_up() -> None:
+def test_gives_up_on_slow_headers() -> None:
     with (
         servers.serve(BODY, servers.slow_head) as server,
         pytest.raises(DownloadError, match="the server went silent, after 2 tries"),
@@ -39,7 +39,7 @@ def test_headers_that_arrive_too_slowly_are_given_up() -> None:
         fetch(server.root, limits=QUICK)
 
 
-def test_a_transfer_has_a_deadline() -> None:
+def test_download_has_deadline() -> None:
     limits = replace(SHORT_LIMITS, grace_seconds=0.1, minimum_rate=1e9)
     with (
         servers.serve(BODY, servers.slow_body) as server,
@@ -48,7 +48,7 @@ def test_a_transfer_has_a_deadline() -> None:
         fetch(server.root, limits=limits)
 
 
-def test_a_long_reason_phrase_makes_no_long_message() -> None:
+def test_truncates_long_reason_phrase() -> None:
     answer = servers.endless(b"HTTP/1.1 404 " + b"no" * 30_000 + b"\r\n\r\n", b"")
     with servers.serve(BODY, answer) as server, pytest.raises(DownloadError) as caught:
         fetch(server.root)
@@ -56,7 +56,7 @@ def test_a_long_reason_phrase_makes_no_long_message() -> None:
     assert len(str(caught.value)) < 1000
 
 
-def test_a_gzip_file_of_nothing_but_empty_members_is_given_up() -> None:
+def test_gives_up_on_gzip_file_of_empty_members() -> None:
     with (
         servers.serve(BODY, servers.empty_gzip_members) as server,
         pytest.raises(DownloadError, match="more than 10,000 members"),

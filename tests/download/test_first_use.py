@@ -35,7 +35,7 @@ def mirror(folder: Path, body: bytes, archive: str = ARCHIVE) -> Path:
     return folder
 
 
-def test_the_first_use_is_recorded_with_its_source(release: bytes, cache: Path) -> None:
+def test_records_first_use_with_source(release: bytes, cache: Path) -> None:
     with servers.serve(release, servers.whole) as server:
         fetched = fetch_unpinned(server.root)
     assert fetched.first_use
@@ -46,16 +46,14 @@ def test_the_first_use_is_recorded_with_its_source(release: bytes, cache: Path) 
     assert record["source"] == f"{server.root}/{ARCHIVE}"
 
 
-def test_a_digest_that_was_recorded_here_does_not_pin_the_release(
-    release: bytes, tmp_path: Path
-) -> None:
+def test_recorded_digest_does_not_pin_release(release: bytes, tmp_path: Path) -> None:
     fetch_unpinned(mirror(tmp_path / "mirror", release))
     again = fetch_unpinned(NOWHERE, offline=True)
     assert not again.first_use
     assert not again.pinned
 
 
-def test_the_network_is_checked_at_the_first_use_alone(
+def test_checks_network_only_at_first_use(
     release: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[Path] = []
@@ -79,7 +77,7 @@ def test_the_network_is_checked_at_the_first_use_alone(
         ("a1-base", 600, "of another network|does not have|lacks variable"),
     ],
 )
-def test_another_network_under_a_releases_name_is_refused(
+def test_refuses_another_network_under_release_name(
     name: str, classes: int, why: str, cache: Path, tmp_path: Path
 ) -> None:
     folder = mirror(tmp_path / "mirror", servers.release_tar(name, classes))
@@ -90,42 +88,38 @@ def test_another_network_under_a_releases_name_is_refused(
     assert not (cache / "recorded_digests.json").exists()
 
 
-def test_what_is_no_checkpoint_is_refused_under_a_releases_name(tmp_path: Path) -> None:
+def test_refuses_other_archive_under_release_name(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="is no release of a0-base"):
         fetch_unpinned(mirror(tmp_path / "mirror", BODY))
 
 
-def test_names_from_a_hostile_archive_make_no_long_message(tmp_path: Path) -> None:
+def test_truncates_names_from_hostile_archive(tmp_path: Path) -> None:
     body = servers.tar_of({f"../{'x' * 100_000}": b""})
     with pytest.raises(DownloadError, match="is refused because of its member") as caught:
         fetch_unpinned(mirror(tmp_path / "mirror", body))
     assert len(str(caught.value)) < 2000
 
 
-def test_a_damaged_release_is_not_recorded_at_its_first_use(
-    release: bytes, cache: Path, tmp_path: Path
-) -> None:
+def test_does_not_record_damaged_release(release: bytes, cache: Path, tmp_path: Path) -> None:
     damaged = servers.with_a_flipped_bit(release)
     with pytest.raises(DownloadError, match="the checksum of variable .* does not match"):
         fetch_unpinned(mirror(tmp_path / "mirror", damaged))
     assert not (cache / "recorded_digests.json").exists()
 
 
-def test_a_file_that_was_put_into_the_cache_by_hand_is_recorded_if_it_is_the_network(
-    release: bytes, cache: Path
-) -> None:
+def test_records_manually_cached_file_of_right_network(release: bytes, cache: Path) -> None:
     mirror(cache, release)
     assert fetch_unpinned(NOWHERE, offline=True).first_use
     assert not fetch_unpinned(NOWHERE, offline=True).first_use
 
 
-def test_another_network_that_was_put_into_the_cache_by_hand_is_refused(cache: Path) -> None:
+def test_refuses_manually_cached_file_of_another_network(cache: Path) -> None:
     mirror(cache, servers.release_tar(VARIANT.name, 7))
     with pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz is no release of a0-base"):
         fetch_unpinned(NOWHERE, offline=True)
 
 
-def test_a_record_that_trusts_another_network_does_not_make_it_the_release(cache: Path) -> None:
+def test_record_cannot_make_another_network_trusted(cache: Path) -> None:
     body = servers.release_tar(VARIANT.name, 7)
     mirror(cache, body)
     digest = hashlib.sha256(body).hexdigest()
@@ -135,9 +129,7 @@ def test_a_record_that_trusts_another_network_does_not_make_it_the_release(cache
         fetch_unpinned(NOWHERE, offline=True)
 
 
-def test_another_digest_than_the_recorded_one_is_an_error_that_says_what_to_do(
-    release: bytes, tmp_path: Path
-) -> None:
+def test_digest_mismatch_with_record_gives_advice(release: bytes, tmp_path: Path) -> None:
     other = servers.release_tar(VARIANT.name, seed=1)
     fetch_unpinned(mirror(tmp_path / "mirror", release)).path.unlink()
     with pytest.raises(DownloadError) as caught:
@@ -152,9 +144,7 @@ def _fetch_in_a_process(root: Path, name: str) -> None:
     fetch_unpinned(root, variant=get_variant(name))
 
 
-def test_first_uses_at_the_same_time_are_all_recorded(
-    release: bytes, cache: Path, tmp_path: Path
-) -> None:
+def test_records_concurrent_first_uses(release: bytes, cache: Path, tmp_path: Path) -> None:
     names = ("a0-base", "a0-stream")
     context = multiprocessing.get_context("fork")
     for name in names:

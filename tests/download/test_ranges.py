@@ -19,7 +19,7 @@ HALF = len(BODY) // 2
 
 
 @pytest.mark.parametrize("code", [304, 400, 403, 404, 416, 429, 500, 501])
-def test_a_refused_range_is_followed_by_a_request_for_the_whole_file(code: int) -> None:
+def test_requests_whole_file_after_refused_range(code: int) -> None:
     script = (servers.cut_with_ranges, servers.refusing_ranges(code))
     with servers.serve(BODY, *script) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -27,7 +27,7 @@ def test_a_refused_range_is_followed_by_a_request_for_the_whole_file(code: int) 
 
 
 @pytest.mark.parametrize("code", [403, 503])
-def test_a_partial_file_of_an_earlier_run_does_not_block_a_later_one(code: int) -> None:
+def test_partial_file_of_earlier_run_does_not_block_later_run(code: int) -> None:
     once = replace(SHORT_LIMITS, attempts=1)
     with servers.serve(BODY, servers.cut_with_ranges, servers.refusing_ranges(code)) as server:
         with pytest.raises(DownloadError):
@@ -51,7 +51,7 @@ def test_a_partial_file_of_an_earlier_run_does_not_block_a_later_one(code: int) 
     ],
     ids=str,
 )
-def test_the_rest_of_another_file_is_not_appended(changes: dict[str, str | None]) -> None:
+def test_does_not_append_rest_of_another_file(changes: dict[str, str | None]) -> None:
     rest = servers.rest_of_another_file(**changes)
     with servers.serve(BODY, servers.cut_with_ranges, rest, servers.with_ranges) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -59,7 +59,7 @@ def test_the_rest_of_another_file_is_not_appended(changes: dict[str, str | None]
     assert "Range" not in server.requests[2]
 
 
-def test_a_file_without_entity_tag_is_identified_by_its_date() -> None:
+def test_identifies_file_without_etag_by_date() -> None:
     cut = servers.cut_at(HALF, **{"Last-Modified": DATE})
     other_day = servers.rest_of_another_file(ETag=None, Last_Modified=DATE.replace("01", "02"))
     with servers.serve(BODY, cut, other_day, servers.whole) as server:
@@ -68,7 +68,7 @@ def test_a_file_without_entity_tag_is_identified_by_its_date() -> None:
     assert "Range" not in server.requests[2]
 
 
-def test_cuts_of_changing_length_are_given_up() -> None:
+def test_gives_up_on_repeated_cuts_without_progress() -> None:
     body = servers.noise_tar(data_bytes=4 << 20)
     long, short = servers.cut_at(3 << 20, ETag='"a"'), servers.cut_at(1 << 20, ETag='"b"')
     with (
@@ -79,7 +79,7 @@ def test_cuts_of_changing_length_are_given_up() -> None:
     assert len(server.paths) == 3
 
 
-def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Path) -> None:
+def test_gives_up_after_too_many_requests_but_keeps_partial_file(cache: Path) -> None:
     body = servers.noise_tar(data_bytes=8 << 20)
     pinned = Release(len(body), hashlib.sha256(body).hexdigest())
     with servers.serve(body, servers.in_chunks_of(5 << 18)) as server:
@@ -89,7 +89,7 @@ def test_a_transfer_that_needs_too_many_requests_is_given_up_and_kept(cache: Pat
         assert fetch(server.root, known=pinned).sha256 == pinned.sha256
 
 
-def test_a_retry_is_announced_with_its_reason() -> None:
+def test_announces_retry_with_reason() -> None:
     notices: list[str] = []
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         fetch(server.root, notice=notices.append)

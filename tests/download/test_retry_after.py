@@ -30,7 +30,7 @@ def test_pauses_double(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("86400", 60.0)])
-def test_seconds_that_a_server_asks_for_are_waited_up_to_a_minute(
+def test_waits_retry_after_seconds_up_to_a_minute(
     value: str, seconds: float, pauses: list[float]
 ) -> None:
     with servers.serve(BODY, answer(value), servers.whole) as server:
@@ -38,7 +38,7 @@ def test_seconds_that_a_server_asks_for_are_waited_up_to_a_minute(
     assert pauses == [seconds]
 
 
-def test_a_date_that_a_server_names_is_waited_for(pauses: list[float]) -> None:
+def test_waits_until_retry_after_date(pauses: list[float]) -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     with servers.serve(BODY, answer(date), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -46,7 +46,7 @@ def test_a_date_that_a_server_names_is_waited_for(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1e3", "9" * 5000, "Mon, 99 Foo 99999"])
-def test_what_is_neither_seconds_nor_a_date_is_ignored(value: str, pauses: list[float]) -> None:
+def test_ignores_invalid_retry_after(value: str, pauses: list[float]) -> None:
     with servers.serve(BODY, answer(value), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert pauses == [SHORT_LIMITS.first_pause_seconds]

@@ -45,7 +45,7 @@ def victim(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link, pipe])
 @pytest.mark.parametrize("suffix", ["", ".partial", ".partial.json", ".unpacked"])
-def test_a_link_or_pipe_under_a_needed_name_is_not_written_through(
+def test_does_not_write_through_link_or_pipe(
     suffix: str, trap: Trap, cache: Path, victim: Path
 ) -> None:
     cache.mkdir()
@@ -57,7 +57,7 @@ def test_a_link_or_pipe_under_a_needed_name_is_not_written_through(
 
 
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link])
-def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_resumed(
+def test_does_not_resume_partial_file_replaced_by_link(
     trap: Trap, cache: Path, tmp_path: Path
 ) -> None:
     victim = tmp_path / "theirs"
@@ -74,7 +74,7 @@ def test_an_unfinished_file_that_was_replaced_by_a_link_is_not_resumed(
 
 
 @pytest.mark.parametrize("name", ["recorded_digests.json", "recorded_digests.json.unfinished"])
-def test_the_record_is_replaced_and_not_written_through_a_link(
+def test_replaces_record_instead_of_writing_through_link(
     name: str, cache: Path, tmp_path: Path
 ) -> None:
     cache.mkdir()
@@ -88,7 +88,7 @@ def test_the_record_is_replaced_and_not_written_through_a_link(
 
 
 @pytest.mark.parametrize("name", [ARCHIVE, "recorded_digests.json"])
-def test_a_lock_that_is_a_link_is_refused(name: str, cache: Path, victim: Path) -> None:
+def test_refuses_lock_that_is_a_link(name: str, cache: Path, victim: Path) -> None:
     cache.mkdir()
     (cache / f"{name}.lock").symlink_to(victim)
     (cache.parent / ARCHIVE).write_bytes(servers.release_tar())

@@ -22,7 +22,7 @@ from tests.download.fetching import (
 from tests.helpers import fetch_server as servers
 
 
-def test_a_plain_tar_under_a_tar_gz_name_is_kept_as_it_is(cache: Path) -> None:
+def test_keeps_uncompressed_tar_with_tar_gz_name_unchanged(cache: Path) -> None:
     with servers.serve(BODY, servers.whole) as server:
         fetched = fetch(server.root)
     assert server.paths == ["/models/movinet_a0_base.tar.gz"]
@@ -34,7 +34,7 @@ def test_a_plain_tar_under_a_tar_gz_name_is_kept_as_it_is(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [servers.gzip_encoding, servers.gzip_file, servers.gzip_members])
-def test_a_compressed_archive_is_unpacked_and_has_the_digest_of_the_tar(
+def test_decompresses_archive_and_digests_the_tar(
     answer: servers.Answer,
 ) -> None:
     with servers.serve(BODY, answer) as server:
@@ -43,13 +43,13 @@ def test_a_compressed_archive_is_unpacked_and_has_the_digest_of_the_tar(
     assert fetched.sha256 == DIGEST
 
 
-def test_a_server_error_is_retried() -> None:
+def test_retries_server_error() -> None:
     with servers.serve(BODY, servers.status(500), servers.status(503), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert len(server.paths) == 3
 
 
-def test_a_server_that_keeps_failing_is_given_up_after_the_attempts_allowed(cache: Path) -> None:
+def test_gives_up_on_failing_server_after_allowed_attempts(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.status(500)) as server,
         pytest.raises(DownloadError, match=r"answered 500 Internal Server Error, after 3 tries"),
@@ -59,7 +59,7 @@ def test_a_server_that_keeps_failing_is_given_up_after_the_attempts_allowed(cach
     assert not (cache / ARCHIVE).exists()
 
 
-def test_a_missing_file_is_not_retried(cache: Path) -> None:
+def test_does_not_retry_missing_file(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.status(404)) as server,
         pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz .*answered 404 Not Found"),
@@ -69,7 +69,7 @@ def test_a_missing_file_is_not_retried(cache: Path) -> None:
     assert_nothing_unfinished(cache)
 
 
-def test_a_cut_transfer_resumes_where_it_stopped() -> None:
+def test_resumes_interrupted_download() -> None:
     with servers.serve(BODY, servers.cut_with_ranges, servers.with_ranges) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[0]
@@ -77,13 +77,13 @@ def test_a_cut_transfer_resumes_where_it_stopped() -> None:
     assert server.requests[1]["Range"] == f"bytes={whole_chunks}-"
 
 
-def test_a_cut_transfer_restarts_if_the_server_supports_no_ranges() -> None:
+def test_restarts_if_server_does_not_support_ranges() -> None:
     with servers.serve(BODY, servers.cut_without_ranges, servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[1]
 
 
-def test_a_cut_transfer_restarts_if_the_file_has_changed() -> None:
+def test_restarts_if_file_has_changed() -> None:
     other = servers.noise_tar(b"other weights")
     pinned = Release(len(other), hashlib.sha256(other).hexdigest())
 
@@ -94,13 +94,13 @@ def test_a_cut_transfer_restarts_if_the_file_has_changed() -> None:
         assert fetch(server.root, known=pinned).path.read_bytes() == other
 
 
-def test_a_cut_transfer_restarts_if_the_body_is_encoded() -> None:
+def test_restarts_if_body_is_encoded() -> None:
     with servers.serve(BODY, servers.cut_gzip_encoding, servers.gzip_encoding) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert "Range" not in server.requests[1]
 
 
-def test_a_later_run_resumes_where_an_earlier_one_gave_up() -> None:
+def test_later_run_resumes_earlier_one() -> None:
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
             fetch(server.root)
@@ -109,7 +109,7 @@ def test_a_later_run_resumes_where_an_earlier_one_gave_up() -> None:
     assert "Range" in server.requests[-1]
 
 
-def test_corrupt_bytes_of_an_earlier_run_are_fetched_again(cache: Path) -> None:
+def test_downloads_corrupt_bytes_of_earlier_run_again(cache: Path) -> None:
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
             fetch(server.root)
@@ -121,7 +121,7 @@ def test_corrupt_bytes_of_an_earlier_run_are_fetched_again(cache: Path) -> None:
     assert "Range" not in server.requests[-1]
 
 
-def test_a_truncated_body_without_a_length_is_refused(cache: Path) -> None:
+def test_refuses_truncated_body_without_length(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.cut_without_length) as server,
         pytest.raises(DownloadError, match=r"movinet_a0_base"),
@@ -131,7 +131,7 @@ def test_a_truncated_body_without_a_length_is_refused(cache: Path) -> None:
     assert not (cache / "recorded_digests.json").exists()
 
 
-def test_a_login_page_in_place_of_the_file_is_not_trusted(cache: Path) -> None:
+def test_refuses_login_page_in_place_of_file(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.error_page) as server,
         pytest.raises(DownloadError, match="no proxy answers.*is not a complete tar archive"),
@@ -140,7 +140,7 @@ def test_a_login_page_in_place_of_the_file_is_not_trusted(cache: Path) -> None:
     assert_nothing_unfinished(cache)
 
 
-def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
+def test_refuses_wrong_bytes_with_both_digests(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.flipped) as server,
         pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}} where {DIGEST} is pinned"),
@@ -150,14 +150,14 @@ def test_wrong_bytes_are_refused_with_both_digests(cache: Path) -> None:
     assert not (cache / ARCHIVE).exists()
 
 
-def test_a_stalled_transfer_is_retried() -> None:
+def test_retries_stalled_download() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release), servers.whole) as server:
         assert fetch(server.root, limits=SHORT_TIMEOUT).sha256 == DIGEST
         release.set()
 
 
-def test_a_server_that_stays_silent_is_given_up() -> None:
+def test_gives_up_on_silent_server() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release)) as server:
         with pytest.raises(DownloadError, match="the server went silent, after 3 tries"):
@@ -165,7 +165,7 @@ def test_a_server_that_stays_silent_is_given_up() -> None:
         release.set()
 
 
-def test_a_server_that_is_not_there_is_reported_in_one_sentence() -> None:
+def test_reports_unreachable_server_in_one_sentence() -> None:
     with servers.serve(BODY, servers.whole) as server:
         root = server.root
     with pytest.raises(DownloadError, match=r"\(.*Connection refused.*after 3 tries\)") as caught:
@@ -174,7 +174,7 @@ def test_a_server_that_is_not_there_is_reported_in_one_sentence() -> None:
     assert "object at 0x" not in str(caught.value)
 
 
-def test_more_bytes_than_were_published_are_refused(cache: Path) -> None:
+def test_refuses_more_bytes_than_published(cache: Path) -> None:
     with (
         servers.serve(BODY + bytes(512), servers.whole) as server,
         pytest.raises(DownloadError, match=f"larger than the {len(BODY):,} bytes"),
@@ -182,7 +182,7 @@ def test_more_bytes_than_were_published_are_refused(cache: Path) -> None:
         fetch(server.root)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one_is_refused(cache: Path) -> None:
+def test_refuses_decompression_bomb(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.gzip_bomb) as server,
         pytest.raises(DownloadError, match=f"larger than the {len(BODY):,} bytes"),
@@ -191,7 +191,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused(cache: Path) -> Non
     assert_nothing_unfinished(cache)
 
 
-def test_progress_rises_to_the_announced_size() -> None:
+def test_progress_rises_to_announced_size() -> None:
     seen: list[tuple[int, int | None]] = []
     with servers.serve(BODY, servers.cut_with_ranges, servers.with_ranges) as server:
         fetch(server.root, progress=lambda done, total: seen.append((done, total)))

@@ -13,14 +13,14 @@ from movinet_convert.files.reading import open_regular
 from movinet_convert.files.writing import move_together, replacing
 
 
-def test_a_file_is_opened_through_a_link(tmp_path: Path) -> None:
+def test_opens_file_through_link(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "link").symlink_to("a")
     with open_regular(tmp_path / "link", WeightsError) as file:
         assert file.read() == b"content"
 
 
-def test_a_pipe_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
+def test_refuses_pipe_and_folder_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(WeightsError, match=r"pipe is a named pipe, not a file"):
         open_regular(tmp_path / "pipe", WeightsError)
@@ -28,7 +28,7 @@ def test_a_pipe_and_a_folder_are_refused_at_once(tmp_path: Path) -> None:
         open_regular(tmp_path, WeightsError)
 
 
-def test_a_replaced_file_has_the_permissions_of_a_new_one(tmp_path: Path) -> None:
+def test_replaced_file_has_permissions_of_new_file(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     (tmp_path / "new").touch()
     with replacing(target) as temporary:
@@ -39,7 +39,7 @@ def test_a_replaced_file_has_the_permissions_of_a_new_one(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", "new"}
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failed_write_leaves_target_unchanged(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
     target.write_text("before")
     with pytest.raises(OSError, match="disk is full"):
@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_link_is_replaced_and_its_target_left_alone(tmp_path: Path) -> None:
+def test_replaces_link_but_not_its_target(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("kept")
     link = tmp_path / "link.txt"
     link.symlink_to("precious")
@@ -90,7 +90,7 @@ def move_pair(folder: Path) -> None:
     move_together([(path, folder / path.name) for path in written])
 
 
-def test_a_set_replaces_an_earlier_one(tmp_path: Path) -> None:
+def test_new_set_replaces_earlier_set(tmp_path: Path) -> None:
     pair(tmp_path, "old")
     move_pair(tmp_path)
     assert complete_sets(tmp_path) == ["new"]
@@ -98,7 +98,7 @@ def test_a_set_replaces_an_earlier_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_set_that_cannot_be_moved_leaves_the_earlier_one(
+def test_failed_move_restores_earlier_set(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair(tmp_path, "old")
@@ -117,7 +117,7 @@ def test_a_set_that_cannot_be_moved_leaves_the_earlier_one(
 
 
 @pytest.mark.parametrize("step", range(4))
-def test_a_set_is_never_mixed_with_another_when_killed(tmp_path: Path, step: int) -> None:
+def test_kill_during_move_never_mixes_two_sets(tmp_path: Path, step: int) -> None:
     pair(tmp_path, "old")
     child = os.fork()
     if child == 0:

@@ -19,7 +19,7 @@ def _hold(parent: Path, held: Any) -> None:
         time.sleep(60)
 
 
-def test_a_folder_is_gone_afterwards_with_what_is_left_in_it(tmp_path: Path) -> None:
+def test_staging_folder_is_removed_with_its_contents(tmp_path: Path) -> None:
     with staging_folder(tmp_path, "store") as folder:
         (folder / "a").write_text("left")
         (folder / "b").write_text("moved")
@@ -27,7 +27,7 @@ def test_a_folder_is_gone_afterwards_with_what_is_left_in_it(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_the_folder_of_a_run_that_lives_stays_and_that_of_a_killed_one_goes(tmp_path: Path) -> None:
+def test_removes_staging_folder_of_killed_process_but_not_of_running_one(tmp_path: Path) -> None:
     held = FORK.Event()
     holder = FORK.Process(target=_hold, args=(tmp_path, held))
     holder.start()
@@ -42,7 +42,7 @@ def test_the_folder_of_a_run_that_lives_stays_and_that_of_a_killed_one_goes(tmp_
         assert not other.exists()
 
 
-def test_nothing_else_is_swept(tmp_path: Path) -> None:
+def test_removes_no_other_files(tmp_path: Path) -> None:
     users = [".movinet-export-01234567", ".movinet-store-mine", "x.unfinished", ".movinet-store-0"]
     for name in users:
         (tmp_path / name).mkdir()

@@ -182,7 +182,7 @@ def test_annotating_a_camera_is_refused(stream_file: Path, tmp_path: Path) -> No
     assert "name one VIDEO that is a file" in result.stderr
 
 
-def test_without_the_extra_the_error_says_what_to_install(
+def test_missing_extra_error_says_what_to_install(
     stream_file: Path, red_then_blue: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
@@ -248,10 +248,10 @@ def test_plotting_onto_a_picture_that_is_read_is_refused(
 @pytest.mark.parametrize(
     ("option", "target", "fault"),
     [
-        ("--plot", "x.mp4", "ends in none of .png"),
+        ("--plot", "x.mp4", "must end in .png"),
         ("--plot", "no/x.png", "There is no folder"),
         ("--plot", "folder.png", "is not a file"),
-        ("--annotate", "x.webm", "ends in none of .mp4"),
+        ("--annotate", "x.webm", "must end in .mp4"),
         ("--annotate", "no/x.mp4", "There is no folder"),
         ("--annotate", "pipe.mp4", "is not a file"),
     ],

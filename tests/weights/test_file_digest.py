@@ -94,7 +94,7 @@ def changed(header: dict[str, Any], field: str, value: object) -> dict[str, Any]
     return copy
 
 
-def test_the_alternatives_cover_every_field_of_a_header(store: Path) -> None:
+def test_alternatives_cover_every_header_field(store: Path) -> None:
     header, _ = contents(file_in(store))
     assert {*fields(header), "labels"} == ALTERNATIVES.keys()
     assert {field.split(".")[0] for field in ALTERNATIVES} == Header.model_fields.keys()
@@ -104,7 +104,7 @@ EDITS = [(field, value) for field, values in ALTERNATIVES.items() for value in v
 
 
 @pytest.mark.parametrize(("field", "value"), EDITS)
-def test_a_header_edited_in_one_field_is_refused_by_path_and_by_name(
+def test_refuses_edited_header_field_by_path_and_by_name(
     field: str, value: object, store: Path, tmp_path: Path
 ) -> None:
     header, tensors = contents(file_in(store))
@@ -143,7 +143,7 @@ def saved_for_the_hub(store: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("make", [saved_half, saved_here, saved_for_the_hub])
-def test_a_flipped_bit_is_found_in_files_that_no_manifest_lists(
+def test_detects_flipped_bit_in_unlisted_file(
     make: Callable[[Path, Path], Path], store: Path, tmp_path: Path
 ) -> None:
     path = make(store, tmp_path)
@@ -168,7 +168,7 @@ def as_format_1(path: Path, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_file_of_format_1_loads_and_says_that_its_header_is_unverified(
+def test_format_1_file_loads_with_warning_of_unverified_header(
     dtype: torch.dtype, store: Path, tmp_path: Path
 ) -> None:
     path = Path(shutil.copy(file_in(store), tmp_path / "old.safetensors"))
@@ -188,7 +188,7 @@ def test_a_file_of_format_1_loads_and_says_that_its_header_is_unverified(
         ("kind: checkpoint", "kind: release"),
     ],
 )
-def test_a_manifest_that_contradicts_the_file_is_an_error(old: str, new: str, store: Path) -> None:
+def test_manifest_that_contradicts_file_is_an_error(old: str, new: str, store: Path) -> None:
     manifest = store / MANIFEST_NAME
     head, separator, tail = manifest.read_text().partition("    versions:")
     assert old in tail
@@ -211,7 +211,7 @@ def hard_link(target: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("reach", [symlink, hard_link])
-def test_a_listed_file_reached_by_another_name_is_still_listed(
+def test_finds_manifest_entry_of_file_under_another_name(
     reach: Callable[[Path, Path], Path], store: Path, tmp_path: Path
 ) -> None:
     link = reach(file_in(store), tmp_path)
@@ -223,7 +223,7 @@ def test_a_listed_file_reached_by_another_name_is_still_listed(
         load_converted(link)
 
 
-def test_weights_read_into_memory_outlive_a_file_that_is_cut_short(store: Path) -> None:
+def test_weights_in_memory_survive_truncation_of_file(store: Path) -> None:
     model = load_converted(NAME, weights_dir=store, mmap=False)
     file_in(store).write_bytes(b"")
     assert model(torch.rand(1, 3, 2, 32, 32)).isfinite().all()

@@ -105,7 +105,7 @@ def version_of(listing: dict[str, Any]) -> dict[str, Any]:
         "x" * 5000,
     ],
 )
-def test_an_entry_whose_file_leaves_the_store_is_refused(
+def test_refuses_entry_with_file_outside_store(
     name: str, store: Path, listing: dict[str, Any]
 ) -> None:
     (store.parent / "outside.safetensors").write_bytes(b"secret")
@@ -115,7 +115,7 @@ def test_an_entry_whose_file_leaves_the_store_is_refused(
         load_converted(NAME, weights_dir=store)
 
 
-def test_a_file_that_is_not_the_recorded_one_is_refused(store: Path) -> None:
+def test_refuses_file_other_than_recorded(store: Path) -> None:
     (file,) = store.glob("*.safetensors")
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
@@ -154,7 +154,7 @@ MERGES = "".join(
         ("a: [", "expected the node content"),
     ],
 )
-def test_yaml_made_to_hurt_is_refused(text: str, problem: str, tmp_path: Path) -> None:
+def test_refuses_hostile_yaml(text: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).write_text(text)
     with pytest.raises(WeightsError, match=problem):
         Store(tmp_path).manifest()
@@ -163,32 +163,32 @@ def test_yaml_made_to_hurt_is_refused(text: str, problem: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     "found", ["99", "1.5", "true", "[1]", "{a: b}", "x" * 1000, "", "2001-13-45"]
 )
-def test_another_schema_version_is_refused_in_a_short_sentence(found: str) -> None:
+def test_refuses_another_schema_version_in_short_sentence(found: str) -> None:
     with pytest.raises(WeightsError, match="has schema_version") as caught:
         manifests.parse(f"schema_version: {found}\n", "the manifest")
     assert len(str(caught.value)) < 300
 
 
-def test_a_manifest_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+def test_refuses_manifest_that_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / MANIFEST_NAME).mkdir()
     with pytest.raises(WeightsError, match="is a folder, not a file"):
         Store(tmp_path).manifest()
 
 
-def test_a_manifest_that_is_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+def test_refuses_manifest_that_is_a_pipe_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MANIFEST_NAME)
     with pytest.raises(WeightsError, match="is a named pipe, not a file"):
         Store(tmp_path).manifest()
 
 
-def test_strict_yaml_reads_what_the_library_reads(good_store: Path) -> None:
+def test_strict_yaml_agrees_with_the_library(good_store: Path) -> None:
     assert strict_yaml.load((good_store / MANIFEST_NAME).read_text())[0] == listing_of(good_store)
     odd = "a: ~\nb: [yes, 1e3, .5, -.inf, 0x1F, '1', \"\\u00e9\"]\nc: |\n  text\nd: {e: {}}\n"
     expected = [None, ["yes", 1000.0, 0.5, -math.inf, 31, "1", "é"], "text\n", {"e": {}}]
     assert list(strict_yaml.load(odd)[0].values()) == expected
 
 
-def test_text_that_no_file_can_hold_is_refused() -> None:
+def test_refuses_text_that_cannot_be_encoded() -> None:
     with pytest.raises(WeightsError, match=r"special characters are not allowed: U\+D800"):
         manifests.parse("a: \ud800", "the manifest")
 
@@ -235,7 +235,7 @@ def use(store: Path) -> None:
 
 @fuzzed
 @given(data=st.data())
-def test_any_value_anywhere_in_a_manifest_is_used_or_refused(
+def test_any_value_in_manifest_is_accepted_or_refused(
     data: st.DataObject, good_store: Path, tmp_path: Path
 ) -> None:
     tree = deepcopy(listing_of(good_store))
@@ -249,7 +249,7 @@ def test_any_value_anywhere_in_a_manifest_is_used_or_refused(
 
 @fuzzed
 @given(data=st.data())
-def test_any_change_to_the_text_of_a_manifest_is_used_or_refused(
+def test_any_change_to_manifest_text_is_accepted_or_refused(
     data: st.DataObject, good_store: Path, tmp_path: Path
 ) -> None:
     text = (good_store / MANIFEST_NAME).read_bytes()
@@ -279,7 +279,7 @@ def test_any_change_to_the_text_of_a_manifest_is_used_or_refused(
 
 @fuzzed
 @given(text=st.text(max_size=300) | st.binary(max_size=300).map(lambda b: b.decode("latin-1")))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_accepted_or_refused(text: str) -> None:
     with pytest.raises(WeightsError):
         manifests.parse(text, "the manifest")
 
@@ -322,7 +322,7 @@ TERABYTE = 1 << 40
         {"a": []},
     ],
 )
-def test_a_header_that_lies_about_its_tensors_is_refused(
+def test_refuses_header_with_wrong_tensors(
     tensors: dict[str, Any], weights: Path, tmp_path: Path
 ) -> None:
     path = raw_file(tmp_path / "x.safetensors", {**described(weights), **tensors}, bytes(4))
@@ -331,9 +331,7 @@ def test_a_header_that_lies_about_its_tensors_is_refused(
 
 
 @pytest.mark.parametrize("length", [3, 10**6, 99_000_000, 1 << 40, (1 << 64) - 1])
-def test_a_header_that_lies_about_its_own_length_is_refused(
-    length: int, weights: Path, tmp_path: Path
-) -> None:
+def test_refuses_header_with_wrong_length(length: int, weights: Path, tmp_path: Path) -> None:
     path = raw_file(tmp_path / "x.safetensors", described(weights), length=length)
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):
         load_converted(path)
@@ -358,9 +356,7 @@ def test_a_header_that_lies_about_its_own_length_is_refused(
         {"source_digest": "0" * 64},
     ],
 )
-def test_a_header_that_lies_about_its_network_is_refused(
-    changes: dict[str, Any], weights: Path
-) -> None:
+def test_refuses_header_with_wrong_network(changes: dict[str, Any], weights: Path) -> None:
     header, data = split(weights)
     raw_file(weights, {**header, **described(weights, **changes)}, data)
     with pytest.raises(WeightsError):
@@ -374,12 +370,12 @@ def split(weights: Path) -> tuple[dict[str, Any], bytes]:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 10**6, b'{"a":' * 10**6, b"\xff\xfe", b"null"])
-def test_a_header_that_is_no_object_is_refused(text: bytes, tmp_path: Path) -> None:
+def test_refuses_header_that_is_not_an_object(text: bytes, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot be read as safetensors"):
         load_converted(raw_file(tmp_path / "x.safetensors", text))
 
 
-def test_a_lying_header_takes_no_memory(weights: Path, tmp_path: Path) -> None:
+def test_wrong_header_allocates_no_memory(weights: Path, tmp_path: Path) -> None:
     tensors = {"stem.conv.weight": tensor([TERABYTE // 4], 0, TERABYTE)}
     path = raw_file(tmp_path / "x.safetensors", {**described(weights), **tensors}, bytes(4))
     tracemalloc.start()
@@ -392,7 +388,7 @@ def test_a_lying_header_takes_no_memory(weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 7, 8, 100, 50_000, -1])
-def test_a_file_that_was_cut_is_refused(keep: int, weights: Path) -> None:
+def test_refuses_truncated_file(keep: int, weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(WeightsError):
         load_converted(weights)
@@ -407,7 +403,7 @@ def flipped(good_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @fuzzed
 @given(data=st.data())
-def test_a_changed_byte_never_gives_other_weights(
+def test_changed_byte_never_gives_other_weights(
     data: st.DataObject, good_store: Path, flipped: Path
 ) -> None:
     """The header carries a digest of the weights; the spaces that pad it may change."""
@@ -451,7 +447,7 @@ HEADER_TREE = st.recursive(
     ),
     data=st.binary(max_size=16),
 )
-def test_any_header_is_refused_with_one_sentence(
+def test_any_invalid_header_is_refused_with_one_sentence(
     tensors: dict[str, Any],
     description: dict[str, Any],
     data: bytes,
@@ -467,7 +463,7 @@ def test_any_header_is_refused_with_one_sentence(
 
 @fuzzed
 @given(content=st.binary(max_size=200))
-def test_any_bytes_are_refused(content: bytes, tmp_path: Path) -> None:
+def test_refuses_arbitrary_bytes(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightsError):

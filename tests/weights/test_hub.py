@@ -37,7 +37,7 @@ def same(a: MoViNet, b: MoViNet) -> bool:
         return torch.allclose(a(clip), b(clip), atol=1e-5)
 
 
-def test_what_is_saved_comes_back_with_settings_and_labels(model: MoViNet, tmp_path: Path) -> None:
+def test_round_trip_keeps_settings_and_labels(model: MoViNet, tmp_path: Path) -> None:
     HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
     back = HubMoViNet.from_pretrained(tmp_path)
     assert same(model, back)
@@ -45,12 +45,12 @@ def test_what_is_saved_comes_back_with_settings_and_labels(model: MoViNet, tmp_p
     assert not back.training
 
 
-def test_the_file_of_a_repository_loads_without_the_hub(model: MoViNet, tmp_path: Path) -> None:
+def test_repository_file_loads_without_the_hub(model: MoViNet, tmp_path: Path) -> None:
     HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
     assert same(model, load_converted(tmp_path / FILE_NAME))
 
 
-def test_what_comes_from_the_hub_streams_and_trains(model: MoViNet, tmp_path: Path) -> None:
+def test_hub_model_streams_and_trains(model: MoViNet, tmp_path: Path) -> None:
     HubMoViNet.of(model).save_pretrained(tmp_path)
     back = HubMoViNet.from_pretrained(str(tmp_path)).train()
     logits, state = back.stream(torch.rand(2, 3, 2, 32, 32))
@@ -59,7 +59,7 @@ def test_what_comes_from_the_hub_streams_and_trains(model: MoViNet, tmp_path: Pa
     assert back.stem.conv.weight.grad is not None
 
 
-def test_a_repository_is_downloaded_by_its_name(
+def test_downloads_repository_by_name(
     model: MoViNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     HubMoViNet.of(model).save_pretrained(tmp_path)
@@ -74,7 +74,7 @@ def test_a_repository_is_downloaded_by_its_name(
     assert ("someone/movinet", FILE_NAME, "v2") in asked
 
 
-def test_other_classes_type_and_device_are_as_asked(model: MoViNet, tmp_path: Path) -> None:
+def test_applies_num_classes_dtype_and_device(model: MoViNet, tmp_path: Path) -> None:
     HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
     back = HubMoViNet.from_pretrained(tmp_path, num_classes=5, dtype=torch.float64, device="cpu")
     assert (back.num_classes, back.labels, back.dtype) == (5, None, torch.float64)
@@ -86,15 +86,13 @@ def test_other_classes_type_and_device_are_as_asked(model: MoViNet, tmp_path: Pa
 
 
 @pytest.mark.parametrize("config", ["[1, 2]", "{", '{"num_classes": 9, "dropout": "a lot"}'])
-def test_the_weights_describe_themselves_whatever_stands_beside_them(
-    config: str, model: MoViNet, tmp_path: Path
-) -> None:
+def test_ignores_config_json(config: str, model: MoViNet, tmp_path: Path) -> None:
     HubMoViNet.of(model, LABELS).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(config)
     assert same(model, HubMoViNet.from_pretrained(tmp_path))
 
 
-def test_what_the_hub_does_not_give_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_hub_failure_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     def offline(*_: object, **__: object) -> str:
@@ -105,14 +103,12 @@ def test_what_the_hub_does_not_give_is_one_sentence(monkeypatch: pytest.MonkeyPa
         HubMoViNet.from_pretrained("someone/movinet")
 
 
-def test_a_fused_network_does_not_go_to_the_hub(model: MoViNet) -> None:
+def test_refuses_to_push_fused_network(model: MoViNet) -> None:
     with pytest.raises(UsageError, match="fused network"):
         HubMoViNet.of(fuse(model))
 
 
-def test_pushing_uploads_what_saving_writes(
-    model: MoViNet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_push_uploads_same_files_as_save(model: MoViNet, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import HfApi
 
     uploaded: list[set[str]] = []
@@ -131,19 +127,19 @@ def test_pushing_uploads_what_saving_writes(
     assert FILE_NAME in uploaded[0]
 
 
-def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
+def test_names_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no model\.safetensors"):
         HubMoViNet.from_pretrained(tmp_path)
 
 
-def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules, "movinet_convert.weights.hub")
     with pytest.raises(MissingExtraError, match=r"movinet-convert\[hub\]"):
         import movinet_convert.weights.hub  # noqa: F401
 
 
-def test_torch_hub_gives_a_network_to_train() -> None:
+def test_torch_hub_creates_network_to_train() -> None:
     model = torch.hub.load(
         str(ROOT), "movinet", "a0-base", pretrained=False, num_classes=5, source="local"
     )
@@ -159,7 +155,7 @@ def test_torch_hub_gives_a_network_to_train() -> None:
     assert chosen.settings.gating == "model-garden"
 
 
-def test_torch_hub_asks_for_every_package_that_is_needed() -> None:
+def test_torch_hub_lists_every_required_package() -> None:
     metadata = (ROOT / "pyproject.toml").read_text("utf-8")
     section = metadata.split("\ndependencies = [")[1].split("]")[0]
     needed = {line.split('"')[1].split(">")[0] for line in section.splitlines() if '"' in line}
@@ -181,7 +177,7 @@ def _hubconf() -> ModuleType:
     return module
 
 
-def test_torch_hub_converts_the_release_at_first_use(
+def test_torch_hub_converts_release_at_first_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.scripts.test_regenerate import write_archive

@@ -10,7 +10,7 @@ from movinet_convert.errors import UsageError
 from movinet_convert.weights.labels import ClassIndex, class_names, kinetics_600, read_labels
 
 
-def test_kinetics_has_600_different_names_in_alphabetical_order() -> None:
+def test_kinetics_has_600_unique_names_in_alphabetical_order() -> None:
     names = kinetics_600()
     assert len(set(names)) == 600
     assert names[0] == "abseiling"
@@ -18,11 +18,11 @@ def test_kinetics_has_600_different_names_in_alphabetical_order() -> None:
     assert list(names) == sorted(names, key=str.lower)
 
 
-def test_a_file_that_carries_labels_is_believed() -> None:
+def test_uses_labels_of_file() -> None:
     assert class_names(["cat", "dog"], 2) == ("cat", "dog")
 
 
-def test_600_classes_without_labels_are_those_of_kinetics() -> None:
+def test_600_classes_without_labels_are_kinetics() -> None:
     assert class_names(None, 600) == kinetics_600()
 
 
@@ -31,25 +31,25 @@ def test_other_classes_without_labels_are_numbered() -> None:
 
 
 @pytest.mark.parametrize("written", ["playing guitar", "Playing_Guitar", " playing  guitar "])
-def test_a_name_is_found_however_folders_spell_it(written: str) -> None:
+def test_matches_names_as_spelled_in_folders(written: str) -> None:
     assert kinetics_600()[ClassIndex(kinetics_600()).of_name(written)] == "playing guitar"
 
 
-def test_an_unknown_name_is_an_error() -> None:
+def test_unknown_name_is_an_error() -> None:
     with pytest.raises(UsageError, match="no class 'flying'"):
         ClassIndex(("running", "walking")).of_name("flying")
 
 
-def test_names_that_a_folder_cannot_tell_apart_are_refused_by_both_names() -> None:
+def test_refuses_ambiguous_name_with_both_candidates() -> None:
     with pytest.raises(UsageError, match=r"'a_b' \(index 0\) or 'A b' \(index 2\)"):
         ClassIndex(("a_b", "c", "A b")).of_name("a_b")
 
 
-def test_a_number_that_is_no_name_is_an_index() -> None:
+def test_number_that_is_not_a_name_is_an_index() -> None:
     assert ClassIndex(("cat", "dog")).of_label("1") == 1
 
 
-def test_a_number_that_is_a_name_is_that_name_unless_it_is_the_index_of_another() -> None:
+def test_number_that_is_a_name_is_that_name_unless_index_of_another() -> None:
     names = ClassIndex(("10", "1", "7"))
     assert [names.of_label("10"), names.of_label("1"), names.of_label("7")] == [0, 1, 2]
     with pytest.raises(UsageError, match="'1' is the name of the class of index 0, and the index"):
@@ -58,12 +58,12 @@ def test_a_number_that_is_a_name_is_that_name_unless_it_is_the_index_of_another(
 
 
 @pytest.mark.parametrize("written", ["2", "-1", "²", "9" * 5000])
-def test_an_index_beyond_the_classes_is_refused(written: str) -> None:
+def test_refuses_index_out_of_range(written: str) -> None:
     with pytest.raises(UsageError):
         ClassIndex(("cat", "dog")).of_label(written)
 
 
-def test_labels_are_read_a_line_each(tmp_path: Path) -> None:
+def test_reads_one_label_per_line(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_bytes("\ufeffchat\r\nchien à poil\r\n".encode())
     assert read_labels(path, 2) == ("chat", "chien à poil")
@@ -80,7 +80,7 @@ def test_labels_are_read_a_line_each(tmp_path: Path) -> None:
         (b"cat\nd\0g\n", "line 2: there is a NUL byte"),
     ],
 )
-def test_other_files_of_labels_are_refused_with_the_line(
+def test_refuses_invalid_labels_file_with_line_number(
     tmp_path: Path, content: bytes, fault: str
 ) -> None:
     path = tmp_path / "labels.txt"

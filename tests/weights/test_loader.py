@@ -31,21 +31,19 @@ def weights_in(store: Path) -> Path:
     return store / "movinet-a0-stream-v1.safetensors"
 
 
-def test_the_store_may_be_named_by_the_environment(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reads_store_from_environment(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOVINET_WEIGHTS_DIR", str(store))
     assert load_converted("a0-stream").num_classes == 7
 
 
-def test_a_file_alone_describes_itself(store: Path, tmp_path: Path) -> None:
+def test_file_without_manifest_is_self_describing(store: Path, tmp_path: Path) -> None:
     alone = tmp_path / "renamed.safetensors"
     alone.write_bytes(weights_in(store).read_bytes())
     model = load_converted(alone)
     assert (model.variant.name, model.settings.gating) == ("a0-stream", "model-garden")
 
 
-def test_a_new_classifier_keeps_the_backbone(store: Path) -> None:
+def test_new_classifier_keeps_backbone(store: Path) -> None:
     whole = load_converted("a0-stream", weights_dir=store)
     model = load_converted("a0-stream", weights_dir=store, num_classes=51)
     assert model(torch.rand(1, 3, 2, 32, 32)).shape == (1, 51)
@@ -56,7 +54,7 @@ def test_a_new_classifier_keeps_the_backbone(store: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("asked", [None, torch.bfloat16])
-def test_a_new_classifier_has_the_type_of_the_network(
+def test_new_classifier_has_dtype_of_network(
     dtype: torch.dtype, asked: torch.dtype | None, tmp_path: Path
 ) -> None:
     path = save_weights(create_model("t0-stream").to(dtype), tmp_path / "half.safetensors")
@@ -65,12 +63,12 @@ def test_a_new_classifier_has_the_type_of_the_network(
     assert model(torch.rand(1, 3, 2, 32, 32)).shape == (1, 4)
 
 
-def test_device_and_type_are_as_asked(store: Path) -> None:
+def test_applies_device_and_dtype(store: Path) -> None:
     model = load_converted("a0-stream", weights_dir=store, device="cpu", dtype=torch.float64)
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.float64}
 
 
-def test_training_a_loaded_model_leaves_the_file_alone(store: Path) -> None:
+def test_training_loaded_model_does_not_change_file(store: Path) -> None:
     before = weights_in(store).read_bytes()
     model = load_converted("a0-stream", weights_dir=store).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -79,7 +77,7 @@ def test_training_a_loaded_model_leaves_the_file_alone(store: Path) -> None:
     assert weights_in(store).read_bytes() == before
 
 
-def test_a_flipped_byte_is_found_before_use(store: Path) -> None:
+def test_detects_flipped_byte_before_use(store: Path) -> None:
     content = bytearray(weights_in(store).read_bytes())
     content[-5] ^= 1
     weights_in(store).write_bytes(content)
@@ -88,13 +86,13 @@ def test_a_flipped_byte_is_found_before_use(store: Path) -> None:
             load_converted(name, weights_dir=store)
 
 
-def test_a_shortened_file_is_found_by_its_size(store: Path) -> None:
+def test_detects_truncated_file_by_size(store: Path) -> None:
     weights_in(store).write_bytes(weights_in(store).read_bytes()[:-5])
     with pytest.raises(WeightsError, match=r"bytes \d+ where the manifest records"):
         load_converted("a0-stream", weights_dir=store)
 
 
-def test_a_file_that_vanished_is_named(store: Path) -> None:
+def test_names_missing_file(store: Path) -> None:
     weights_in(store).unlink()
     with pytest.raises(WeightsError, match=r"v1\.safetensors is listed .* not there"):
         load_converted("a0-stream", weights_dir=store)
@@ -109,9 +107,7 @@ def test_a_file_that_vanished_is_named(store: Path) -> None:
         ("file: movinet", "file: ../movinet", "should match pattern"),
     ],
 )
-def test_a_wrong_manifest_is_refused(
-    pattern: str, replacement: str, message: str, store: Path
-) -> None:
+def test_refuses_wrong_manifest(pattern: str, replacement: str, message: str, store: Path) -> None:
     manifest = store / MANIFEST_NAME
     text = manifest.read_text()
     head, tail = text.split("    versions:") if pattern not in "schema_version: 2" else ("", text)
@@ -122,13 +118,13 @@ def test_a_wrong_manifest_is_refused(
         load_converted("a0-stream", weights_dir=store)
 
 
-def test_a_store_without_the_variant_says_how_to_make_it(tmp_path: Path) -> None:
+def test_store_without_variant_says_how_to_convert_it(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="movinet-convert --arch a2 --causal"):
         load_converted("a2-stream", weights_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_names_are_answered(store: Path, tmp_path: Path) -> None:
+def test_refuses_wrong_names_and_options(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no MoViNet variant 'a7-base'"):
         load_converted("a7-base")
     with pytest.raises(WeightsError, match=r"no file .*missing\.safetensors"):
@@ -139,7 +135,7 @@ def test_wrong_names_are_answered(store: Path, tmp_path: Path) -> None:
         load_converted("a0-stream", weights_dir=store, num_classes=0)
 
 
-def test_other_files_are_not_taken_for_weights(store: Path, tmp_path: Path) -> None:
+def test_refuses_other_files(store: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.safetensors"
     save_file({"x": torch.zeros(2)}, foreign)
     with pytest.raises(WeightsError, match="does not say which MoViNet"):

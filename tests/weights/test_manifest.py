@@ -30,7 +30,7 @@ def version(number: int, **changes: object) -> ConvertedVersion:
     return ConvertedVersion(**(values | changes))
 
 
-def test_the_catalogue_in_the_repository_is_the_one_in_the_code() -> None:
+def test_catalogue_in_repository_matches_code() -> None:
     text = (ROOT / manifest.MANIFEST_NAME).read_text()
     assert text == manifest.dump(manifest.catalogue())
     assert list(manifest.parse(text, "catalogue").variants) == list_variants()
@@ -45,14 +45,14 @@ def test_four_releases_have_known_digests() -> None:
     assert known == {"a1-base", "a2-base", "a3-base", "a2-stream"}
 
 
-def test_what_is_dumped_is_read_back_the_same() -> None:
+def test_manifest_round_trips() -> None:
     written = manifest.catalogue().with_version("a0-base", version(2))
     written = written.with_version("a0-base", version(1))
     assert [v.version for v in written.versions("a0-base")] == [1, 2]
     assert manifest.parse(manifest.dump(written), "store") == written
 
 
-def test_a_variant_without_a_release_can_be_in_a_store() -> None:
+def test_store_accepts_variant_without_release() -> None:
     written = Manifest(variants={}).with_version(
         "t0-stream", version(1, settings=get_variant("t0-stream").settings())
     )
@@ -71,19 +71,19 @@ def test_a_variant_without_a_release_can_be_in_a_store() -> None:
         ("variants:", "variants: [", "is not valid YAML"),
     ],
 )
-def test_a_fault_is_named_with_its_place(old: str, new: str, message: str) -> None:
+def test_error_names_line_and_key(old: str, new: str, message: str) -> None:
     text = manifest.dump(manifest.catalogue()).replace(old, new, 1)
     with pytest.raises(WeightsError, match=message):
         manifest.parse(text, "store/weights_manifest.yaml")
 
 
 @pytest.mark.parametrize("file", ["../x.safetensors", "/x.safetensors", "a/b", "..", "", "a\\b"])
-def test_a_file_outside_the_store_is_refused(file: str) -> None:
+def test_refuses_file_outside_store(file: str) -> None:
     with pytest.raises(ValueError, match="should match pattern"):
         version(1, file=file)
 
 
-def test_version_numbers_do_not_repeat() -> None:
+def test_refuses_repeated_version_numbers() -> None:
     text = manifest.dump(manifest.catalogue().with_version("a0-base", version(1)))
     start = text.index("    - version: 1")
     end = text.index("  a0-stream:")

@@ -82,7 +82,7 @@ def unfinished(store: Path) -> list[Path]:
 # Several at once
 
 
-def test_two_conversions_into_one_store_at_once_both_succeed(
+def test_two_concurrent_conversions_into_one_store_succeed(
     checkpoint: Path, another: Path, tmp_path: Path
 ) -> None:
     assert at_once((run, (checkpoint, tmp_path)), (run, (another, tmp_path))) == [0, 0]
@@ -91,7 +91,7 @@ def test_two_conversions_into_one_store_at_once_both_succeed(
     assert not torch.equal(first.stem.conv.weight, second.stem.conv.weight)
 
 
-def test_four_conversions_of_the_same_checkpoint_at_once_make_one_version(
+def test_four_concurrent_conversions_of_same_checkpoint_make_one_version(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     assert at_once(*[(run, (checkpoint, tmp_path))] * 4) == [0] * 4
@@ -99,7 +99,7 @@ def test_four_conversions_of_the_same_checkpoint_at_once_make_one_version(
     assert unfinished(tmp_path) == []
 
 
-def test_a_store_can_be_read_while_it_is_written(
+def test_store_can_be_read_while_it_is_written(
     checkpoint: Path, another: Path, tmp_path: Path
 ) -> None:
     run(checkpoint, tmp_path)
@@ -121,9 +121,7 @@ def _hold(store: Path, held: Any) -> None:
         time.sleep(60)
 
 
-def test_a_conversion_goes_on_when_the_one_it_waits_for_is_killed(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_conversion_continues_when_lock_holder_is_killed(checkpoint: Path, tmp_path: Path) -> None:
     held = FORK.Event()
     holder = FORK.Process(target=_hold, args=(tmp_path, held))
     holder.start()
@@ -144,9 +142,7 @@ def test_a_conversion_goes_on_when_the_one_it_waits_for_is_killed(
 # Kills
 
 
-def test_a_store_loads_after_conversions_were_killed_at_random_moments(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_store_loads_after_kills_at_random_times(checkpoint: Path, tmp_path: Path) -> None:
     seen = kill_test.kill_conversions(kill_test.Job(NAME, checkpoint), 10, 0, tmp_path)
     assert seen["killed"] == 10
     assert seen["failed"] == 0
@@ -173,7 +169,7 @@ def _die_at(function: str, call: int, moment: str, checkpoint: Path, store: Path
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_store_loads_after_a_kill_at_every_step_of_writing(
+def test_store_loads_after_kill_at_every_write_step(
     function: str, call: int, moment: str, checkpoint: Path, another: Path, tmp_path: Path
 ) -> None:
     run(checkpoint, tmp_path)
@@ -193,7 +189,7 @@ def test_a_store_loads_after_a_kill_at_every_step_of_writing(
     assert unfinished(tmp_path) == []
 
 
-def test_the_kill_test_notices_a_store_that_does_not_load(checkpoint: Path, tmp_path: Path) -> None:
+def test_kill_test_detects_store_that_does_not_load(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path)
     right = {1: kill_test.tensors(tmp_path, NAME, 1)}
     assert kill_test.fault(tmp_path, NAME, right) is None
@@ -204,9 +200,7 @@ def test_the_kill_test_notices_a_store_that_does_not_load(checkpoint: Path, tmp_
     assert "bytes 1000" in str(kill_test.fault(tmp_path, NAME, right))
 
 
-def test_what_killed_runs_left_is_swept_and_what_others_left_is_not(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_removes_leftovers_of_killed_runs_only(checkpoint: Path, tmp_path: Path) -> None:
     leftover = tmp_path / ".movinet-store-0123abcd"
     leftover.mkdir()
     (leftover / "weights.safetensors").write_bytes(b"half a file")
@@ -217,9 +211,7 @@ def test_what_killed_runs_left_is_swept_and_what_others_left_is_not(
     assert theirs.read_text() == "a user's"
 
 
-def test_a_file_of_the_next_name_that_no_manifest_lists_stays(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_keeps_unlisted_file_with_next_version_name(checkpoint: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "movinet-a0-stream-v1.safetensors"
     theirs.write_bytes(b"somebody's file")
     stored = run(checkpoint, tmp_path).stored
@@ -265,7 +257,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("leave", [0, 4 << 10, 1 << 20, 9 << 20])
-def test_a_full_disk_is_reported_and_nothing_is_replaced(
+def test_full_disk_is_reported_and_nothing_is_replaced(
     checkpoint: Path, another: Path, small_disk: Path, leave: int
 ) -> None:
     run(checkpoint, small_disk, dtype="bfloat16")
@@ -277,7 +269,7 @@ def test_a_full_disk_is_reported_and_nothing_is_replaced(
     load_converted(NAME, weights_dir=small_disk)
 
 
-def test_a_disk_that_is_full_when_the_manifest_is_written_keeps_nothing_of_the_run(
+def test_full_disk_while_writing_manifest_leaves_store_unchanged(
     checkpoint: Path, another: Path, small_disk: Path
 ) -> None:
     run(checkpoint, small_disk, dtype="bfloat16")
@@ -290,7 +282,7 @@ def test_a_disk_that_is_full_when_the_manifest_is_written_keeps_nothing_of_the_r
     load_converted(NAME, weights_dir=small_disk)
 
 
-def test_the_command_reports_a_full_disk_in_one_line(checkpoint: Path, small_disk: Path) -> None:
+def test_command_reports_full_disk_in_one_line(checkpoint: Path, small_disk: Path) -> None:
     fill(small_disk, 1 << 20)
     result = CliRunner().invoke(main, command(checkpoint, small_disk))
     assert result.exit_code == 1
@@ -299,7 +291,7 @@ def test_the_command_reports_a_full_disk_in_one_line(checkpoint: Path, small_dis
     assert "No space left on device" in result.stderr
 
 
-def test_a_download_onto_a_full_disk_is_reported_and_makes_room_again(
+def test_download_to_full_disk_is_reported_and_frees_space(
     tmp_path: Path, small_disk: Path
 ) -> None:
     variant = get_variant("a0-base")
@@ -310,7 +302,7 @@ def test_a_download_onto_a_full_disk_is_reported_and_makes_room_again(
     assert not list(small_disk.glob("*.partial"))
 
 
-def test_a_read_only_store_loads_and_refuses_to_be_written(
+def test_read_only_store_can_be_loaded_but_not_written(
     checkpoint: Path, another: Path, tmp_path: Path
 ) -> None:
     with mounted(tmp_path / "disk", "16m") as disk:
@@ -323,7 +315,7 @@ def test_a_read_only_store_loads_and_refuses_to_be_written(
             run(another, disk)
 
 
-def test_a_read_only_cache_serves_what_it_holds(tmp_path: Path) -> None:
+def test_read_only_cache_serves_its_releases(tmp_path: Path) -> None:
     variant = get_variant("a0-base")
     (tmp_path / variant.archive_name).write_bytes(release_tar())
     with mounted(tmp_path / "disk", "16m") as disk:
@@ -344,7 +336,7 @@ def test_loading_writes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path, *tmp_path.iterdir())} == before
 
 
-def test_a_store_under_a_file_is_a_usage_error(checkpoint: Path, tmp_path: Path) -> None:
+def test_store_path_below_file_is_a_usage_error(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match="cannot be written"):
         run(checkpoint, tmp_path / "file" / "store")
@@ -372,7 +364,7 @@ def command(checkpoint: Path, store: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_any_folder_name_does_for_checkpoint_and_store(
+def test_accepts_any_folder_name_for_checkpoint_and_store(
     name: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / name
@@ -387,14 +379,14 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file 
 
 
 @linux_only
-def test_a_checkpoint_may_have_a_name_that_is_no_text(checkpoint: Path, tmp_path: Path) -> None:
+def test_accepts_checkpoint_name_that_is_not_utf8(checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(checkpoint, tmp_path / NO_TEXT)
     run(tmp_path / NO_TEXT, tmp_path / "out")
     load_converted(NAME, weights_dir=tmp_path / "out")
 
 
 @linux_only
-def test_a_store_whose_name_is_no_text_is_refused_before_any_work(
+def test_refuses_store_name_that_is_not_utf8_before_any_work(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="not valid UTF-8; name another store"):
@@ -402,9 +394,7 @@ def test_a_store_whose_name_is_no_text_is_refused_before_any_work(
     assert not (tmp_path / NO_TEXT).exists()
 
 
-def test_the_command_works_where_the_terminal_cannot_show_a_path(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_command_works_if_terminal_cannot_encode_path(checkpoint: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "movinet_convert", *command(checkpoint, tmp_path / "süße Gewichte")],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
