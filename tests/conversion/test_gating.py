@@ -168,7 +168,7 @@ def test_inspect_computes_no_evidence_by_default(tmp_path: Path) -> None:
     [
         (["--gating"], "--gating needs --clips DIR"),
         (["--size", "48"], "--size is for --gating"),
-        (["--gating", "--clips", "."], "holds 0 videos"),
+        (["--gating", "--clips", "."], "has 0 videos"),
         (["--gating", "--clips", "nowhere"], "There is no folder nowhere"),
     ],
 )
