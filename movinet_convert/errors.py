@@ -1,7 +1,7 @@
 """The exceptions of this package.
 
-Every error of this package is a ``MovinetError`` whose text is one sentence a person can act on:
-what, where, what was expected, what to do. The command exits with ``exit_code``.
+Every error of this package is a ``MovinetError`` whose message is one actionable sentence: what
+failed, where, what was expected, what to do. The command exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class MovinetError(Exception):
-    """Base of all errors raised on purpose; the work failed and nothing was written."""
+    """Base of all expected errors; the operation failed and nothing was written."""
 
     exit_code = 1
 
@@ -20,7 +20,7 @@ class MovinetWarning(UserWarning):
 
 
 class UsageError(MovinetError, ValueError):
-    """The call itself is wrong: an unknown name, options that contradict each other."""
+    """The call itself is invalid: an unknown name, contradictory options."""
 
     exit_code = 2
 
@@ -34,9 +34,9 @@ class WeightsError(MovinetError):
 
 
 class ParityError(MovinetError):
-    """The network does not compute what the official model computes.
+    """The network and the official model compute different results.
 
-    ``result`` is the ``parity.result.ParityResult``.
+    ``result`` is a ``parity.result.ParityResult``.
     """
 
     def __init__(self, message: str, result: Any = None) -> None:
@@ -45,11 +45,11 @@ class ParityError(MovinetError):
 
 
 class DownloadError(MovinetError):
-    """A release could not be fetched, or is not the file that was published."""
+    """A release could not be downloaded, or is not the published file."""
 
 
 class ExportError(MovinetError):
-    """An export cannot be written here, loses too much, or would run code when opened."""
+    """An export cannot be written here, loses too much accuracy, or would run code if opened."""
 
 
 class StateError(MovinetError, ValueError):

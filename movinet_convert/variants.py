@@ -33,7 +33,7 @@ STEM_KERNEL = K13
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A run of blocks with one output width; only the first block strides."""
+    """Consecutive blocks of one output width; only the first block has a stride."""
 
     width: int
     stride: int
@@ -93,7 +93,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a network, besides its widths.
+    """The settings of a network, apart from its widths.
 
     ``gating`` is the gate of the squeeze-excitation: ``sigmoid`` in base models; in stream models
     ``keras`` is clip(0.2 x + 0.5, 0, 1), ``model-garden`` is relu6(x + 3) * 0.16667. The two share
@@ -110,7 +110,7 @@ class Settings:
 
     @property
     def legacy(self) -> bool:
-        """Whether it is one of the older stream models, which have 3D convolutions."""
+        """Whether this is an older stream model with 3D convolutions."""
         return self.causal and self.conv_type == "3d"
 
 
@@ -118,10 +118,10 @@ class Settings:
 class Origins:
     """The origin of each setting that the variables of a checkpoint do not determine.
 
-    ``release``: it is one of Google's releases, by its digest. ``unpinned``: it came from a
-    release's address, whose digest is not pinned yet. ``synthetic``: random seeded weights.
-    ``checkpoint``: the checkpoint determines it. ``user``: chosen at conversion or construction.
-    ``default``: that of every such model in the official code; not chosen.
+    ``release``: one of Google's releases, identified by its digest. ``unpinned``: downloaded from a
+    release's URL, whose digest is not pinned yet. ``synthetic``: random seeded weights.
+    ``checkpoint``: determined by the checkpoint. ``user``: chosen at conversion or construction.
+    ``default``: the same in every such model of the official code; not chosen.
     """
 
     gating: Origin
@@ -349,7 +349,7 @@ def list_variants(*, released: bool = True) -> list[str]:
 def squeeze_width(expanded: int, se_type: SeType) -> int:
     """Hidden channels of a squeeze-excitation: a quarter of its inputs, in multiples of 8.
 
-    A value that rounding down would shrink by more than a tenth is rounded up instead
+    A value that rounding down would reduce by more than 10% is rounded up instead
     (``make_divisible`` in official/vision/modeling/layers/nn_layers.py).
     """
     wanted = 0.25 * expanded * (2 if se_type == "2plus3d" else 1)

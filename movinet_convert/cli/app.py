@@ -1,7 +1,7 @@
-"""The command line: the options of a conversion, and the commands beside it.
+"""The command line: the options of a conversion, and the other commands.
 
-Modules of this layer import nothing heavy (torch, rich, other layers) before they need it, so that
-help and completion are quick.
+Modules of this layer import heavy modules (torch, rich, other layers) lazily, so that help and
+completion are fast.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option(
     "--arch",
     type=click.Choice(list(ARCHS)),
-    help="Architecture; with --checkpoint it is detected unless given.",
+    help="Architecture; with --checkpoint it is detected by default.",
 )
 @click.option("--causal", is_flag=True, help="The stream model; without it, the base model.")
-@click.option("--checkpoint", metavar="PATH", help="A checkpoint of yours: folder, prefix or file.")
+@click.option("--checkpoint", metavar="PATH", help="Your own checkpoint: folder, prefix or file.")
 @click.option(
     "--synthetic", is_flag=True, help="Random seeded weights, written by the official model."
 )
@@ -66,7 +66,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option(
     "--gating-clips",
     metavar="DIR",
-    help="Videos like those of training, for --gating auto: at least 16, better 64.",
+    help="Videos like the training data, for --gating auto: at least 16, better 64.",
 )
 @click.option(
     "--legacy", is_flag=True, help="The checkpoint is an older stream model with 3D convolutions."
@@ -87,15 +87,15 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @options.parity
 @click.option("--dtype", type=click.Choice(options.DTYPES), default="float32")
 @options.source_root
-@click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
+@click.option("--offline", is_flag=True, help="Use only releases that are in the cache.")
 @options.as_json
 @click.version_option(__version__, prog_name="movinet-convert")
 @click.pass_context
 def main(context: click.Context, /, **settings: Any) -> None:
     """Turn Google's TensorFlow MoViNet checkpoints into verified PyTorch weights.
 
-    Without a command: take a checkpoint (the release unless another is given), convert it, compare
-    it with the official model and write it into a store.
+    Without a command: convert a checkpoint (by default Google's release), compare it with the
+    official model and write it to a store.
     """
     if context.invoked_subcommand is not None:
         return

@@ -1,4 +1,4 @@
-"""How every command ends: done, or one sentence and an exit code."""
+"""How every command reports an error: one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from movinet_convert.cli.terminal import console, echo, echo_json
 from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
 
-INTERRUPTED = 130  # what a shell reports of a command stopped by Ctrl-C
+INTERRUPTED = 130  # the exit code of shells for a command stopped by Ctrl-C
 
 
 class Command(click.Command):
@@ -37,7 +37,7 @@ class Command(click.Command):
 
 
 class Group(Command, click.Group):
-    """A group whose commands are ``Command`` too, so that ``--debug`` may stand before or after."""
+    """A group whose commands are ``Command`` too: ``--debug`` works before or after their names."""
 
     command_class = Command
 
@@ -52,7 +52,7 @@ def reported(as_json: bool) -> Iterator[None]:
         echo("Stopped; nothing was changed.", err=True)
         sys.exit(INTERRUPTED)
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
-        raise  # click's own business; whoever closed the pipe has read enough
+        raise  # click handles these
     except Exception as error:
         if click.get_current_context().meta.get("debug"):
             raise
@@ -63,7 +63,7 @@ def reported(as_json: bool) -> Iterator[None]:
 
 @contextmanager
 def _warnings_as_sentences() -> Iterator[None]:
-    """Print this package's own warnings without the line of code that gave them."""
+    """Print this package's own warnings without the source line that issued them."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 
@@ -80,7 +80,7 @@ def _warnings_as_sentences() -> Iterator[None]:
 
 
 def _print_error(error: Exception, exit_code: int, as_json: bool) -> None:
-    """One sentence on stderr, below the table of a comparison that failed."""
+    """Print one sentence on stderr, after the table if a comparison failed."""
     result = error.result if isinstance(error, ParityError) else None
     text = _sentence(error)
     if as_json:
@@ -102,8 +102,8 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MovinetError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        # A full disk, a missing permission: the system's own words say what to do.
+        # A full disk, a missing permission: the message of the system is clear enough.
         where = f" {error.filename}" if error.filename is not None else ""
         return f"The system could not read or write{where}: {error.strerror}."
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}. This is a defect; --debug shows the traceback."
+    return f"{type(error).__name__}: {text}. This is a bug; --debug shows the traceback."

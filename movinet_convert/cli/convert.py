@@ -1,4 +1,4 @@
-"""The main job: from a checkpoint to a verified file in the store."""
+"""``movinet-convert`` without a command: from a checkpoint to a verified file in the store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **settin
     from movinet_convert.model.settings import get_variant
 
     if arch is None and causal:
-        raise UsageError("--causal confirms a variant together with --arch; give both or neither.")
+        raise UsageError("--causal selects a variant together with --arch; pass both or neither.")
     variant = get_variant(f"{arch}-{'stream' if causal else 'base'}") if arch else None
     _check_gating(variant, settings["gating"], settings["gating_clips"])
     clips = None
@@ -54,13 +54,13 @@ def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **settin
 
 
 def _check_gating(variant: Variant | None, gating: Any, clips: str | None) -> None:
-    """Refuse a contradiction before anything is downloaded."""
+    """Reject contradictory options before anything is downloaded."""
     from movinet_convert.model.settings import released_settings
 
     if (gating == AUTO) != (clips is not None):
         raise UsageError(
-            "--gating auto and --gating-clips DIR go together: the gating is detected with videos "
-            "like those of training; give both or neither."
+            "--gating auto and --gating-clips DIR require each other: the gating is detected with "
+            "videos like the training data; pass both or neither."
         )
     if variant and gating:
         released_settings(variant, "keras" if gating == AUTO else gating)
@@ -106,7 +106,7 @@ def _print(conversion: Conversion) -> None:
     if conversion.gating_evidence is not None:
         echo(f"  gating detected from moving statistics: {conversion.gating_evidence.summary()}")
     for name, reason in converted.checkpoint.ignored.items():
-        echo(f"  left out: {name} ({reason})")
+        echo(f"  ignored: {name} ({reason})")
     if converted.drawn:
         echo("  Warning: the checkpoint has no classifier; an untrained one was added.")
     if conversion.parity_as_stored:

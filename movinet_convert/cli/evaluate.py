@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="A folder with one folder of videos for each class, or a CSV file with the columns label "
+    help="A folder with one folder of videos per class, or a CSV file with the columns label "
     "and path, or Kinetics' label, youtube_id, time_start, time_end. A label is a class name; a "
-    "number that is no class name is an index, as in a column class_index.",
+    "number that is not a class name is an index, as in a column class_index.",
 )
 @click.option(
     "--videos",
     type=click.Path(path_type=Path),
-    help="The folder that paths in a CSV file are relative to.",
+    help="Base folder of the paths in a CSV file.",
 )
 @options.labels
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where results are kept; a second run resumes from them. [default: evaluation-NAME]",
+    help="Folder of the results; a second run resumes from them. [default: evaluation-NAME]",
 )
 @click.option("--retry", is_flag=True, help="Retry the videos that could not be read before.")
 @options.weights_dir
@@ -49,8 +49,8 @@ def evaluate_command(
 ) -> None:
     """Measure top-1 and top-5 accuracy over labelled videos.
 
-    One clip from the middle of each video, as in the published table. A video that cannot be read
-    to its end does not count. Stopped (Ctrl-C) and started again, it resumes.
+    One clip from the middle of each video, as in the published table. Videos that cannot be read to
+    the end are excluded. If stopped (Ctrl-C), the same command resumes.
 
     \b
     Examples:
@@ -78,7 +78,7 @@ def evaluate_command(
         sys.exit(INTERRUPTED)
     if not result.read:
         raise EvaluationError(
-            f"None of the {result.videos} videos could be read; {folder} says why for each, and "
+            f"None of the {result.videos} videos could be read; {folder} has the error of each; "
             "--retry tries them again."
         )
     if processes.rank() == 0:

@@ -26,7 +26,7 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     "format_",
     type=click.Choice([*RUNTIME_FORMATS, *TENSORFLOW_FORMATS]),
     required=True,
-    help="What to write; the last three go back to TensorFlow.",
+    help="The last three are TensorFlow formats.",
 )
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
 @click.option(
@@ -41,19 +41,19 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 @click.option(
     "--quantize",
     type=click.Choice(["dynamic", "int8"]),
-    help="8-bit weights: of matrix products alone, or with 8-bit activations that are calibrated.",
+    help="8-bit weights: of linear layers only, or of all with calibrated 8-bit activations.",
 )
 @click.option(
     "--calibration",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False),
-    help="Videos for --quantize int8, such as the network will see.",
+    help="Videos for --quantize int8, like those the network will be used on.",
 )
 @click.option(
     "--allow-loss",
     metavar="X",
     type=click.FloatRange(min=0, min_open=True),
-    help="Accept logits that are off by X standard deviations on average, instead of the limit for "
+    help="Accept a mean error of the logits up to X standard deviations, instead of the limit for "
     "this precision.",
 )
 @options.weights_dir
@@ -61,9 +61,9 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 def export_command(
     name: str, format_: str, out: str, weights_dir: str | None, as_json: bool, **settings: Any
 ) -> None:
-    """Write a converted network for another runtime, or back for TensorFlow.
+    """Write a converted network for another runtime, or back to TensorFlow.
 
-    Files for other runtimes are run there and compared before they are moved into place.
+    Files for other runtimes are run in them and compared before they are moved into place.
 
     \b
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
@@ -99,7 +99,9 @@ def _for_runtime(
     from movinet_convert.export.calibration import calibration_clips
 
     if (settings["quantize"] == "int8") != (calibration is not None):
-        raise UsageError("--quantize int8 and --calibration DIR go together; give both or neither.")
+        raise UsageError(
+            "--quantize int8 and --calibration DIR require each other; pass both or neither."
+        )
     clips = calibration_clips(calibration, model.variant, settings["size"]) if calibration else ()
     report = export_model(model, out, format_, calibration=clips, labels=labels, **settings)
     return report.as_json()

@@ -1,4 +1,4 @@
-"""``movinet-convert fetch``, and the download that the main job shares with it."""
+"""``movinet-convert fetch``, and the download that a conversion shares with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def download(variant: Variant, source_root: str | None, offline: bool) -> FetchedRelease:
-    """Fetch a release, with a bar and notices."""
+    """Fetch a release, with a progress bar and notices."""
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
     from movinet_convert.download.fetch import fetch_release
@@ -34,8 +34,8 @@ def download(variant: Variant, source_root: str | None, offline: bool) -> Fetche
         )
     if release.first_use:
         echo(
-            f"Note: nobody has published the digest of {variant.archive_name}; {release.sha256} "
-            "is trusted and recorded from now on.",
+            f"Note: {variant.archive_name} has no published digest; from now on {release.sha256} "
+            "is recorded and trusted.",
             err=True,
         )
     return release
@@ -45,14 +45,14 @@ def download(variant: Variant, source_root: str | None, offline: bool) -> Fetche
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "every", is_flag=True, help="All twelve releases.")
 @options.source_root
-@click.option("--offline", is_flag=True, help="Check what is there; download nothing.")
+@click.option("--offline", is_flag=True, help="Check the cache only; download nothing.")
 @options.as_json
 def fetch_command(
     names: tuple[str, ...], every: bool, source_root: str | None, offline: bool, as_json: bool
 ) -> None:
     """Download released checkpoints into the cache, and check them.
 
-    A release that cannot be fetched does not stop the others; the exit code is 1 then.
+    If a release cannot be fetched, the others still are; the exit code is then 1.
 
     \b
     Example: movinet-convert fetch a0-base a0-stream

@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 @click.option(
     "--clips",
     metavar="DIR",
-    help="For --gating: videos like those of training, at least 16, better 64.",
+    help="For --gating: videos like the training data, at least 16, better 64.",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Of each clip, as in training.")
 @click.option("--size", type=click.IntRange(min=16), help="Pixels of each clip, as in training.")
-@click.option("--fps", type=options.positive, help="Frames a second, as in training.")
+@click.option("--fps", type=options.positive, help="Frames per second, as in training.")
 @options.as_json
 def inspect_command(
     path: str, variables: bool, gating: bool, as_json: bool, **clip_options: Any
 ) -> None:
     """Describe a checkpoint or a converted file, without converting it.
 
-    PATH is anything that --checkpoint takes, or a converted .safetensors file, which is compared
-    with its digests first.
+    PATH is anything that --checkpoint accepts, or a converted .safetensors file, whose digests are
+    checked first.
 
     \b
     Examples:
@@ -49,10 +49,10 @@ def inspect_command(
     from movinet_convert.conversion.inspection import inspect
 
     if gating and clip_options["clips"] is None:
-        raise UsageError("--gating needs --clips DIR: a folder of videos like those of training.")
+        raise UsageError("--gating needs --clips DIR: a folder of videos like the training data.")
     useless = [name for name, value in clip_options.items() if value is not None]
     if useless and not gating:
-        raise UsageError(f"--{useless[0]} is for --gating; give both or neither.")
+        raise UsageError(f"--{useless[0]} is for --gating; pass both or neither.")
     found = inspect(path)
     evidence = _evidence(path, **clip_options) if gating else None
     if as_json:
@@ -68,7 +68,7 @@ def _evidence(path: str, clips: str, **clip_format: Any) -> GatingEvidence:
     from movinet_convert.conversion.inspection import stream_network
     from movinet_convert.video.clips import ClipFormat, read_clips
 
-    with doing("Running clips through the network with either gating"):
+    with doing("Running clips through the network with both gatings"):
         model = stream_network(path)
         read = read_clips(Path(clips), model.variant, ClipFormat(**clip_format))
         return gating_evidence(model, read)
@@ -107,7 +107,7 @@ def _print(found: Inspection, variables: bool) -> None:
 
 
 def _settings(found: Inspection) -> dict[str, str]:
-    """The settings that no checkpoint records, and a converted file with their origins."""
+    """The settings that no checkpoint records; for a converted file, with their origins."""
     from movinet_convert.model.settings import with_origins
 
     if found.settings is not None:

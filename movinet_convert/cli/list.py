@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options.weights_dir
 @options.as_json
 def list_command(weights_dir: str | None, as_json: bool) -> None:
-    """List the variants, and which of them the store has.
+    """List the variants, and those in the store.
 
     \b
     Example: movinet-convert list
@@ -34,7 +34,7 @@ def list_command(weights_dir: str | None, as_json: bool) -> None:
 
 
 def _print(title: str, manifest: Manifest) -> None:
-    """The variants, each with what was converted; accuracy beside the releases alone."""
+    """Print the variants with their converted versions; accuracies are those of the releases."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -65,7 +65,7 @@ def settings_line(version: ConvertedVersion) -> str:
 
 
 def _published(entry: VariantEntry) -> tuple[str, str]:
-    """Top-1 and top-5 of the release, unless the name stands for other weights."""
+    """Top-1 and top-5 of the release, unless the current version has other weights."""
     current, accuracy = entry.current_version, entry.accuracy
     if current is not None and current.source.kind != "release":
         return "", ""

@@ -1,4 +1,4 @@
-"""The options that several commands have, to be used as ``@options.weights_dir``."""
+"""The options that commands share, used as ``@options.weights_dir``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def height_width(text: str) -> tuple[int, int]:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0; click's own FloatRange lets nan and inf through."""
+    """A finite number above 0; click's FloatRange accepts nan and inf."""
     try:
         number = float(text)
     except ValueError:
@@ -38,7 +38,7 @@ name = click.argument("name", metavar="NAME|FILE")
 weights_dir = click.option(
     "--weights-dir",
     metavar="DIR",
-    help="The store; else $MOVINET_WEIGHTS_DIR, else the per-user data folder.",
+    help="The store; by default $MOVINET_WEIGHTS_DIR or the per-user data folder.",
 )
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
@@ -50,13 +50,13 @@ labels = click.option(
     "--labels",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Names of the classes, one a line, in the order of the logits.",
+    help="Class names, one per line, in the order of the logits.",
 )
 device = click.option("--device", help="Where the network runs, such as cuda.")
 
 
 def _set_threads(_: click.Context, __: click.Parameter, threads: int | None) -> int:
-    """Limit PyTorch's threads; 0 lets FFmpeg choose those for decoding."""
+    """Limit PyTorch's threads; returns FFmpeg's, 0 to let it choose."""
     if threads is not None:
         import torch
 
@@ -71,18 +71,16 @@ threads = click.option(
     help="For the network and for decoding.",
 )
 
-# The numbers in these texts are those of parity.options, which needs torch; a test compares them.
+# The numbers in these texts are those of parity.options, which imports torch; a test compares them.
 PARITY_OPTIONS = (
-    click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the random clips."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the random clips."),
     click.option("--clips", type=click.IntRange(min=1), default=1, help="Random clips per case."),
-    click.option(
-        "--frames", type=int, help="Frames of a clip, at least 3; leaves out the long case."
-    ),
+    click.option("--frames", type=int, help="Frames per clip, at least 3; skips the long case."),
     click.option(
         "--size",
         type=height_width,
         metavar="HxW",
-        help="Height and width of a clip, at least 32x32; leaves out the case at the variant's own "
+        help="Height and width of a clip, at least 32x32; skips the case at the variant's own "
         "size.",
     ),
     click.option(
@@ -102,7 +100,7 @@ def parity(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parity_settings(values: Mapping[str, Any]) -> ParityOptions:
-    """The values of ``parity`` as the library takes them; UsageError where they prove nothing."""
+    """The values of ``parity`` as ParityOptions; UsageError where they would prove nothing."""
     from movinet_convert.parity.options import ParityOptions
 
     names = ("seed", "clips", "frames", "size", "tolerance")

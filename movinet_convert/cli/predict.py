@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Classes.")
 @options.labels
 @click.option(
-    "--fps", type=options.positive, help="Frames a second to read; the variant's own by default."
+    "--fps", type=options.positive, help="Frames per second to read; by default the variant's own."
 )
 @click.option(
     "--window",
     type=options.positive,
     metavar="SECONDS",
-    help="Classify the video in windows of so many seconds, each printed. By default a base "
-    "model's own clip, and all of it for a stream model.",
+    help="Classify windows of so many seconds, and print each. By default a base model's own "
+    "clip length, and the whole video for a stream model.",
 )
 @click.option("--seconds", type=options.positive, help="Stop after so many seconds of each video.")
 @options.threads
 @options.device
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the timeline as a picture.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the timeline as an image.")
 @click.option(
     "--annotate",
     "annotated",
@@ -57,13 +57,13 @@ def predict_command(
 ) -> None:
     """Classify what happens in videos.
 
-    VIDEO is a file, a folder of videos, a folder of pictures, an address such as rtsp://…, or
-    camera (camera:1 is the second). With --json: a line for every frame (every clip of a base
-    model), then one with the verdict, for each video.
+    VIDEO is a file, a folder of videos, a folder of images, a URL such as rtsp://…, or camera
+    (camera:1 is the second). With --json: for each video a line per frame (per clip for a base
+    model), then one with the overall prediction ("verdict").
 
-    Ctrl-C stops: the video so far gets its verdict, marked as cut short, --plot and --annotate
-    write their files, and further videos are left out. A video that breaks off gets a warning and
-    the verdict on what could be read of it.
+    Ctrl-C stops: the video so far gets a prediction marked as cut short, --plot and --annotate
+    write their files, and the remaining videos are skipped. A truncated video gets a warning and a
+    prediction from what could be read.
 
     \b
     Examples:
@@ -81,8 +81,8 @@ def predict_command(
     predictor = load_predictor(name, **settings)
     classes = len(predictor.labels)
     if predictor.labels == numbered(classes):
-        sentence = f"These weights have no names for their {classes} classes; give them with"
-        echo(f"{sentence} --labels FILE, one a line.", err=True)
+        sentence = f"These weights have no names for their {classes} classes; pass them with"
+        echo(f"{sentence} --labels FILE, one per line.", err=True)
     timelines: list[Timeline] | None = None if plot is None else []
     captions = None if annotated is None else Captions(predictor)
     watch = Watch(predictor, top, as_json, seconds, timelines, captions)
@@ -91,13 +91,13 @@ def predict_command(
         if watch.stopped:
             break
     _write(watch, sources[0], plot, annotated)
-    if watch.stopped and not is_live(watch.stopped):  # a camera has no other end
+    if watch.stopped and not is_live(watch.stopped):  # the normal way to end a camera
         sys.exit(INTERRUPTED)
     sys.exit(1 if watch.failed else 0)
 
 
 def _sources(video: str) -> list[str]:
-    """The videos of a folder of videos; everything else is a source itself."""
+    """The videos in a folder of videos; anything else is itself a source."""
     from movinet_convert.video.decode import video_files
 
     inside = video_files(Path(video)) if Path(video).is_dir() else []
@@ -105,14 +105,14 @@ def _sources(video: str) -> list[str]:
 
 
 def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None) -> None:
-    """Refuse before the work what would fail after it, or overwrite an input."""
+    """Reject up front outputs that would fail later, or overwrite an input."""
     from movinet_convert.files.writing import check_output
-    from movinet_convert.video.decode import is_live, picture_files
+    from movinet_convert.video.decode import image_files, is_live
     from movinet_convert.video.frames import VIDEO_OUTPUTS
 
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     inputs: list[str | Path] = [*sources]
-    inputs += [picture for folder in folders for picture in picture_files(folder)]
+    inputs += [image for folder in folders for image in image_files(folder)]
     if annotated is not None:
         if len(sources) != 1 or folders or is_live(sources[0]):
             raise UsageError("--annotate writes one video; name one VIDEO that is a file.")

@@ -27,9 +27,9 @@ from movinet_convert.errors import UsageError
 def report_command(
     names: tuple[str, ...], out: Path, weights_dir: str | None, **settings: Any
 ) -> None:
-    """Compare converted weights with the official model, and write an HTML page about it.
+    """Compare converted weights with the official model, and write an HTML report.
 
-    Without names: everything in the store.
+    Without names: all weights in the store.
 
     \b
     Example: movinet-convert report a0-base a0-stream --out report.html

@@ -1,8 +1,8 @@
 """Everything that the commands print: text, JSON, tables, progress bars.
 
-Much of it was written by others: labels, variable names, file names, the reasons that a server
-gives. A terminal obeys escape sequences wherever they come from, and bidirectional controls make
-a text show as another, so control and invisible characters are shown as escapes.
+Much of it is not trusted: labels, variable names, file names, a server's error messages. Terminals
+execute escape sequences wherever they come from, and bidirectional controls change the displayed
+order, so control and invisible characters are printed as escapes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # rich takes a tenth of a second, for which --help should not
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import ProgressColumn
 
-# Control, format, surrogate and private characters, and those that end a line or a paragraph.
+# Control, format, surrogate and private-use characters, line and paragraph separators.
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-JOINERS = "\u200c\u200d"  # which Persian, Indian scripts and emoji are spelled with
+JOINERS = "\u200c\u200d"  # needed for Persian, Indic scripts and emoji
 
-_live: list[Console] = []  # the console of the bar or spinner that is shown, if any
+_live: list[Console] = []  # the console of the active bar or spinner, if any
 
 
 def printable(text: str, keep: str = JOINERS) -> str:
@@ -41,25 +41,25 @@ def printable(text: str, keep: str = JOINERS) -> str:
 
 
 def echo(*lines: str, err: bool = False) -> None:
-    """Print lines; a line break within one shows as an escape, so that nobody can forge a line."""
+    """Print lines; line breaks within one are escaped, so that untrusted text cannot fake lines."""
     _accept_any_character(err)
     for line in lines:
         _write(printable(line), err)
 
 
 def echo_page(text: str) -> None:
-    """Print a text of our own as it is, such as a help page."""
+    """Print trusted text unchanged, such as a help page."""
     _accept_any_character(err=False)
     click.echo(text)
 
 
 def echo_json(value: Any) -> None:
-    """Print one JSON object on a line, in ASCII."""
+    """Print one JSON object on one line, in ASCII."""
     _write(json.dumps(value), err=False)
 
 
 def _write(line: str, err: bool) -> None:
-    """Write a line, above the bar that is shown on the same terminal."""
+    """Write a line, above the progress bar if one is active on the same terminal."""
     if _live and (err or sys.stdout.isatty()):
         _live[-1].print(line, soft_wrap=True)
     else:
@@ -76,7 +76,7 @@ def console(err: bool = False) -> Console:
             self, renderable: RenderableType, options: ConsoleOptions | None = None
         ) -> Iterable[Segment]:
             for text, style, control in super().render(renderable, options):
-                # A segment with a control is rich's own, such as one that moves the cursor.
+                # Segments with control codes are rich's own, such as cursor movements.
                 shown = text if control else printable(text, keep=JOINERS + "\n")
                 yield Segment(shown, style, control)
 
@@ -88,10 +88,10 @@ def console(err: bool = False) -> Console:
 def progress(
     description: str, *columns: str | ProgressColumn, total: float | None = None, **fields: Any
 ) -> Iterator[Callable[..., None]]:
-    """A bar on stderr, on a terminal only, that leaves nothing behind.
+    """A transient progress bar on stderr, on a terminal only.
 
-    ``columns`` follow the bar; a string is a template such as ``{task.fields[seen]}``. The function
-    it yields updates the bar: ``update(completed=…, total=…, seen=…)``.
+    ``columns`` follow the bar; a string is a template such as ``{task.fields[seen]}``. Yields a
+    function that updates the bar: ``update(completed=…, total=…, seen=…)``.
     """
     from rich.progress import BarColumn, Progress
 
@@ -111,7 +111,7 @@ def progress(
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time, on a terminal only."""
+    """A spinner on stderr during a long operation, on a terminal only."""
     if sys.stderr.isatty():
         with _live_console() as shown, shown.status(printable(what)):
             yield
@@ -121,7 +121,7 @@ def doing(what: str) -> Iterator[None]:
 
 @contextmanager
 def _live_console() -> Iterator[Console]:
-    """A console for a bar or a spinner; while it is shown, lines are printed above it."""
+    """A console for a bar or a spinner; while it is active, lines are printed above it."""
     shown = console(err=True)
     if sys.stderr.isatty():
         _live.append(shown)
@@ -132,7 +132,7 @@ def _live_console() -> Iterator[Console]:
 
 
 def _accept_any_character(err: bool) -> None:
-    """Let the stream write as an escape what its encoding does not have, instead of failing."""
+    """Make the stream escape characters outside its encoding instead of failing."""
     reconfigure = getattr(sys.stderr if err else sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")

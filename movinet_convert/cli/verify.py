@@ -17,7 +17,7 @@ from movinet_convert.cli.terminal import doing, echo_json
 @click.option(
     "--checkpoint",
     metavar="PATH",
-    help="Compare with this checkpoint, which the file must have been made from.",
+    help="Compare with this checkpoint, from which the file was converted.",
 )
 @options.weights_dir
 @options.parity
@@ -27,7 +27,7 @@ def verify_command(
 ) -> None:
     """Compare converted weights with the official TensorFlow model.
 
-    The official model gets the file's own values or, with --checkpoint, those of the checkpoint.
+    The official model is given the file's own values or, with --checkpoint, the checkpoint's.
 
     \b
     Example: movinet-convert verify a2-stream --clips 3

@@ -1,4 +1,4 @@
-"""Videos as ``predict`` goes through them: what it prints, and what it keeps for its files."""
+"""Running ``predict`` on videos: what is printed, and what is recorded for the output files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BAR_CELLS = 30
 
 @dataclass
 class Watch:
-    """Predicts one video after the other and prints.
+    """Predicts videos one after the other and prints the results.
 
-    ``timelines`` and ``captions`` record what a plot and an annotated video need, unless None.
+    ``timelines`` and ``captions``, unless None, record what the plot and the annotated video need.
     """
 
     predictor: Predictor
@@ -34,11 +34,11 @@ class Watch:
     seconds: float | None
     timelines: list[Timeline] | None
     captions: Captions | None
-    failed: int = 0  # videos of which nothing could be read
-    stopped: str | None = None  # the video at which Ctrl-C came
+    failed: int = 0  # unreadable videos
+    stopped: str | None = None  # the video during which Ctrl-C was pressed
 
     def video(self, source: str) -> None:
-        """Predict one video and print the verdict; Ctrl-C before its first frame is raised."""
+        """Predict one video and print the result; Ctrl-C before its first frame is raised."""
         from movinet_convert.video.plot import Timeline
         from movinet_convert.video.predict import Verdict
 
@@ -75,7 +75,7 @@ class Watch:
         return self.predictor.window is not None and not self.as_json
 
     def _moments(self, source: str) -> Iterator[Moment]:
-        """The moments of a video, each printed as it comes where JSON is wanted."""
+        """The moments of a video; with ``as_json`` each is printed as it arrives."""
         moments = self.predictor.moments(source)
         limit = self.seconds
         if limit is not None:
@@ -101,7 +101,7 @@ class Watch:
         )
 
     def _print_window(self, last: Moment | None) -> None:
-        """One window of a video in a line, given its last moment: when, and the top classes."""
+        """Print a window, given its last moment, as one line: its times and top classes."""
         if last is None or not self._windows_shown:
             return
         start = last.end - last.frames / self.predictor.fps
@@ -110,7 +110,7 @@ class Watch:
         echo(f"{start:8.1f} - {last.end:.1f} s  {seen}")
 
     def _print_verdict(self, source: str, verdict: Verdict, cut: str | None) -> None:
-        """The classes of a video; ``cut`` says why they are those of less than all of it."""
+        """Print the top classes of a video; ``cut`` is the reason if it was cut short."""
         if self.as_json:
             line = {
                 "video": source,
@@ -142,7 +142,7 @@ class Watch:
 
 
 def video_progress(source: str, what: str) -> AbstractContextManager[Callable[..., None]]:
-    """A bar over the seconds of a video, or a pulse where its end is not known."""
+    """A progress bar over the seconds of a video, indeterminate if its duration is unknown."""
     from rich.progress import TimeRemainingColumn
 
     from movinet_convert.video.decode import duration

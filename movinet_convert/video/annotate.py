@@ -1,4 +1,4 @@
-"""A video with the model's running prediction drawn on it."""
+"""Draw the model's running prediction onto a video."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from movinet_convert.video.frames import VIDEO_OUTPUTS, Image, Sampling, read_fr
 from movinet_convert.video.predict import Guess, Moment, Predictor
 
 LINES = 3
-LINE_SHARE = 1 / 20  # height of a line of text relative to the shorter side of the picture
+LINE_SHARE = 1 / 20  # height of a line of text relative to the shorter side of the frame
 MIN_LINE_PIXELS = 11
 PANEL, BAR, TROUGH, TEXT = (0, 0, 0, 150), (86, 180, 233, 255), (255, 255, 255, 50), "white"
 
 
 class Captions:
-    """The top classes over a video, in a few bytes per moment: a day of them fits in memory."""
+    """The top classes over a video, in a few bytes per moment, so that a day fits in memory."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
@@ -56,11 +56,11 @@ def annotate(
     *,
     progress: Callable[[float], object] | None = None,
 ) -> None:
-    """Write ``source`` again, at its own size and rate, with the top classes of each moment.
+    """Write a copy of ``source``, of the same size and frame rate, with the captions drawn on it.
 
-    It ends where the captions do, or where ``source`` breaks off. ``progress`` is called with the
-    time reached, in seconds. Raises UsageError if ``target`` is ``source`` or cannot be a video,
-    VideoError if either file fails; ``target`` is then unchanged.
+    It ends with the captions, or where ``source`` is cut off. ``progress`` is called with the time
+    reached, in seconds. Raises UsageError if ``target`` is ``source`` or has no video suffix,
+    VideoError if either file cannot be read or written; ``target`` is then unchanged.
     """
     check_output(Path(target), VIDEO_OUTPUTS, [Path(source)])
 
@@ -82,7 +82,7 @@ def annotate(
 
 
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:
-    """The picture (H, W, 3) with a panel of classes and bars in its lower left corner."""
+    """The image (H, W, 3) with a panel of classes and bars in its lower left corner."""
     try:
         import PIL.Image
         from PIL import ImageDraw, ImageFont
@@ -103,6 +103,6 @@ def draw(image: Image, guesses: Sequence[Guess]) -> Image:
         column = 2 * pad + bar_width + 2 * line
         pen.text((column, middle), f"{guess.probability:.0%}", TEXT, font=font, anchor="rm")
         pen.text((column + pad, middle), guess.label, TEXT, font=font, anchor="lm")
-    picture = PIL.Image.fromarray(image)
-    picture.paste(panel, (0, height - panel.height), panel)
-    return np.asarray(picture)
+    annotated = PIL.Image.fromarray(image)
+    annotated.paste(panel, (0, height - panel.height), panel)
+    return np.asarray(annotated)

@@ -13,23 +13,23 @@ from movinet_convert.conversion.gating.statistics import LARGEST_BATCH, SMALLEST
 from movinet_convert.errors import UsageError
 from movinet_convert.model.transforms import MAX_VALUE
 from movinet_convert.variants import Variant
-from movinet_convert.video.decode import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from movinet_convert.video.decode import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from movinet_convert.video.frames import Sampling, read_clip
 
 MIN_CLIPS, MAX_CLIPS = 2 * SMALLEST_BATCH, LARGEST_BATCH  # of the gating statistics
 
 
 def find_videos(folder: Path) -> list[Path]:
-    """The video files in a folder and its subfolders, and the folders of pictures, sorted.
+    """The video files in a folder and its subfolders, and the folders of images, sorted.
 
-    Pictures beside videos are taken for previews of them and left out.
+    Images next to videos are assumed to be previews and ignored.
     """
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}; give one with videos.")
+        raise UsageError(f"There is no folder {folder}; name a folder of videos.")
     files = [path for path in folder.rglob("*") if path.is_file()]
     videos = {path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
-    pictures = {path.parent for path in files if path.suffix.lower() in PICTURE_SUFFIXES}
-    return sorted(videos | (pictures - {path.parent for path in videos}))
+    images = {path.parent for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+    return sorted(videos | (images - {path.parent for path in videos}))
 
 
 def read_beginnings(
@@ -43,8 +43,8 @@ def read_beginnings(
 ) -> Iterator[Tensor]:
     """The first ``frames`` frames of at most ``most`` evenly spaced videos: clips (3, T, H, W).
 
-    The frames are scaled and cropped in the proportions of the variant's evaluation; ``fps``
-    replaces the variant's frame rate. Raises VideoError for a video that cannot be read.
+    They are scaled and cropped in the proportions of the variant's evaluation; ``fps`` overrides
+    the variant's frame rate. Raises VideoError for a video that cannot be read.
     """
     height, width = size
     larger = max(size)
@@ -58,7 +58,7 @@ def read_beginnings(
 
 @dataclass(frozen=True)
 class ClipFormat:
-    """``frames`` frames at ``fps``, ``size`` pixels square; None is what the variant expects."""
+    """``frames`` frames at ``fps``, ``size`` pixels square; None is the variant's own value."""
 
     frames: int | None = None
     size: int | None = None
@@ -66,14 +66,14 @@ class ClipFormat:
 
 
 def read_clips(folder: Path, variant: Variant, form: ClipFormat | None = None) -> Tensor:
-    """The beginnings of the videos in a folder, (N, 3, T, size, size), uint8, in random order."""
+    """The first frames of the videos in a folder, (N, 3, T, size, size) uint8, in random order."""
     form = form or ClipFormat()
     videos = find_videos(folder)
     if len(videos) < MIN_CLIPS:
         raise UsageError(
-            f"{folder} has {len(videos)} videos; determining the gating takes {MIN_CLIPS} or more, "
+            f"{folder} has {len(videos)} videos; detecting the gating needs at least {MIN_CLIPS}, "
             f"better {MAX_CLIPS}, like those the network was trained on. A video is a file such as "
-            "a.mp4, or a folder of pictures."
+            "a.mp4, or a folder of images."
         )
     size = form.size or variant.input.size
     longest = longest_clip(variant, size)
@@ -90,6 +90,6 @@ def read_clips(folder: Path, variant: Variant, form: ClipFormat | None = None) -
             videos, variant, (size, size), frames, fps=form.fps, most=MAX_CLIPS
         )
     ]
-    # Clips of one class side by side would make batches with other statistics than in training.
+    # Batches of a single class would have different statistics from those in training.
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))
     return torch.stack(clips)[order]

@@ -16,10 +16,10 @@ from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
 
 PATH_COLUMNS = ("path", "video", "file", "filename")
 KINETICS_COLUMNS = ("youtube_id", "time_start", "time_end")
-MAX_TABLE_BYTES = 256 << 20  # Kinetics-700's training table has 36 MB
-MAX_FIELD = 4096  # characters; the longest path of Linux
+MAX_TABLE_BYTES = 256 << 20  # Kinetics-700's training CSV has 36 MB
+MAX_FIELD = 4096  # characters; PATH_MAX on Linux
 MAX_SHOWN = 200  # characters of a header in an error
-MAX_KINETICS_SECONDS = 10**6  # a clip's name has six digits
+MAX_KINETICS_SECONDS = 10**6  # file names have six digits
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ def read_dataset(
 ) -> list[LabelledVideo]:
     """The videos of a folder with one folder per class, or of a CSV file, in a fixed order.
 
-    The folder of a class has its name. A CSV file (UTF-8, a header, commas) has a column ``label``
-    or ``class_index``, and either ``path`` or Kinetics' ``youtube_id, time_start, time_end``; paths
-    are relative to ``videos``, the file's own folder if None. A label is a class name; a number
-    that is no class name is an index, as in ``class_index``. ``names`` are the model's classes.
-    A video that does not exist is listed all the same.
+    Class folders are named after their class. A CSV file (UTF-8, a header, commas) has a column
+    ``label`` or ``class_index``, and either ``path`` or Kinetics' ``youtube_id, time_start,
+    time_end``; paths are relative to ``videos``, or to the file's folder if None. A label is a
+    class name; a number that is not a class name is an index, as in ``class_index``. ``names`` are
+    the model's classes. Videos that do not exist are listed too.
 
-    Raises UsageError, with the line, for an empty list, a wrong row or an unknown class.
+    Raises UsageError, with the line, for an empty list, an invalid row or an unknown class.
     """
     if data.is_dir():
         found = list(_from_folder(data, names))
@@ -52,7 +52,7 @@ def read_dataset(
         raise UsageError(f"There is no folder or CSV file {data}.")
     if not found:
         raise UsageError(
-            f"{data} holds no labelled videos; expected one folder of videos (.mp4, .mkv, …) per "
+            f"{data} has no labelled videos; expected one folder of videos (.mp4, .mkv, …) per "
             "class, or a CSV file with rows."
         )
     return found
@@ -81,8 +81,8 @@ def _from_csv(table: Path, names: Sequence[str], videos: Path) -> Iterator[Label
             video = _video(dict(zip(columns, row, strict=True)), classes, videos)
             if video.name in first_lines:
                 raise UsageError(
-                    f"{video.name} is listed in line {first_lines[video.name]} already; leave one "
-                    "of them out, as each video counts once."
+                    f"{video.name} is already listed in line {first_lines[video.name]}; remove one "
+                    "of them, since each video counts once."
                 )
             first_lines[video.name] = rows.line_num
             yield video
@@ -100,14 +100,14 @@ def _check_header(columns: list[str]) -> None:
         )
     for name in found:
         if columns.count(name) > 1:
-            raise UsageError(f"there are two columns {name!r}; leave one of them out.")
+            raise UsageError(f"there are two columns {name!r}; remove one of them.")
 
 
 def _check_fields(row: list[str], columns: list[str]) -> None:
     if len(row) != len(columns):
         raise UsageError(
-            f"there are {len(row)} fields for {len(columns)} columns; put a field with a comma in "
-            "it into double quotes."
+            f"there are {len(row)} fields for {len(columns)} columns; put fields that contain "
+            "commas in double quotes."
         )
     longest = max(map(len, row))
     if longest > MAX_FIELD:
@@ -122,8 +122,8 @@ def _video(row: Mapping[str, str], classes: ClassIndex, videos: Path) -> Labelle
     column = next((name for name in PATH_COLUMNS if name in row), None)
     name = _kinetics_name(row) if column is None else row[column]
     if not name.strip():
-        raise UsageError(f"the field {column} is empty; name a video.")
-    # In the folder itself, or in the class's folder inside it; the former if in neither.
+        raise UsageError(f"the field {column} is empty; expected a video.")
+    # In the folder itself or in the folder of its class; if it exists in neither, the former.
     folders = ("", row.get("label", ""), row.get("label", "").replace(" ", "_"))
     paths = [videos / folder / name for folder in folders]
     # Unlike Path.is_file, this is False for a name that is too long for the file system.

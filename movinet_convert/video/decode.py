@@ -1,7 +1,7 @@
-"""Decoding videos, pictures and cameras with FFmpeg (through PyAV), within fixed limits.
+"""Decode videos, images and cameras with FFmpeg (through PyAV), within fixed limits.
 
-A file declares its own picture sizes and time stamps, so a few hundred bytes can claim any amount
-of memory and time. Whatever exceeds the limits below is an error.
+A file declares its own frame sizes and timestamps, so a few hundred bytes can claim any amount of
+memory and time. Anything beyond the limits below is an error.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from movinet_convert.errors import MissingExtraError, UsageError, VideoError
 from movinet_convert.files.reading import open_regular
 
-MAX_PIXELS = 1 << 26  # of a picture: 8192 x 8192, twice the size of 8K
-MAX_STILL = 600  # seconds that one frame is shown; screen recordings stand still, but not longer
-MAX_SECONDS = 24 * 3600  # of a file; a camera may run for as long as it likes
-MAX_DECODED_PIXELS = 1920 * 1080 * 60 * MAX_SECONDS  # of a file: all of it at 1080p and 60 fps
+MAX_PIXELS = 1 << 26  # per frame: 8192 x 8192, twice the size of 8K
+MAX_STILL = 600  # seconds between two frames; static screen recordings stay below it
+MAX_SECONDS = 24 * 3600  # per file; cameras are not limited
+MAX_DECODED_PIXELS = 1920 * 1080 * 60 * MAX_SECONDS  # per file: MAX_SECONDS of 1080p at 60 fps
 # A file is damaged if it ends earlier than it declares by more than both of these.
 MISSING_SECONDS = Fraction(1)
 MISSING_SHARE = Fraction(1, 10)
@@ -29,7 +29,7 @@ NETWORK_TIMEOUT = 30.0  # seconds
 
 VIDEO_SUFFIXES = {".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
 VIDEO_SUFFIXES |= {".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".3gp"}
-PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 CAMERA = re.compile(r"camera(?::(\d+))?")
 DEVICE_FOLDER = "/dev/"
 LOCAL_SCHEME = "file:"
@@ -40,10 +40,10 @@ CAPTURE = {
     "win32": ("vfwcap", "{}"),
 }
 FALLBACK_FPS = Fraction(25)
-# Formats that refer to other files and addresses instead of containing pictures.
+# Formats that refer to other files and addresses instead of containing frames.
 REFERRING = {"concat", "dash", "hls", "imf", "lavfi", "rtsp", "sdp", "webm_dash_manifest"}
 
-Timed = tuple[Fraction, Fraction, Any]  # when a frame appears and disappears; the frame
+Timed = tuple[Fraction, Fraction, Any]  # start, end, frame
 
 
 def import_av() -> Any:
@@ -68,13 +68,13 @@ def video_files(folder: Path) -> list[Path]:
     return sorted(p for p in listed(folder) if p.suffix.lower() in VIDEO_SUFFIXES)
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder, ``frame2`` before ``frame10``."""
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder, ``frame2`` before ``frame10``."""
 
     def natural_order(path: Path) -> list[tuple[int, str]]:
         return [(int(d or 0), text) for d, text in re.findall(r"(\d+)|(\D+)", path.name)]
 
-    found = (p for p in listed(folder) if p.suffix.lower() in PICTURE_SUFFIXES)
+    found = (p for p in listed(folder) if p.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(found, key=natural_order)
 
 
@@ -102,12 +102,12 @@ def frame_rate(source: str | os.PathLike[str]) -> Fraction:
 
 
 def decoded(source: str, threads: int) -> Iterator[Timed]:
-    """Every frame of a video with the times, in seconds, between which it is shown, from 0 on.
+    """Every frame of a video with its start and end time in seconds; the first starts at 0.
 
-    ``threads`` are FFmpeg's, 0 to let it choose. Time continues without a gap where the clock of a
-    live source jumps by more than MAX_STILL.
+    ``threads`` are FFmpeg's, 0 to let it choose. Jumps of a live source's clock by more than
+    MAX_STILL are removed from the times.
 
-    Raises VideoError if the source cannot be read, breaks off, ends before its declared duration
+    Raises VideoError if the source cannot be read, is cut off, ends before its declared duration
     or exceeds the limits of this module.
     """
     av, live = import_av(), is_live(source)
@@ -135,7 +135,7 @@ def decoded(source: str, threads: int) -> Iterator[Timed]:
             if not count:
                 raise
             raise VideoError(
-                f"{source} broke off after {count} frames, at {float(end):.1f} s "
+                f"{source} was cut off after {count} frames, at {float(end):.1f} s "
                 f"({_reason(error)}); the file is damaged, or the connection was lost."
             ) from None
         if not live and count:
@@ -143,17 +143,17 @@ def decoded(source: str, threads: int) -> Iterator[Timed]:
             _check_complete(source, count, end, _declared_seconds(container, stream))
 
 
-def pictures(folder: Path, step: Fraction) -> Iterator[Timed]:
-    """The pictures of a folder, one every ``step`` seconds; VideoError as ``decoded`` raises."""
-    for i, path in enumerate(picture_files(folder)):
-        with _opened(str(path), "a picture") as (container, stream):
+def read_images(folder: Path, step: Fraction) -> Iterator[Timed]:
+    """The images in a folder, one every ``step`` seconds; VideoError as ``decoded`` raises."""
+    for i, path in enumerate(image_files(folder)):
+        with _opened(str(path), "an image") as (container, stream):
             frame = next(container.decode(stream))
         yield i * step, (i + 1) * step, frame
 
 
 @contextmanager
 def ffmpeg(what: str) -> Iterator[None]:
-    """FFmpeg's errors as a VideoError that begins with ``what``."""
+    """Raise FFmpeg's errors as a VideoError that starts with ``what``."""
     av = import_av()
     try:
         yield
@@ -163,7 +163,7 @@ def ffmpeg(what: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
-    """The container and the video track of a source, its pictures limited to MAX_PIXELS."""
+    """The container and the video track of a source, its frames limited to MAX_PIXELS."""
     av = import_av()
     what = f"{source} cannot be read as {kind}"
     if not is_live(source):
@@ -174,15 +174,15 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
             raise VideoError(f"{what} ({reason}); check the path and the file.") from None
     with ffmpeg(what), av.open(**_arguments(source)) as container:
         if not container.streams.video:
-            raise VideoError(f"{source} has no video track; give a file with pictures.")
+            raise VideoError(f"{source} has no video track; pass a file that has one.")
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise VideoError(f"{source} is in a format that FFmpeg cannot decode here.")
-        least = 0 if is_live(source) else 1  # the size may be known only from the first picture
+        least = 0 if is_live(source) else 1  # some codecs give the size only with the first frame
         if not least <= stream.width * stream.height <= MAX_PIXELS:
             size = f"{stream.width} x {stream.height} pixels" if stream.width else "no known size"
             raise VideoError(
-                f"{source} has {size}; pictures can have up to {MAX_PIXELS} pixels, such as "
+                f"{source} has {size}; frames can have up to {MAX_PIXELS} pixels, such as "
                 "8192 x 8192: scale it down first."
             )
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -192,9 +192,9 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
 
 def _arguments(source: str) -> dict[str, Any]:
     """The arguments of ``av.open`` for a camera, an address or a file."""
-    # The limit holds for opening too, when FFmpeg decodes pictures to find their size.
+    # The limit applies when opening too: FFmpeg decodes frames to find their size.
     options = {"max_pixels": str(MAX_PIXELS)}
-    # The title of a video may be in any encoding.
+    # The title of a video can be in any encoding.
     arguments = {"file": source, "options": options, "metadata_errors": "replace"}
     system, device = CAPTURE.get(sys.platform, CAPTURE["linux"])
     if camera := CAMERA.fullmatch(source):
@@ -217,7 +217,7 @@ def _declared_seconds(container: Any, stream: Any) -> Fraction | None:
         return Fraction(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:
         return Fraction(container.duration, import_av().time_base)
-    return None  # the duration of a container is that of its longest track, maybe the audio
+    return None  # a container's duration is that of its longest track, possibly the audio
 
 
 def _check_size(source: str, seconds: Fraction, pixels: int) -> None:
@@ -232,7 +232,7 @@ def _check_still(source: str, start: Fraction, seconds: Fraction) -> None:
     if seconds > MAX_STILL:
         raise VideoError(
             f"{source} shows one frame for {float(seconds):.0f} s from {float(start):.1f} s on, "
-            f"longer than the {MAX_STILL} s that are allowed; its time stamps are damaged."
+            f"longer than the {MAX_STILL} s that are allowed; its timestamps are damaged."
         )
 
 
@@ -247,4 +247,4 @@ def _check_complete(source: str, count: int, end: Fraction, declared: Fraction |
 def _reason(error: Exception) -> str:
     if isinstance(error, import_av().error.ExitError):
         return f"no answer for {NETWORK_TIMEOUT:.0f} s"
-    return str(getattr(error, "strerror", None) or "no picture in it")
+    return str(getattr(error, "strerror", None) or "no image in it")

@@ -1,4 +1,4 @@
-"""Accuracy over labelled videos, resumable and in one process or many."""
+"""Accuracy over labelled videos, resumable, in one process or many."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def evaluate(
 ) -> Evaluation:
     """Top-1 and top-5 of a converted variant or file over labelled videos; see ``read_dataset``.
 
-    As published: one clip from the middle of each video, of the variant's frames (or ``frames``)
-    at its rate; a shorter video is repeated. A video that cannot be read to its end counts as
-    broken and is left out of the accuracy. See ``rank`` for when a video counts as right.
-    ``labels`` is a file with the names of the classes, where the weights do not carry them.
+    As in the published evaluation: one clip from the middle of each video, with the variant's
+    number of frames (or ``frames``) at its frame rate; shorter videos are repeated. A video that
+    cannot be read to its end is counted as broken and excluded from the accuracy. ``rank`` defines
+    when a prediction is correct. ``labels`` is a file of class names, for weights without them.
 
-    Each result is written to the folder ``out`` at once; a run that finds results there resumes
-    with what is missing, and with ``retry`` also with the broken videos. Under torchrun the
-    processes share the work and return the same. ``progress`` is called with the number of videos
-    done, those of earlier runs included, and the total; each process reports its own share.
+    Each result is written to the folder ``out`` immediately; a run that finds results there resumes
+    with the missing videos, and with ``retry`` also with the broken ones. Under torchrun the
+    processes share the work and return the same result. ``progress`` is called with the number of
+    videos done, including earlier runs, and the total; each process reports its own share.
 
     Raises as ``load_converted`` does, UsageError if ``out`` belongs to another evaluation,
     WeightsError for meaningless logits, EvaluationError if a result cannot be written.
@@ -89,7 +89,7 @@ def evaluate(
         missing = [video for video in listed if video.name not in known]
         mine = missing[group.rank :: group.size]
         before = (len(listed) - len(missing)) // group.size
-        group.wait()  # nobody writes before everybody has read
+        group.wait()  # all processes read before any of them writes
         with writer(out / results_name(group.rank)) as write:
             for count, video in enumerate(mine, before):
                 if progress is not None:
@@ -101,9 +101,9 @@ def evaluate(
 
 
 def rank(logits: Tensor, label: int) -> int:
-    """How many other classes are at least as likely as the right one, from logits (classes,).
+    """How many other classes score at least as high as the correct one, from logits (classes,).
 
-    A tie counts against the model: equal logits do not distinguish the classes.
+    Ties count against the model, since equal logits do not distinguish classes.
     """
     return int((logits >= logits[label]).sum()) - 1
 

@@ -1,4 +1,4 @@
-"""Videos as frames and clips: read at a steady rate, scaled and cropped; and written as mp4.
+"""Read videos as frames and clips at a constant frame rate, scaled and cropped, and write mp4.
 
 Needs the extra [video]. FFmpeg (through PyAV) decodes and scales; frames between two sampled ones
 are decoded, since others depend on them, but never converted or scaled.
@@ -32,7 +32,7 @@ from movinet_convert.video.decode import (
     ffmpeg,
     import_av,
     is_live,
-    pictures,
+    read_images,
 )
 
 Image = NDArray[np.uint8]
@@ -40,17 +40,17 @@ Image = NDArray[np.uint8]
 FPS_DENOMINATOR = 1001  # 30000/1001 is the finest rate in use
 MIN_FPS, MAX_FPS = 0.001, 1000.0
 MAX_CLIP_FRAMES = 10_000  # of one clip in memory
-SPARE_FRAMES = 512  # beyond those of a clip, that are kept rather than read again
+SPARE_FRAMES = 512  # beyond those of a clip, kept in memory rather than read again
 VIDEO_OUTPUTS = (".mp4", ".m4v", ".mov", ".mkv")  # containers of H.264
 H264_QUALITY = "18"  # x264's constant rate factor: visually lossless
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a video are read, and how they are scaled and cropped; None: as they are.
+    """Which frames of a video are read, and how they are scaled and cropped; None: unchanged.
 
     ``fps`` frames per second, the shorter side scaled to ``resize`` pixels, then a center crop of
-    ``size`` x ``size`` pixels. Raises UsageError for a rate outside of 0.001 to 1000.
+    ``size`` x ``size`` pixels. Raises UsageError for a frame rate outside 0.001 to 1000.
     """
 
     fps: float | None = None
@@ -70,7 +70,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture (H, W, 3), RGB, and its time in seconds from the start of the video."""
+    """An image (H, W, 3), RGB, and its time in seconds from the start of the video."""
 
     time: float
     image: Image
@@ -80,25 +80,25 @@ def read_frames(
     source: str | os.PathLike[str],
     sampling: Sampling,
     *,
-    picture_fps: float | None = None,
+    image_fps: float | None = None,
     threads: int = 0,
     skip: int = 0,
 ) -> Iterator[Frame]:
-    """The frames of a video at a steady rate, one at a time, however long it is.
+    """Iterate over the frames of a video of any length at a constant frame rate.
 
-    ``source`` is a file, an address FFmpeg can open (``rtsp://…``), ``camera`` or ``camera:N``, or
-    a folder of pictures in the order of their names, ``picture_fps`` per second (the sampling's
-    rate if None). Frame k is the one on screen at k / fps; repeated frames share one picture.
+    ``source`` is a file, a URL that FFmpeg can open (``rtsp://…``), ``camera`` or ``camera:N``, or
+    a folder of images in the order of their names, ``image_fps`` per second (the sampling's
+    rate if None). Frame k is the one shown at k / fps; repeated frames share one image.
     ``threads`` are FFmpeg's, 0 to let it choose. The first ``skip`` sampled frames are left out.
 
-    Raises VideoError if the source cannot be read, breaks off, ends before its declared duration
+    Raises VideoError if the source cannot be read, is cut off, ends before its declared duration
     or exceeds the limits of ``decode``.
     """
     previous: Any = None
     image: Image | None = None
-    for time, frame in islice(_sampled(source, sampling, picture_fps, threads), skip, None):
+    for time, frame in islice(_sampled(source, sampling, image_fps, threads), skip, None):
         if image is None or frame is not previous:
-            previous, image = frame, _picture(frame, sampling, source)
+            previous, image = frame, _image(frame, sampling, source)
         yield Frame(float(time), image)
 
 
@@ -144,7 +144,7 @@ def read_middle(
 
 
 def check_length(frames: int) -> None:
-    """UsageError for a number of frames that a clip cannot have."""
+    """Raise UsageError for a number of frames that a clip cannot have."""
     if not 1 <= frames <= MAX_CLIP_FRAMES:
         raise UsageError(f"A clip has from 1 to {MAX_CLIP_FRAMES} frames, got {frames}.")
 
@@ -152,7 +152,7 @@ def check_length(frames: int) -> None:
 def chunked(frames: Iterable[Frame], size: int, window: int | None = None) -> Iterator[list[Frame]]:
     """Chunks of ``size`` frames, the last one shorter; a new one starts every ``window`` frames.
 
-    The frames before a VideoError come as a chunk before it is raised.
+    The frames read before a VideoError are yielded as a chunk before it is raised.
     """
     chunk: list[Frame] = []
     try:
@@ -176,10 +176,10 @@ def to_tensor(frames: Sequence[Frame]) -> Tensor:
 
 
 def write_video(path: str | os.PathLike[str], images: Iterable[Image], fps: float) -> None:
-    """Write pictures (H, W, 3), RGB, as an H.264 video; odd sides lose a row or column.
+    """Write images (H, W, 3), RGB, as an H.264 video; odd sides lose a row or column.
 
     The file at ``path`` is replaced once the video is complete. Raises VideoError if it cannot be
-    written or there is no picture.
+    written or there are no images.
     """
     av = import_av()
     stream = None
@@ -198,7 +198,7 @@ def write_video(path: str | os.PathLike[str], images: Iterable[Image], fps: floa
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
             container.mux(stream.encode(frame))
         if stream is None:
-            raise VideoError(f"{path} was not written: there was no picture to write.")
+            raise VideoError(f"{path} was not written: there was no image to write.")
         container.mux(stream.encode())
 
 
@@ -209,13 +209,13 @@ def _rate(fps: float) -> Fraction:
 
 
 def _sampled(
-    source: str | os.PathLike[str], sampling: Sampling, picture_fps: float | None, threads: int
+    source: str | os.PathLike[str], sampling: Sampling, image_fps: float | None, threads: int
 ) -> Iterator[tuple[Fraction, Any]]:
     """(time, frame as FFmpeg decoded it) at the sampling's rate; VideoError if there is none."""
     import_av()
     if Path(source).is_dir():
-        rate = _rate(picture_fps or sampling.fps or float(FALLBACK_FPS))
-        timed = pictures(Path(source), 1 / rate)
+        rate = _rate(image_fps or sampling.fps or float(FALLBACK_FPS))
+        timed = read_images(Path(source), 1 / rate)
     else:
         timed = decoded(str(source), threads)
     empty = True
@@ -223,7 +223,7 @@ def _sampled(
         empty = False
         yield item
     if empty:
-        raise VideoError(f"{source} holds no picture; give a video, or a folder of pictures.")
+        raise VideoError(f"{source} contains no image; pass a video, or a folder of images.")
 
 
 def _at_rate(timed: Iterable[Timed], fps: float | None) -> Iterator[tuple[Fraction, Any]]:
@@ -243,14 +243,14 @@ def _at_rate(timed: Iterable[Timed], fps: float | None) -> Iterator[tuple[Fracti
         index += 1
 
 
-def _picture(frame: Any, sampling: Sampling, source: str | os.PathLike[str]) -> Image:
+def _image(frame: Any, sampling: Sampling, source: str | os.PathLike[str]) -> Image:
     """A decoded frame, scaled, rotated upright and cropped."""
     width, height = frame.width, frame.height
     if sampling.resize is not None:
         height, width = resized(height, width, sampling.resize)
     if height * width > MAX_PIXELS:
         raise VideoError(
-            f"{source} has {frame.width} x {frame.height} pixels, too narrow a picture: its "
+            f"{source} has {frame.width} x {frame.height} pixels, too narrow: its "
             f"shorter side cannot be scaled to {sampling.resize}."
         )
     image: Image = frame.to_ndarray(

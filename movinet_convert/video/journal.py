@@ -17,14 +17,14 @@ from movinet_convert.video.dataset import LabelledVideo
 
 SETUP_NAME = "setup.json"
 RESULTS_PATTERN = "results-*.jsonl"
-RESULTS_VERSION = 2  # since 2 a tie counts against the right class
+RESULTS_VERSION = 2  # since 2, ties count against the model
 MAX_SETUP_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one video: the rank of the right class, 0 the best, or the error."""
+    """The result of one video: the rank of the correct class, 0 the best, or the error."""
 
     video: str
     label: int
@@ -34,12 +34,12 @@ class Outcome:
 
 
 def results_name(process: int) -> str:
-    """The name of the file that a process writes."""
+    """Name of the file that a process writes."""
     return RESULTS_PATTERN.replace("*", str(process))
 
 
 def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int) -> None:
-    """Mark the folder as this evaluation's; UsageError if it is another's."""
+    """Mark the folder as this evaluation's; UsageError if it belongs to another one."""
     digest = hashlib.sha256(json.dumps([[v.name, v.label] for v in listed]).encode()).hexdigest()
     setup = {
         "weights_sha256": weights,
@@ -69,10 +69,10 @@ def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int)
 
 @contextmanager
 def writer(path: Path) -> Iterator[Callable[[Outcome], None]]:
-    """Appends outcomes, one line each, handed to the system when the call returns.
+    """A function that appends an outcome as one line and flushes it before it returns.
 
-    An incomplete line that a killed run left at the end is removed first. Raises EvaluationError
-    if the disk is full or the file cannot be written; its complete lines stay.
+    An incomplete last line, left by a killed run, is removed first. Raises EvaluationError if the
+    disk is full or the file cannot be written; its complete lines stay.
     """
     with _explained(path):
         if path.exists():  # shortened in place, which works on a full disk
@@ -82,7 +82,7 @@ def writer(path: Path) -> Iterator[Callable[[Outcome], None]]:
     def write(outcome: Outcome) -> None:
         rest = json.dumps(asdict(outcome)).encode() + b"\n"
         with _explained(path):
-            while rest:  # a disk that fills up accepts some bytes first, and then refuses the rest
+            while rest:  # a disk that fills up accepts part of the line before it raises
                 rest = rest[file.write(rest) :]
 
     with file:
@@ -96,17 +96,17 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise EvaluationError(
             f"{path} cannot be written ({error.strerror}); the results so far are kept, and the "
-            "same command resumes once it can."
+            "same command resumes the run."
         ) from None
 
 
 def read_outcomes(
     out: Path, listed: Sequence[LabelledVideo], num_classes: int
 ) -> dict[str, Outcome]:
-    """The results so far of the listed videos, by name, whichever process wrote them.
+    """The results so far of the listed videos, by name, from all processes.
 
-    Of several of one video, one that could be read takes precedence. Raises UsageError for a file
-    with anything but results of these videos.
+    If a video has several, a successful one takes precedence. Raises UsageError for a file that
+    contains anything but results of these videos.
     """
     labels = {video.name: video.label for video in listed}
     outcomes: dict[str, Outcome] = {}
@@ -115,8 +115,8 @@ def read_outcomes(
             outcome = _parsed(line, labels, num_classes)
             if outcome is None:
                 raise UsageError(
-                    f"{path}, line {number}, is no result of this evaluation; delete the file, and "
-                    "its videos are evaluated again."
+                    f"{path}, line {number}, is not a result of this evaluation; delete the file "
+                    "to evaluate its videos again."
                 )
             if outcome.error is None or outcome.video not in outcomes:
                 outcomes[outcome.video] = outcome
@@ -124,7 +124,7 @@ def read_outcomes(
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The complete lines of a file, and what is too long for one."""
+    """The complete lines of a file; overlong ones are cut."""
     try:
         with open_regular(path, UsageError) as file:
             while line := file.readline(MAX_LINE_BYTES):
@@ -135,7 +135,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _parsed(line: bytes, labels: Mapping[str, int], num_classes: int) -> Outcome | None:
-    """The result in a line, or None if it is none of one of the videos, or impossible."""
+    """The result in a line, or None if it is invalid or not of one of the videos."""
     try:
         outcome = Outcome(**json.loads(line))
         label = labels[outcome.video]

@@ -18,8 +18,8 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#0
 CLASSES_SHOWN = 5
 ROW_INCHES = (10.0, 3.4)
 DOTS_PER_INCH = 120
-MAX_ROWS = 100  # matplotlib's pictures have less than 65,536 pixels a side
-MAX_POINTS = 4096  # of one video, more than the pixels of a row
+MAX_ROWS = 100  # matplotlib's images have fewer than 65,536 pixels per side
+MAX_POINTS = 4096  # per video, more than a row has pixels
 PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
 
 
@@ -62,7 +62,7 @@ def check_plotting(path: Path, videos: int) -> None:
 def plot_timelines(
     path: Path, timelines: Sequence[Timeline], labels: Sequence[str], title: str
 ) -> None:
-    """Write a picture (its type by the suffix of ``path``) with one row per video.
+    """Write an image (in the format of the suffix of ``path``) with one row per video.
 
     Raises VideoError if it cannot be written, MissingExtraError without matplotlib; ``path`` is
     then unchanged.
@@ -82,7 +82,7 @@ def plot_timelines(
 
 
 def distinct_names(sources: Sequence[str]) -> list[str]:
-    """The file names, with as many parent folders as make them distinct."""
+    """The file names, with as many parent folders as needed to distinguish them."""
     parts = [Path(source).parts or (source,) for source in sources]
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = [str(Path(*part[-depth:])) for part in parts]
@@ -100,7 +100,7 @@ def _figure_type() -> Any:
 
 
 def _draw(ax: Any, name: str, timeline: Timeline, labels: Sequence[str]) -> None:
-    """The curves of the classes with the highest peaks, in the order of their overall rank."""
+    """Draw the classes with the highest peaks, sorted by their probability for the whole video."""
     last, final = timeline.verdict.last, timeline.verdict.probabilities
     assert last is not None
     edges = [*(point.start for point in timeline.points), last.end]

@@ -46,8 +46,8 @@ class Guess:
 class Moment:
     """The prediction from ``start`` to ``end``, in seconds.
 
-    ``probabilities`` (classes,) follow from the ``frames`` frames so far of the current
-    ``window``, counted from 0: a clip of a base model, a stream of a stream model.
+    ``probabilities`` (classes,) are computed from the ``frames`` frames so far of window number
+    ``window`` (from 0): a clip for base models, a stream for stream models.
     """
 
     start: float
@@ -59,12 +59,12 @@ class Moment:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model in eval mode with the labels and the sampling to run it on videos.
+    """A model in eval mode with its labels and how to sample videos for it.
 
-    ``window`` seconds of a video make one clip, or one stream; then the state is reset. None is the
-    variant's own clip for base models, and the whole video for stream models. ``threads`` are for
-    decoding, 0 to let FFmpeg choose. Raises UsageError for a window that is not a positive finite
-    number, or too long for one clip.
+    Every ``window`` seconds of a video are one clip, or one stream, after which the state is reset.
+    None: the variant's own clip length for base models, the whole video for stream models.
+    ``threads`` are for decoding, 0 to let FFmpeg choose. Raises UsageError for a window that is not
+    a positive finite number, or too long for one clip.
     """
 
     model: MoViNet
@@ -77,7 +77,7 @@ class Predictor:
         if self.window is None:
             return
         if not 0 < self.window < math.inf:
-            raise UsageError(f"A window is above 0 seconds and finite, got {self.window}.")
+            raise UsageError(f"A window must be a positive number of seconds, got {self.window}.")
         if not self.model.settings.causal and self.window * self.fps > MAX_CLIP_FRAMES:
             raise UsageError(
                 f"A window of {self.window} s is a clip of more than {MAX_CLIP_FRAMES} frames; "
@@ -97,8 +97,8 @@ class Predictor:
     def moments(self, source: str | os.PathLike[str]) -> Iterator[Moment]:
         """Predictions as the video is read: after every frame, or every clip for base models.
 
-        Raises VideoError if it cannot be read, or breaks off, after the moments until there, and
-        WeightsError for meaningless logits.
+        Raises VideoError if it cannot be read or is cut off (after yielding the moments so far),
+        and WeightsError for meaningless logits.
         """
         frames = read_frames(source, self.sampling, threads=self.threads)
         if self.model.settings.causal:
@@ -142,19 +142,19 @@ class Predictor:
 
 
 class Verdict:
-    """The prediction for a whole video: the last of each window, averaged by frames.
+    """The prediction for a whole video: the mean of each window's last, weighted by its frames.
 
-    Moments are added in their order, and only the last is kept: a camera may run for days.
+    Moments are added in order; only the last one is kept, since a camera may run for days.
     """
 
     def __init__(self) -> None:
         self.start: float | None = None
         self.last: Moment | None = None
-        self._sum: NDArray[np.float64] | float = 0.0  # over the complete windows, times frames
+        self._sum: NDArray[np.float64] | float = 0.0  # of the finished windows, weighted by frames
         self._frames = 0
 
     def add(self, moment: Moment) -> Moment | None:
-        """Add the next moment; returns the last one of a window that has just ended."""
+        """Add the next moment; if it starts a new window, return the last of the one before."""
         last, self.last = self.last, moment
         if last is None:
             self.start = moment.start
@@ -167,14 +167,14 @@ class Verdict:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the video so far."""
+        """Duration of the video so far."""
         return self.last.end - self.start if self.last and self.start is not None else 0.0
 
     @property
     def probabilities(self) -> Probabilities:
         """(classes,); VideoError before the first moment."""
         if self.last is None:
-            raise VideoError("There is no verdict before the first frame.")
+            raise VideoError("There is no prediction before the first frame.")
         total = self._sum + self.last.frames * self.last.probabilities.astype(np.float64)
         mean: Probabilities = (total / (self._frames + self.last.frames)).astype(np.float32)
         return mean
@@ -190,10 +190,10 @@ def load_predictor(
     threads: int = 0,
     device: torch.device | str | None = None,
 ) -> Predictor:
-    """A predictor of a converted variant or file, with the labels that the file carries.
+    """A predictor for a converted variant or file, with the labels stored in the file.
 
-    ``labels`` is a text file that names the classes instead; see ``read_labels``. Raises as
-    ``load_converted`` does, UsageError for a wrong ``Sampling``, window or labels.
+    ``labels`` is a text file of class names to use instead; see ``read_labels``. Raises as
+    ``load_converted`` does, UsageError for an invalid ``Sampling``, window or labels.
     """
     path = find_file(name, weights_dir=weights_dir)
     model = load_converted(path, device=device, fuse=True)
@@ -205,9 +205,9 @@ def load_predictor(
 
 
 def check_logits(logits: Tensor, source: str | os.PathLike[str]) -> None:
-    """WeightsError if logits (…, classes) of a video are not finite, or equal for all classes.
+    """Raise WeightsError if logits (…, classes) are not finite, or equal for all classes.
 
-    ``softmax`` would turn both into numbers that look like probabilities.
+    ``softmax`` would turn either into plausible probabilities.
     """
     wrong = int((~logits.isfinite()).sum())
     if wrong:

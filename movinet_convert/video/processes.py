@@ -1,4 +1,4 @@
-"""The processes that torchrun starts to share one job; this one alone without torchrun."""
+"""The processes of one job under torchrun; without torchrun, a group of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed
 
-TIMEOUT = datetime.timedelta(days=7)  # one process may be done long before the last
+TIMEOUT = datetime.timedelta(days=7)  # one process may finish long before the last
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Group:
     size: int = 1
 
     def wait(self) -> None:
-        """Block until all processes are here."""
+        """Block until all processes have called this."""
         if self.size > 1:
             torch.distributed.barrier()
 
@@ -41,7 +41,7 @@ def rank() -> int:
 
 @contextmanager
 def group() -> Iterator[Group]:
-    """All processes of one torchrun, connected by gloo."""
+    """All processes of one torchrun, connected through gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Group()
         return

@@ -40,22 +40,22 @@ def convert_arguments(checkpoint: Path, store: Path) -> list[Any]:
     return [*main_job, "--no-verify", "--out", store]
 
 
-def test_without_anything_it_shows_its_help_with_examples() -> None:
+def test_without_arguments_the_help_is_shown() -> None:
     result = run()
     assert result.exit_code == 0
     assert "movinet-convert --arch a2 --causal" in result.output
 
 
-def test_the_main_job_writes_a_file_and_says_where(checkpoint: Path, tmp_path: Path) -> None:
+def test_convert_writes_a_file_and_prints_its_path(checkpoint: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     result = run(*convert_arguments(checkpoint, store))
     assert result.exit_code == 0, result.output
     assert f"Wrote {store / 'movinet-a0-stream-v1.safetensors'}" in result.output
-    assert "left out: save_counter" in result.output
+    assert "ignored: save_counter" in result.output
     assert "Unchanged" in run(*convert_arguments(checkpoint, store)).output
 
 
-def test_json_is_one_object_on_stdout(checkpoint: Path, tmp_path: Path) -> None:
+def test_json_output_is_one_object_on_stdout(checkpoint: Path, tmp_path: Path) -> None:
     result = run(*convert_arguments(checkpoint, tmp_path / "store"), "--json")
     written = json.loads(result.stdout)
     assert written["variant"] == "a0-stream"
@@ -81,13 +81,13 @@ def test_json_is_one_object_on_stdout(checkpoint: Path, tmp_path: Path) -> None:
         (["--arch", "a0", "--synthetic", "--gating", "keras"], "base model"),
     ],
 )
-def test_a_wrong_call_exits_with_2(arguments: list[str], message: str) -> None:
+def test_a_usage_error_exits_with_2(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
-def test_gating_is_required_for_a_stream_checkpoint_that_is_no_release(
+def test_gating_is_required_for_a_stream_checkpoint_that_is_not_a_release(
     checkpoint: Path, tmp_path: Path
 ) -> None:
     result = run("--arch", "a0", "--causal", "--checkpoint", checkpoint, "--out", tmp_path / "s")
@@ -96,7 +96,7 @@ def test_gating_is_required_for_a_stream_checkpoint_that_is_no_release(
     assert not (tmp_path / "s").exists()
 
 
-def test_a_failure_is_one_sentence_and_exits_with_1(tmp_path: Path) -> None:
+def test_a_failure_prints_one_sentence_and_exits_with_1(tmp_path: Path) -> None:
     arguments = convert_arguments(tmp_path / "nothing", tmp_path / "store")
     result = run(*arguments)
     assert result.exit_code == 1
@@ -108,13 +108,13 @@ def test_a_failure_is_one_sentence_and_exits_with_1(tmp_path: Path) -> None:
     assert json.loads(as_json.stdout)["exit_code"] == 1
 
 
-def test_debug_shows_where_an_error_arose(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = run(*convert_arguments(tmp_path / "nothing", tmp_path / "store"), "--debug")
     assert result.exception is not None
     assert not isinstance(result.exception, SystemExit)
 
 
-def test_list_shows_what_has_been_converted(checkpoint: Path, tmp_path: Path) -> None:
+def test_list_shows_the_converted_weights(checkpoint: Path, tmp_path: Path) -> None:
     run(*convert_arguments(checkpoint, tmp_path / "store"))
     result = run("list", "--weights-dir", tmp_path / "store")
     assert result.exit_code == 0
@@ -123,7 +123,7 @@ def test_list_shows_what_has_been_converted(checkpoint: Path, tmp_path: Path) ->
     assert len(catalogue["variants"]) == 12
 
 
-def test_the_official_model_is_made_converted_compared_and_compared_again(
+def test_a_synthetic_checkpoint_is_converted_and_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorflow")
@@ -139,7 +139,7 @@ def test_the_official_model_is_made_converted_compared_and_compared_again(
     assert again["worst"]["tf_fp32_pt_fp32"] <= 1e-5
 
 
-def test_weights_of_another_gating_are_refused(
+def test_weights_of_another_gating_fail_verification(
     synthetic_archive: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The weights are right, but the reference has the other gating."""

@@ -32,11 +32,13 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def test_the_command_offers_every_format_there_is() -> None:
+def test_the_command_offers_every_format() -> None:
     assert list(FORMATS) == RUNTIME_FORMATS
 
 
-def test_a_checkpoint_goes_back_to_tensorflow_bit_for_bit(store: Path, tmp_path: Path) -> None:
+def test_an_exported_checkpoint_is_bit_identical_to_the_original(
+    store: Path, tmp_path: Path
+) -> None:
     arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--out", tmp_path / "back"]
     result = CliRunner().invoke(
         cli.main, [str(a) for a in [*arguments, "--weights-dir", store, "--json"]]
@@ -49,7 +51,7 @@ def test_a_checkpoint_goes_back_to_tensorflow_bit_for_bit(store: Path, tmp_path:
     assert all(np.array_equal(back[name], expected[name]) for name in expected)
 
 
-def test_an_option_that_a_format_does_not_have_is_refused(store: Path, tmp_path: Path) -> None:
+def test_an_option_that_the_format_lacks_is_rejected(store: Path, tmp_path: Path) -> None:
     arguments = ["export", "t0-stream", "--format", "tf-checkpoint", "--dtype", "float16"]
     arguments += ["--out", str(tmp_path / "back"), "--weights-dir", str(store)]
     result = CliRunner().invoke(cli.main, arguments)
@@ -58,16 +60,16 @@ def test_an_option_that_a_format_does_not_have_is_refused(store: Path, tmp_path:
     assert not (tmp_path / "back").exists()
 
 
-def test_int8_and_its_videos_go_together(store: Path, tmp_path: Path) -> None:
+def test_int8_requires_calibration_videos_and_vice_versa(store: Path, tmp_path: Path) -> None:
     arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
     arguments += ["--weights-dir", str(store)]
     for half in (["--quantize", "int8"], ["--calibration", str(tmp_path)]):
         result = CliRunner().invoke(cli.main, [*arguments, *half])
         assert result.exit_code == 2
-        assert "go together" in result.stderr
+        assert "require each other" in result.stderr
 
 
-def test_a_calibration_folder_without_videos_is_refused(store: Path, tmp_path: Path) -> None:
+def test_a_calibration_folder_without_videos_is_rejected(store: Path, tmp_path: Path) -> None:
     arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
     arguments += ["--weights-dir", str(store), "--quantize", "int8"]
     result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])
@@ -100,7 +102,7 @@ def test_reduced_precision_reports_its_loss(
     assert "where a mean error of 1e-09 was allowed" in refused.stderr
 
 
-def test_the_file_that_is_exported_is_not_overwritten(store: Path, tmp_path: Path) -> None:
+def test_the_exported_weights_are_not_overwritten(store: Path, tmp_path: Path) -> None:
     source = store / "movinet-t0-stream-v1.safetensors"
     link = tmp_path / "step.onnx"
     link.hardlink_to(source)

@@ -14,13 +14,15 @@ from movinet_convert.parity.options import MAX_TOLERANCES, MIN_FRAMES, MIN_SIZE,
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_shell_can_complete_commands(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_completion_script_is_printed(
+    shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("_MOVINET_CONVERT_COMPLETE", f"{shell}_source")
     result = CliRunner().invoke(main, prog_name="movinet-convert")
     assert "_MOVINET_CONVERT_COMPLETE" in result.output
 
 
-def test_completion_knows_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_lists_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_MOVINET_CONVERT_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "movinet-convert pre")
     monkeypatch.setenv("COMP_CWORD", "1")
@@ -36,7 +38,7 @@ def test_every_help_page_shows_an_example(command: str | None) -> None:
     assert "  movinet-convert " in result.output or ": movinet-convert " in result.output
 
 
-def test_the_module_is_the_command() -> None:
+def test_python_dash_m_runs_the_command() -> None:
     command = [sys.executable, "-m", "movinet_convert", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ")
@@ -51,7 +53,7 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_help_gives_the_limits_of_a_comparison() -> None:
+def test_help_states_the_limits_of_a_comparison() -> None:
     text = " ".join(CliRunner().invoke(main, ["verify", "--help"]).output.split())
     assert f"at least {MIN_FRAMES};" in text
     assert f"at least {MIN_SIZE}x{MIN_SIZE};" in text

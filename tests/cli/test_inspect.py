@@ -60,7 +60,7 @@ def test_a_converted_file_shows_gating_and_labels(tmp_path: Path) -> None:
         assert words in result.stdout
 
 
-def test_a_file_that_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_prints_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("nothing here")
     result = run(path)

@@ -58,12 +58,12 @@ def test_control_and_invisible_characters_are_escaped(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_in_any_script_stays_as_it_is(text: str) -> None:
+def test_text_in_any_script_is_unchanged(text: str) -> None:
     assert printable(text) == text
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
-def test_an_error_is_one_line_whatever_it_quotes(text: str) -> None:
+def test_an_error_is_one_line_even_if_it_quotes_line_breaks(text: str) -> None:
     @click.command(cls=Command)
     def command() -> None:
         raise WeightsError(f"The label {text} is wrong.")
@@ -74,7 +74,7 @@ def test_an_error_is_one_line_whatever_it_quotes(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [*HOSTILE.values(), *MARKUP])
-def test_a_table_shows_what_its_cells_hold(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_prints_its_cells_literally(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(title=text)
     table.add_column(text)
     table.add_row(text)
@@ -86,7 +86,7 @@ def test_a_table_shows_what_its_cells_hold(text: str, capsys: pytest.CaptureFixt
         assert written.count(text) >= 3
 
 
-def test_a_bar_shows_markup_and_escapes_literally(
+def test_a_progress_bar_prints_markup_and_escapes_literally(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -100,7 +100,7 @@ def test_a_bar_shows_markup_and_escapes_literally(
     assert "\x1b]0;" not in written
 
 
-def test_bars_and_spinners_are_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_and_spinners_are_shown_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.progress("bar", total=2) as update, terminal.doing("spinner"):
         update(completed=1)
     assert capsys.readouterr().err == ""
@@ -127,7 +127,9 @@ def test_lines_are_printed_above_a_bar_on_the_same_terminal(
     assert capsys.readouterr().out == "afterwards\n"
 
 
-def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_outside_the_output_encoding_are_escaped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
     terminal.echo("Größe 跳")
@@ -135,7 +137,7 @@ def test_a_stream_of_another_encoding_gets_escapes(monkeypatch: pytest.MonkeyPat
     assert raw.getvalue() == "Größe \\u8df3\n".encode("latin-1")
 
 
-def test_a_full_disk_is_one_sentence() -> None:
+def test_a_full_disk_prints_one_sentence() -> None:
     @click.command(cls=Command)
     def command() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/file.pt2")
@@ -147,7 +149,7 @@ def test_a_full_disk_is_one_sentence() -> None:
     )
 
 
-def test_debug_may_follow_the_command(tmp_path: Path) -> None:
+def test_debug_can_follow_the_command(tmp_path: Path) -> None:
     arguments = ["verify", "a0-base", "--weights-dir", str(tmp_path)]
     plain = CliRunner().invoke(main, arguments)
     assert isinstance(plain.exception, SystemExit)
@@ -155,7 +157,7 @@ def test_debug_may_follow_the_command(tmp_path: Path) -> None:
     assert isinstance(with_debug.exception, WeightsError)
 
 
-def test_the_list_of_a_store_is_ascii_json(tmp_path: Path) -> None:
+def test_list_prints_ascii_json(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["list", "--json", "--weights-dir", str(tmp_path)])
     assert result.stdout.isascii()
 

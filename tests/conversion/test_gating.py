@@ -222,8 +222,8 @@ def test_convert_requires_gating_if_evidence_is_inconclusive(
 
 def test_auto_gating_requires_clips_and_vice_versa(tmp_path: Path) -> None:
     command = conversion(tmp_path / "mine", tmp_path / "out")
-    assert "give both or neither" in run(*command).stderr
-    assert "give both or neither" in run(*command[:-2], "--gating-clips", tmp_path).stderr
+    assert "pass both or neither" in run(*command).stderr
+    assert "pass both or neither" in run(*command[:-2], "--gating-clips", tmp_path).stderr
 
 
 def conversion(checkpoint: Path, out: Path) -> list[object]:

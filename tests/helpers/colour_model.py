@@ -1,6 +1,6 @@
 """A model with known predictions: its last layer is fitted to classify colours.
 
-The rest of it is random. Videos of one colour then have logits that a test can write down.
+The rest of it is random. Videos of a single colour then have logits that tests can spell out.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ FPS = 10
 MARGIN = 8.0  # between neighbours in the ranking of a colour's logits
 JITTER = 6  # levels of 255
 SAMPLES = 8
-RCOND = 1e-5  # leaves out directions in which features differ by noise alone
+RCOND = 1e-5  # ignores directions in which features differ only by noise
 
 
 def wanted_logits() -> torch.Tensor:
-    """Row c: the logits of colour c. Its own class leads, then come the next ones in order."""
+    """Row c: the logits of colour c, highest for c, then for the colours that follow it."""
     count = len(LABELS)
     row = -MARGIN * torch.arange(count, dtype=torch.float64)
     return torch.stack([row.roll(i) for i in range(count)])
 
 
 def colour_model(name: str) -> MoViNet:
-    """A model of its own for each caller; the fit is done once."""
+    """A new copy for each caller; the fit is computed once."""
     return copy.deepcopy(_fitted(name))
 
 
@@ -67,7 +67,7 @@ def _fitted(name: str) -> MoViNet:
 
 
 def _jittered(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips of every colour, and of its neighbours, which a codec may turn it into."""
+    """Clips of every colour with small shifts, as a lossy codec causes."""
     colours = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
     noise = torch.randint(-JITTER, JITTER + 1, (SAMPLES, len(LABELS), 3)).double()
     near = (colours + noise).clamp(0, 255).flatten(0, 1) / 255
@@ -81,7 +81,7 @@ def write_colour_model(path: Path, name: str) -> Path:
     return path
 
 
-def picture(colour: str) -> np.ndarray:
+def image(colour: str) -> np.ndarray:
     return np.full((HEIGHT, WIDTH, 3), COLOURS[colour], np.uint8)
 
 
@@ -89,5 +89,5 @@ def write_colours(path: Path, *colours: str, seconds: float = 1.0) -> Path:
     """A video that shows one colour after another, ``seconds`` each."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = round(seconds * FPS)
-    write_video(path, (picture(colour) for colour in colours for _ in range(frames)), FPS)
+    write_video(path, (image(colour) for colour in colours for _ in range(frames)), FPS)
     return path

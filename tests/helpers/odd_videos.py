@@ -1,4 +1,4 @@
-"""Unusual videos: odd time stamps, huge pictures, cut off files; and full disks."""
+"""Unusual videos: odd timestamps, huge images, truncated files; and full disks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def cut_off(source: Path, target: Path, share: float) -> Path:
 
 
 def write_huge_png(path: Path, side: int) -> Path:
-    """A black picture of side x side pixels, whose bytes are few."""
+    """A black image of side x side pixels in a small file."""
     packer = zlib.compressobj(9)
     row = bytes(1 + side // 8 + 1)  # one bit a pixel
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
@@ -73,7 +73,7 @@ def write_huge_png(path: Path, side: int) -> Path:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Writing beyond ``size`` bytes of a file fails in the block, as on a full disk."""
+    """Make writes beyond ``size`` bytes of a file fail in the block, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

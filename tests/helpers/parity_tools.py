@@ -43,12 +43,12 @@ def synthetic_model(
 
 
 def converted(name: str, prefix: Path) -> MoViNet:
-    """The network of a checkpoint, as the main job makes it."""
+    """The network of a checkpoint, as ``convert`` builds it."""
     return convert_checkpoint(given(prefix), name=name, **choices(name)).to_model()
 
 
 def forget(reference: Reference) -> None:
-    """Overwrite every weight, so that only a restore can bring it back."""
+    """Overwrite every weight, so that only a restore can recover it."""
     reference.load({name: np.full(shape, 0.5) for name, shape in reference.shapes.items()})
 
 

@@ -1,4 +1,4 @@
-"""Seeded checkpoints in the released layout, written without TensorFlow, and free to be wrong."""
+"""Seeded checkpoints in the released layout, valid or not, written without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def choices(name: str, gating: Gating = "keras") -> dict[str, Any]:
-    """What ``convert`` must be told of a checkpoint that is no release: nothing of a base one."""
+    """The arguments that ``convert`` needs for a checkpoint that is not a release."""
     stream = get_variant(name).causal
     return {"gating": gating, "head_activation": "swish"} if stream else {}
 
@@ -51,7 +51,7 @@ def _values(path: str, shape: tuple[int, ...], seed: int) -> NDArray[np.float32]
 
 
 def stored_name(arch: str, canonical: str) -> str:
-    """The name under which a released checkpoint holds a variable."""
+    """The name of a variable in a released checkpoint."""
     container, rest = canonical.split("/", 1)
     if container == "classifier_head":
         return f"model/layer_with_weights-1/{rest}{SUFFIX}"

@@ -1,7 +1,7 @@
-"""Networks that behave as trained ones do, for tests that measure rounding.
+"""Networks that behave like trained ones, for tests that measure rounding.
 
-With freshly drawn weights and the statistics of no data, rounding errors grow from block to block
-until they drown the logits. Statistics taken from a clip keep every layer in its range.
+With random weights and initial moving statistics, rounding errors grow from block to block until
+they dominate the logits. Statistics measured on a clip keep all activations in range.
 """
 
 import torch

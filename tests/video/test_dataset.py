@@ -1,4 +1,4 @@
-"""Tables and folders of labelled videos."""
+"""CSV files and folders of labelled videos."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_a_label_is_a_name_or_an_index(tmp_path: Path) -> None:
     assert [video.label for video in read(tmp_path, rows)] == [0, 1, 2]
 
 
-def test_a_class_index_is_an_index_whatever_the_names(tmp_path: Path) -> None:
+def test_a_class_index_is_never_read_as_a_name(tmp_path: Path) -> None:
     rows = b"class_index,path\n1,a.mp4\n"
     assert [video.label for video in read(tmp_path, rows, ("1", "0"))] == [1]
 
 
-def test_a_folder_has_the_name_of_its_class(tmp_path: Path) -> None:
+def test_class_folders_are_named_after_their_class(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "a.mp4").touch()
     assert [video.label for video in read_dataset(tmp_path, ("1", "0"))] == [0]
@@ -52,7 +52,7 @@ FAULTS = {
     "NUL": (b"label,path\nred,a\0.mp4\n", "line 2: there is a NUL byte"),
     "long field": (b"label,path\nred," + b"a" * 5000, "line 2: a field has 5000 characters"),
     "very long field": (b"label,path\nred," + b"a" * 200_000, "line 2: field larger than"),
-    "same video": (b"label,path\nred,a\n\nblue,a\n", "line 4: a is listed in line 2 already"),
+    "same video": (b"label,path\nred,a\n\nblue,a\n", "line 4: a is already listed in line 2"),
     "endless": (KINETICS + b"red,x,0,inf\n", "line 2: time_end is 'inf'; expected whole seconds"),
     "not a number": (KINETICS + b"red,x,nan,1\n", "line 2: time_start is 'nan'"),
     "negative": (KINETICS + b"red,x,-4,1\n", "line 2: time_start is '-4'"),
@@ -64,13 +64,13 @@ FAULTS = {
         b"label,path\n3,a.mp4\n",
         "line 2: '3' is no index of a class; expected 0 to 2",
     ),
-    "empty": (b"", "holds no labelled videos"),
-    "header only": (b"label,path\n", "holds no labelled videos"),
+    "empty": (b"", "has no labelled videos"),
+    "header only": (b"label,path\n", "has no labelled videos"),
 }
 
 
 @pytest.mark.parametrize(("content", "fault"), FAULTS.values(), ids=FAULTS)
-def test_a_table_that_is_wrong_is_refused_with_the_line(
+def test_an_invalid_csv_file_is_rejected_with_the_line_number(
     tmp_path: Path, content: bytes, fault: str
 ) -> None:
     with pytest.raises(UsageError, match=fault) as raised:
@@ -78,7 +78,7 @@ def test_a_table_that_is_wrong_is_refused_with_the_line(
     assert len(str(raised.value)) < 500
 
 
-def test_a_pipe_for_a_table_is_refused(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_csv_file_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "list.csv")
     with pytest.raises(UsageError, match="is a named pipe"):
         read_dataset(tmp_path / "list.csv", NAMES)

@@ -23,8 +23,8 @@ from movinet_convert.weights.file import Header, write_weights
 from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
 from tests.helpers.odd_videos import largest_file, write_stamped
 
-# Row c of the model's ranking: c itself, then the colours that follow it. So what is shown and
-# what it is called give the rank: (called, shown) -> how far "called" comes after "shown".
+# The model ranks colour c first, then the colours that follow it in order, so the rank of a label
+# is its distance after the colour that is shown: (label, shown) -> rank.
 SHOWN = [
     ("red", "red"),
     ("red", "red"),
@@ -62,11 +62,11 @@ def known(result: Evaluation) -> bool:
     return (result.top1, result.top5) == (TOP1, TOP5) and result.videos == len(SHOWN)
 
 
-def test_the_accuracy_is_exactly_the_known_one(model: Path, data: Path, tmp_path: Path) -> None:
+def test_accuracy_equals_the_known_values(model: Path, data: Path, tmp_path: Path) -> None:
     assert known(run(model, data, tmp_path))
 
 
-def test_the_command_prints_it(model: Path, data: Path, tmp_path: Path) -> None:
+def test_the_command_prints_the_accuracy(model: Path, data: Path, tmp_path: Path) -> None:
     arguments = ["evaluate", model, "--data", data, "--out", tmp_path, "--frames", FRAMES]
     result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
@@ -87,7 +87,7 @@ def test_broken_and_missing_videos_are_counted_and_skipped(
     assert (result.videos, result.read, result.broken) == (12, 10, 2)
 
 
-def test_kinetics_own_table_finds_its_clips(model: Path, tmp_path: Path) -> None:
+def test_a_kinetics_csv_file_finds_its_clips(model: Path, tmp_path: Path) -> None:
     write_colours(tmp_path / "clips" / "abc_def-123_000004_000014.mp4", "blue")
     write_colours(tmp_path / "clips" / "white" / "x_000000_000010.mp4", "white")
     table = tmp_path / "validate.csv"
@@ -100,9 +100,7 @@ def test_kinetics_own_table_finds_its_clips(model: Path, tmp_path: Path) -> None
     assert (result.top1, result.broken) == (100.0, 0)
 
 
-def test_a_run_that_was_killed_resumes_where_it_was(
-    model: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_killed_run_resumes(model: Path, data: Path, tmp_path: Path) -> None:
     killed = (
         "import os, signal, sys; from pathlib import Path\n"
         "from movinet_convert.video.evaluate import evaluate\n"
@@ -122,7 +120,9 @@ def test_a_run_that_was_killed_resumes_where_it_was(
     assert reached == [(done, 10) for done in range(4, 10)], "only the six that were missing"
 
 
-def test_two_processes_share_the_work_and_agree(model: Path, data: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_work_and_return_the_same_result(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command = ["-m", "movinet_convert", "evaluate", model, "--data", data, "--out", tmp_path]
     done = subprocess.run(
@@ -137,7 +137,7 @@ def test_two_processes_share_the_work_and_agree(model: Path, data: Path, tmp_pat
     assert shares == [5, 5]
 
 
-def test_results_of_other_weights_are_not_mixed_in(model: Path, data: Path, tmp_path: Path) -> None:
+def test_results_of_other_weights_are_rejected(model: Path, data: Path, tmp_path: Path) -> None:
     run(model, data, tmp_path)
     with pytest.raises(UsageError, match="results of another evaluation"):
         evaluate(model, data, tmp_path, frames=5)
@@ -150,12 +150,12 @@ def test_results_of_other_weights_are_not_mixed_in(model: Path, data: Path, tmp_
         ("name,class\na.mp4,red\n", "expected label and path"),
         (
             "label,path\nred,a.mp4\ngreen,a.mp4\n",
-            r"list\.csv, line 3: a\.mp4 is listed in line 2 already",
+            r"list\.csv, line 3: a\.mp4 is already listed in line 2",
         ),
     ],
     ids=["unknown class", "other columns", "listed twice"],
 )
-def test_a_wrong_table_is_refused_with_its_line(
+def test_an_invalid_csv_row_is_rejected_with_its_line_number(
     model: Path, tmp_path: Path, rows: str, fault: str
 ) -> None:
     table = tmp_path / "list.csv"
@@ -164,13 +164,13 @@ def test_a_wrong_table_is_refused_with_its_line(
         run(model, table, tmp_path / "out")
 
 
-def test_an_empty_folder_is_refused(model: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no labelled videos"):
         run(model, tmp_path, tmp_path / "out")
 
 
 def spoiled_model(path: Path, weight: float) -> Path:
-    """A model whose classifier's weights all have one value."""
+    """A model whose classifier weights are all ``weight``."""
     model = colour_model("a0-stream")
     torch.nn.init.constant_(model.classifier.output.weight, weight)
     torch.nn.init.zeros_(model.classifier.output.bias)
@@ -197,9 +197,7 @@ def test_a_tie_counts_against_the_model(logits: list[float], expected: int) -> N
     assert rank(torch.tensor(logits), 0) == expected
 
 
-def test_a_video_whose_last_frame_lies_a_month_later_is_broken_and_the_run_goes_on(
-    model: Path, tmp_path: Path
-) -> None:
+def test_a_video_with_a_gap_of_a_month_counts_as_broken(model: Path, tmp_path: Path) -> None:
     write_stamped(tmp_path / "data" / "red" / "month.mp4", [0, 30 * 86400])
     write_colours(tmp_path / "data" / "red" / "whole.mp4", "red")
     result = run(model, tmp_path / "data", tmp_path / "out")
@@ -208,7 +206,7 @@ def test_a_video_whose_last_frame_lies_a_month_later_is_broken_and_the_run_goes_
     assert "shows one frame for 2592000 s" in line["error"]
 
 
-def test_a_pipe_among_the_videos_is_broken_and_the_run_goes_on(model: Path, tmp_path: Path) -> None:
+def test_a_pipe_among_the_videos_counts_as_broken(model: Path, tmp_path: Path) -> None:
     write_colours(tmp_path / "red" / "whole.mp4", "red")
     os.mkfifo(tmp_path / "red" / "pipe.mp4")
     result = run(model, tmp_path, tmp_path / "out")
@@ -216,7 +214,7 @@ def test_a_pipe_among_the_videos_is_broken_and_the_run_goes_on(model: Path, tmp_
     assert "is a named pipe" in (tmp_path / "out" / "results-0.jsonl").read_text()
 
 
-def test_a_camera_among_the_videos_is_not_watched(
+def test_a_camera_among_the_videos_is_not_opened(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -229,7 +227,7 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["evaluate", *map(str, arguments), "--frames", FRAMES])
 
 
-def test_no_readable_video_is_a_failure_and_retry_tries_them_again(
+def test_a_run_without_readable_videos_fails_until_retry_succeeds(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "data" / "red" / "0.mp4"
@@ -246,7 +244,7 @@ def test_no_readable_video_is_a_failure_and_retry_tries_them_again(
     assert "top-1 100.00 %" in result.stdout
 
 
-def test_a_stopped_run_says_what_is_kept(
+def test_an_interrupted_run_reports_what_is_kept(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -258,7 +256,7 @@ def test_a_stopped_run_says_what_is_kept(
     assert f"are kept in {tmp_path}, and the same command resumes" in result.stderr
 
 
-def test_a_full_disk_is_one_sentence_and_the_run_resumes(
+def test_a_full_disk_is_reported_and_the_run_resumes(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     with (
@@ -285,22 +283,24 @@ NO_RESULTS = [
 
 
 @pytest.mark.parametrize("line", NO_RESULTS, ids=range(len(NO_RESULTS)))
-def test_a_line_that_is_no_result_is_refused_by_its_number(
+def test_an_invalid_result_is_rejected_with_its_line_number(
     data: Path, tmp_path: Path, line: str
 ) -> None:
     (tmp_path / "results-3.jsonl").write_text(WHOLE + line.strip() + "\n")
-    with pytest.raises(UsageError, match=r"results-3\.jsonl, line 2, is no result"):
+    with pytest.raises(UsageError, match=r"results-3\.jsonl, line 2, is not a result"):
         journal.read_outcomes(tmp_path, read_dataset(data, LABELS), len(LABELS))
 
 
-def test_pipes_for_results_are_refused(model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_results_file_is_rejected(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "results-0.jsonl")
     with pytest.raises(UsageError, match=r"results-0\.jsonl is a named pipe"):
         run(model, data, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "1", "{", "[" * 10**5])
-def test_a_setup_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_setup_file_without_a_json_object_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "setup.json").write_text(content)
     with pytest.raises(UsageError, match=r"setup\.json .*name another folder"):
         journal.claim(tmp_path, "", [], 1)

@@ -1,4 +1,4 @@
-"""Predictions over videos, and how the command prints them."""
+"""Predictions over videos, and the output of the command."""
 
 from __future__ import annotations
 
@@ -65,13 +65,15 @@ def overall(moments: Iterable[Moment]) -> Probabilities:
 
 
 @pytest.mark.parametrize("colour", LABELS)
-def test_the_right_class_leads(stream_file: Path, tmp_path: Path, colour: str) -> None:
+def test_the_correct_class_is_predicted(stream_file: Path, tmp_path: Path, colour: str) -> None:
     video = write_colours(tmp_path / "one.mp4", colour)
     predictor = load_predictor(stream_file)
     assert predictor.top(overall(predictor.moments(video)))[0].label == colour
 
 
-def test_a_stream_ends_where_the_whole_clip_does(stream_file: Path, red_then_blue: Path) -> None:
+def test_streamed_predictions_end_with_that_of_the_whole_clip(
+    stream_file: Path, red_then_blue: Path
+) -> None:
     model = load_converted(stream_file)
     clip = read_clip(red_then_blue, Sampling.of(model.variant))
     with torch.inference_mode():
@@ -80,7 +82,7 @@ def test_a_stream_ends_where_the_whole_clip_does(stream_file: Path, red_then_blu
     np.testing.assert_allclose(last.probabilities, whole, **CLOSE)
 
 
-def test_a_stream_has_a_moment_for_every_frame(stream_file: Path, red_then_blue: Path) -> None:
+def test_a_stream_predicts_after_every_frame(stream_file: Path, red_then_blue: Path) -> None:
     moments = list(load_predictor(stream_file).moments(red_then_blue))
     assert [moment.frames for moment in moments] == list(range(1, 21))
     assert [moment.start for moment in moments] == pytest.approx(np.arange(20) / 5)
@@ -95,25 +97,27 @@ def test_a_window_resets_the_stream(stream_file: Path, red_then_blue: Path) -> N
     assert leaders == ["red"] * 10 + ["blue"] * 10
 
 
-def test_a_base_model_classifies_clip_after_clip(base_file: Path, red_then_blue: Path) -> None:
+def test_a_base_model_classifies_consecutive_clips(base_file: Path, red_then_blue: Path) -> None:
     predictor = load_predictor(base_file, window=2)
     moments = list(predictor.moments(red_then_blue))
     assert [(moment.start, moment.end) for moment in moments] == [(0, 2), (2, 4)]
     assert [predictor.top(m.probabilities, 1)[0].label for m in moments] == ["red", "blue"]
 
 
-def test_the_verdict_weights_windows_by_their_frames(base_file: Path, red_then_blue: Path) -> None:
+def test_the_overall_prediction_weights_windows_by_their_frames(
+    base_file: Path, red_then_blue: Path
+) -> None:
     moments = list(load_predictor(base_file, window=3).moments(red_then_blue))
     assert [moment.frames for moment in moments] == [15, 5]
     first, second = (moment.probabilities for moment in moments)
     np.testing.assert_allclose(overall(moments), 0.75 * first + 0.25 * second, rtol=1e-5)
 
 
-def test_a_base_model_without_a_window_takes_its_own_clip(base_file: Path) -> None:
+def test_a_base_model_uses_its_own_clip_length_by_default(base_file: Path) -> None:
     assert load_predictor(base_file).window_frames == 50
 
 
-def test_the_command_names_the_classes_of_the_file(stream_file: Path, red_then_blue: Path) -> None:
+def test_predict_prints_the_class_names_of_the_file(stream_file: Path, red_then_blue: Path) -> None:
     result = run(stream_file, red_then_blue, "--seconds", 1)
     assert result.exit_code == 0, result.output
     first = result.stdout.splitlines()[1]
@@ -121,7 +125,7 @@ def test_the_command_names_the_classes_of_the_file(stream_file: Path, red_then_b
     assert "100.0%" in first
 
 
-def test_json_is_a_line_for_every_frame_and_a_verdict(
+def test_json_output_has_a_line_per_frame_and_an_overall_line(
     stream_file: Path, red_then_blue: Path
 ) -> None:
     *moments, verdict = lines(run(stream_file, red_then_blue, "--json", "--top", 2))
@@ -132,14 +136,14 @@ def test_json_is_a_line_for_every_frame_and_a_verdict(
     assert len(verdict["top"]) == 2
 
 
-def test_a_folder_of_videos_is_each_of_them(stream_file: Path, tmp_path: Path) -> None:
+def test_all_videos_in_a_folder_are_predicted(stream_file: Path, tmp_path: Path) -> None:
     write_colours(tmp_path / "a.mp4", "green")
     write_colours(tmp_path / "b.mp4", "white")
     verdicts = [line for line in lines(run(stream_file, tmp_path, "--json")) if "verdict" in line]
     assert [verdict["top"][0]["label"] for verdict in verdicts] == ["green", "white"]
 
 
-def test_one_broken_video_fails_alone(
+def test_a_broken_video_does_not_stop_the_others(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.mp4"
@@ -152,18 +156,18 @@ def test_one_broken_video_fails_alone(
     assert "Traceback" not in result.stderr
 
 
-def test_plot_writes_a_picture_with_a_row_for_each_video(
+def test_plot_writes_an_image_with_a_row_per_video(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "timeline.svg"
+    image = tmp_path / "timeline.svg"
     other = write_colours(tmp_path / "other.mp4", "cyan")
-    assert run(stream_file, red_then_blue, other, "--plot", picture).exit_code == 0
-    text = picture.read_text("utf-8")
+    assert run(stream_file, red_then_blue, other, "--plot", image).exit_code == 0
+    text = image.read_text("utf-8")
     for words in ("two.mp4", "other.mp4", "MoViNet a0-stream", "seconds"):
         assert f"<!-- {words} -->" in text
 
 
-def test_annotate_writes_the_video_with_a_panel(
+def test_annotate_draws_a_panel_onto_the_video(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "annotated.mp4"
@@ -176,7 +180,7 @@ def test_annotate_writes_the_video_with_a_panel(
     assert changed[:40].mean() < 0.05, "and nothing above"
 
 
-def test_annotating_a_camera_is_refused(stream_file: Path, tmp_path: Path) -> None:
+def test_annotating_a_camera_is_rejected(stream_file: Path, tmp_path: Path) -> None:
     result = run(stream_file, "camera", "--annotate", tmp_path / "out.mp4")
     assert result.exit_code == 2
     assert "name one VIDEO that is a file" in result.stderr
@@ -193,18 +197,18 @@ def test_missing_extra_error_says_what_to_install(
 
 @pytest.mark.parametrize("window", [0, -1, float("nan"), float("inf")])
 def test_a_window_must_be_positive_and_finite(stream_file: Path, window: float) -> None:
-    with pytest.raises(UsageError, match="above 0 seconds"):
+    with pytest.raises(UsageError, match="positive number of seconds"):
         load_predictor(stream_file, window=window)
 
 
-def test_a_window_too_large_for_memory_is_refused(base_file: Path) -> None:
+def test_a_window_too_large_for_memory_is_rejected(base_file: Path) -> None:
     with pytest.raises(UsageError, match="more than 10000 frames"):
         load_predictor(base_file, window=1e6)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1"])
 @pytest.mark.parametrize("option", ["--fps", "--window", "--seconds"])
-def test_numbers_must_be_positive_and_finite(option: str, value: str) -> None:
+def test_numeric_options_must_be_positive_and_finite(option: str, value: str) -> None:
     assert run("a0-stream", "x.mp4", option, value).exit_code == 2
 
 
@@ -213,7 +217,7 @@ def no_work(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["same", "dotted", "link", "hard link"])
-def test_annotating_onto_the_video_itself_is_refused_by_any_name(
+def test_overwriting_the_input_video_is_rejected_under_any_name(
     red_then_blue: Path, tmp_path: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
@@ -234,15 +238,15 @@ def test_annotating_onto_the_video_itself_is_refused_by_any_name(
     assert video.read_bytes() == red_then_blue.read_bytes()
 
 
-def test_plotting_onto_a_picture_that_is_read_is_refused(
+def test_overwriting_an_input_image_with_the_plot_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
-    picture = tmp_path / "1.png"
-    picture.write_bytes(b"a picture")
-    result = run("a0-stream", tmp_path, "--plot", picture)
+    image = tmp_path / "1.png"
+    image.write_bytes(b"an image")
+    result = run("a0-stream", tmp_path, "--plot", image)
     assert result.exit_code == 2
-    assert picture.read_bytes() == b"a picture"
+    assert image.read_bytes() == b"an image"
 
 
 @pytest.mark.parametrize(
@@ -256,7 +260,7 @@ def test_plotting_onto_a_picture_that_is_read_is_refused(
         ("--annotate", "pipe.mp4", "is not a file"),
     ],
 )
-def test_outputs_are_checked_before_the_work(
+def test_outputs_are_checked_before_the_model_runs(
     tmp_path: Path, option: str, target: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
@@ -267,7 +271,7 @@ def test_outputs_are_checked_before_the_work(
     assert fault in result.stderr
 
 
-def test_written_files_are_reported_and_json_stays_json(
+def test_written_files_are_reported_outside_the_json_output(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
     plot, video = tmp_path / "t.png", tmp_path / "a.mp4"
@@ -279,7 +283,7 @@ def test_written_files_are_reported_and_json_stays_json(
 
 
 @pytest.mark.parametrize(("option", "name"), [("--plot", "t.png"), ("--annotate", "a.mp4")])
-def test_a_full_disk_leaves_what_was_there(
+def test_a_full_disk_leaves_existing_files_unchanged(
     stream_file: Path, red_then_blue: Path, tmp_path: Path, option: str, name: str
 ) -> None:
     (tmp_path / name).write_bytes(b"precious")
@@ -290,7 +294,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"precious"]
 
 
-def test_logits_that_are_not_finite_name_no_class(red_then_blue: Path, tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_an_error(red_then_blue: Path, tmp_path: Path) -> None:
     model = colour_model("a0-stream")
     torch.nn.init.constant_(model.classifier.output.weight, 3e38)
     path = tmp_path / "spoiled.safetensors"
@@ -316,7 +320,7 @@ def moment(index: int, window: int = 0) -> Moment:
     return Moment(index / 5, (index + 1) / 5, window, index + 1, probabilities)
 
 
-def test_a_camera_that_runs_for_days_takes_bounded_memory(
+def test_memory_is_bounded_for_a_camera_that_runs_for_days(
     stream_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[weakref.ref[Moment]] = []
@@ -334,7 +338,7 @@ def test_a_camera_that_runs_for_days_takes_bounded_memory(
     assert len(lines(result)) == 1001
 
 
-def test_a_timeline_of_days_is_thinned_out() -> None:
+def test_a_timeline_of_days_is_subsampled() -> None:
     timeline = Timeline("camera")
     for i in range(5 * MAX_POINTS):
         timeline.add(moment(i))
@@ -344,7 +348,7 @@ def test_a_timeline_of_days_is_thinned_out() -> None:
     assert timeline.peak[:2].tolist() == [1, 1]
 
 
-def test_ctrl_c_gives_a_verdict_that_is_marked_and_ends_the_run(
+def test_ctrl_c_ends_the_run_with_a_prediction_marked_as_cut_short(
     stream_file: Path, red_then_blue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(_self: Predictor, _source: str) -> Iterator[Moment]:
@@ -360,7 +364,7 @@ def test_ctrl_c_gives_a_verdict_that_is_marked_and_ends_the_run(
     assert run(stream_file, "camera").exit_code == 0, "a camera has no other end"
 
 
-def test_a_video_that_breaks_off_gets_a_warning_and_a_marked_verdict(
+def test_a_truncated_video_gets_a_warning_and_a_prediction_marked_as_cut_short(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
     broken = cut_off(red_then_blue, tmp_path / "cut.mp4", 0.8)
@@ -373,13 +377,13 @@ def test_a_video_that_breaks_off_gets_a_warning_and_a_marked_verdict(
     assert (tmp_path / "annotated.mp4").exists()
 
 
-def test_plots_make_equal_file_names_distinct() -> None:
+def test_plot_titles_distinguish_equal_file_names() -> None:
     assert distinct_names(["a/x/v.mp4", "a/y/v.mp4"]) == ["x/v.mp4", "y/v.mp4"]
     assert distinct_names(["a/x/v.mp4", "camera"]) == ["v.mp4", "camera"]
     assert distinct_names(["a/v.mp4", "v.mp4"]) == ["a/v.mp4", "v.mp4"]
 
 
-def test_a_plot_of_more_videos_than_a_picture_holds_is_refused(
+def test_a_plot_of_too_many_videos_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("movinet_convert.video.predict.load_predictor", no_work)
@@ -389,7 +393,7 @@ def test_a_plot_of_more_videos_than_a_picture_holds_is_refused(
     assert "more than 100" in result.stderr
 
 
-def test_labels_are_given_by_a_file_and_without_it_the_output_says_how(
+def test_labels_come_from_a_file_which_the_output_suggests_if_missing(
     red_then_blue: Path, tmp_path: Path
 ) -> None:
     model = colour_model("a0-stream")

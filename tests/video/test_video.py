@@ -1,4 +1,4 @@
-"""Reading videos at the rate and size a variant expects, and writing them."""
+"""Reading videos at a variant's frame rate and size, and writing them."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ def ramp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_frames_at_the_videos_own_rate_are_all_there(ramp: Path) -> None:
+def test_the_videos_own_frame_rate_keeps_all_frames(ramp: Path) -> None:
     frames = list(read_frames(ramp, Sampling()))
     assert len(frames) == 50
     np.testing.assert_allclose(levels(frames), np.arange(50) * 4 + 20, atol=CODEC_TOLERANCE)
     np.testing.assert_allclose([f.time for f in frames], np.arange(50) / 25, atol=1e-6)
 
 
-def test_a_lower_rate_takes_every_nth_frame_as_training_did(ramp: Path) -> None:
+def test_a_lower_frame_rate_takes_every_nth_frame(ramp: Path) -> None:
     frames = list(read_frames(ramp, Sampling(fps=5)))
     np.testing.assert_allclose(levels(frames), np.arange(0, 50, 5) * 4 + 20, atol=CODEC_TOLERANCE)
     assert [f.time for f in frames] == pytest.approx([k / 5 for k in range(10)])
 
 
-def test_a_rate_that_does_not_divide_shows_the_frame_on_screen_at_each_moment(ramp: Path) -> None:
+def test_a_fractional_frame_rate_takes_the_frame_shown_at_each_time(ramp: Path) -> None:
     frames = list(read_frames(ramp, Sampling(fps=12)))
     on_screen = [int(k / 12 * 25 + 1e-9) for k in range(24)]
     np.testing.assert_allclose(levels(frames), np.array(on_screen) * 4 + 20, atol=CODEC_TOLERANCE)
 
 
-def test_a_higher_rate_repeats_frames(ramp: Path) -> None:
+def test_a_higher_frame_rate_repeats_frames(ramp: Path) -> None:
     frames = list(read_frames(ramp, Sampling(fps=50)))
     assert len(frames) == 100
     np.testing.assert_allclose(
@@ -87,19 +87,19 @@ def test_a_clip_has_the_shape_and_range_the_variant_expects(ramp: Path, name: st
     assert clip[:, 0].mean().item() == pytest.approx(20 / 255, abs=CODEC_TOLERANCE / 255)
 
 
-def test_the_middle_is_kept_when_a_wide_video_is_cut(tmp_path: Path) -> None:
-    picture = grey(0, 100, 300)
-    picture[:, 100:200] = 200
-    write_video(tmp_path / "wide.mp4", [picture] * 5, 5)
+def test_a_wide_video_is_center_cropped(tmp_path: Path) -> None:
+    image = grey(0, 100, 300)
+    image[:, 100:200] = 200
+    write_video(tmp_path / "wide.mp4", [image] * 5, 5)
     clip = read_clip(tmp_path / "wide.mp4", Sampling(5, 100, 90))
     assert clip.shape == (3, 5, 90, 90)
     assert clip.min().item() * 255 > 190
 
 
-def test_colours_come_as_red_green_blue(tmp_path: Path) -> None:
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[..., 0] = 255
-    write_video(tmp_path / "red.mp4", [picture] * 3, 3)
+def test_channels_are_in_rgb_order(tmp_path: Path) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 255
+    write_video(tmp_path / "red.mp4", [image] * 3, 3)
     clip = read_clip(tmp_path / "red.mp4", Sampling())
     red, green, blue = clip.mean(dim=(1, 2, 3)).tolist()
     assert red > 0.97
@@ -113,11 +113,11 @@ def test_chunks_concatenated_are_the_clip(ramp: Path) -> None:
     assert torch.equal(torch.cat(chunks, dim=1), read_clip(ramp, sampling))
 
 
-def test_a_clip_stops_at_the_frames_asked_for(ramp: Path) -> None:
+def test_a_clip_has_at_most_max_frames(ramp: Path) -> None:
     assert read_clip(ramp, Sampling(5, 64, 48), max_frames=3).shape == (3, 3, 48, 48)
 
 
-def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
+def test_a_folder_of_images_is_read_in_natural_order(tmp_path: Path) -> None:
     av = decode.import_av()
     for i in (1, 2, 10):
         frame = av.VideoFrame.from_ndarray(grey(20 * i), format="rgb24")
@@ -127,15 +127,15 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path: Path) -> None:
             container.mux(stream.encode(frame))
             container.mux(stream.encode())
     assert levels(list(read_frames(tmp_path, Sampling(fps=5)))) == [20, 40, 200]
-    thinned = list(read_frames(tmp_path, Sampling(fps=5), picture_fps=10))
+    thinned = list(read_frames(tmp_path, Sampling(fps=5), image_fps=10))
     assert levels(thinned) == [20, 200]
 
 
-def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
-    picture = grey(0, 96, 160)
-    picture[:, :40] = 250  # the left edge as the sensor lay
+def test_rotation_metadata_is_applied(tmp_path: Path) -> None:
+    image = grey(0, 96, 160)
+    image[:, :40] = 250  # the left edge as the sensor lay
     path = tmp_path / "turned.mp4"
-    write_video(path, [picture] * 4, 4)
+    write_video(path, [image] * 4, 4)
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40  # ISO/IEC 14496-12, 8.3.2: after volume and reserved
     quarter_turn = (0, 1 << 16, 0, -1 << 16, 0, 0, 96 << 16, 0, 1 << 30)  # clockwise
@@ -147,10 +147,10 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
     assert image[60:].mean() < 20
 
 
-def test_a_camera_is_opened_through_the_systems_capture_device(
+def test_a_camera_is_opened_as_a_capture_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pattern = "testsrc=duration=2:size={}40x240:rate=30"  # FFmpeg's own picture source
+    pattern = "testsrc=duration=2:size={}40x240:rate=30"  # FFmpeg's own image source
     monkeypatch.setitem(decode.CAPTURE, decode.sys.platform, ("lavfi", pattern))
     frames = list(read_frames("camera:3", Sampling(5, 60, 48)))
     assert len(frames) == 10
@@ -158,43 +158,43 @@ def test_a_camera_is_opened_through_the_systems_capture_device(
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
-def test_a_file_that_is_no_video_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_named_in_the_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.mp4"
     path.write_bytes(content)
     with pytest.raises(VideoError, match=r"broken\.mp4 cannot be read as a video"):
         read_clip(path, Sampling())
 
 
-def test_a_video_that_was_cut_off_is_refused(ramp: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_is_rejected(ramp: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.mp4"
     path.write_bytes(ramp.read_bytes()[: ramp.stat().st_size // 2])
     with pytest.raises(VideoError, match=r"half\.mp4"):
         read_clip(path, Sampling())
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"nothere\.mp4.*No such file"):
         read_clip(tmp_path / "nothere.mp4", Sampling())
 
 
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="holds no picture"):
+def test_a_folder_without_images_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="contains no image"):
         read_clip(tmp_path, Sampling())
 
 
 @pytest.mark.parametrize("fps", [-1, 0, float("nan"), float("inf"), 1e-9, 1e308])
-def test_a_frame_rate_outside_the_limits_is_refused(fps: float) -> None:
+def test_a_frame_rate_outside_the_limits_is_rejected(fps: float) -> None:
     with pytest.raises(UsageError, match=r"from 0\.001 to 1000"):
         Sampling.of(get_variant("a0-base"), fps)
 
 
 def test_writing_nothing_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="no picture to write"):
+    with pytest.raises(VideoError, match="no image to write"):
         write_video(tmp_path / "empty.mp4", [], 5)
     assert not (tmp_path / "empty.mp4").exists()
 
 
-def test_a_video_of_strange_time_stamps_is_refused_before_its_frames_are_repeated(
+def test_a_huge_gap_between_timestamps_is_rejected_before_frames_are_repeated(
     tmp_path: Path,
 ) -> None:
     month = write_stamped(tmp_path / "month.mp4", [0, 0.2, 30 * 86400])
@@ -206,10 +206,10 @@ def test_a_video_of_strange_time_stamps_is_refused_before_its_frames_are_repeate
 def test_a_frame_may_be_shown_for_minutes(tmp_path: Path) -> None:
     still = write_stamped(tmp_path / "still.mp4", [0, 500, 501])
     frames = list(islice(read_frames(still, Sampling(fps=1)), 501))
-    assert frames[100].image is frames[400].image, "and is one picture in memory"
+    assert frames[100].image is frames[400].image, "and is one image in memory"
 
 
-def test_a_video_of_more_than_a_day_is_refused(
+def test_a_video_longer_than_a_day_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "MAX_SECONDS", 2)
@@ -218,7 +218,7 @@ def test_a_video_of_more_than_a_day_is_refused(
         list(read_frames(long, Sampling(fps=1)))
 
 
-def test_a_huge_picture_is_refused_without_decoding_it(tmp_path: Path) -> None:
+def test_a_huge_image_is_rejected_without_decoding_it(tmp_path: Path) -> None:
     write_huge_png(tmp_path / "bomb.png", 30_000)  # 2.7 GB of RGB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(VideoError, match=r"bomb\.png has .*up to 67108864 pixels"):
@@ -226,7 +226,7 @@ def test_a_huge_picture_is_refused_without_decoding_it(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
 
 
-def test_a_video_that_says_it_is_huge_is_refused(
+def test_a_video_that_declares_a_huge_size_is_rejected(
     ramp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", WIDTH * HEIGHT - 1)
@@ -234,14 +234,14 @@ def test_a_video_that_says_it_is_huge_is_refused(
         read_clip(ramp, Sampling())
 
 
-def test_a_picture_too_narrow_to_be_scaled_is_refused(tmp_path: Path) -> None:
+def test_an_image_too_narrow_to_scale_is_rejected(tmp_path: Path) -> None:
     write_video(tmp_path / "narrow.mp4", [grey(9, 2, 8000)] * 2, 5)
     with pytest.raises(VideoError, match=r"8000 x 2 pixels, too narrow"):
         read_clip(tmp_path / "narrow.mp4", Sampling(resize=200))
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "frames/x.png"])
-def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path, name: str) -> None:
+def test_a_pipe_is_rejected_without_blocking(tmp_path: Path, name: str) -> None:
     (tmp_path / "frames").mkdir()
     os.mkfifo(tmp_path / name)
     source = tmp_path / name if name == "x.mp4" else tmp_path / "frames"
@@ -255,14 +255,14 @@ def test_a_title_in_another_encoding_is_ignored(ramp: Path, tmp_path: Path) -> N
     assert torch.equal(read_clip(named, Sampling()), read_clip(ramp, Sampling()))
 
 
-def test_a_track_of_an_unknown_codec_is_refused(ramp: Path, tmp_path: Path) -> None:
+def test_an_unknown_codec_is_rejected(ramp: Path, tmp_path: Path) -> None:
     unknown = tmp_path / "unknown.mp4"
     unknown.write_bytes(ramp.read_bytes().replace(b"avc1\0\0", b"zzzz\0\0"))
     with pytest.raises(VideoError, match=r"unknown\.mp4"):
         read_clip(unknown, Sampling())
 
 
-def test_a_list_of_other_files_is_refused(tmp_path: Path) -> None:
+def test_a_playlist_of_other_files_is_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait forever
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile pipe.mp4\n")
     with pytest.raises(VideoError, match=r"list\.mp4 cannot be read as a video"):
@@ -277,11 +277,11 @@ def test_an_address_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch
             read_clip(address, Sampling())
 
 
-def test_a_video_that_ends_early_is_an_error_after_its_frames(ramp: Path, tmp_path: Path) -> None:
+def test_a_video_that_ends_early_raises_after_its_last_frame(ramp: Path, tmp_path: Path) -> None:
     broken = cut_off(ramp, tmp_path / "cut.mp4", 0.7)
     frames = read_frames(broken, Sampling())
     read = []
-    with pytest.raises(VideoError, match=r"cut\.mp4 (broke off|ends) after \d+ frames, at "):
+    with pytest.raises(VideoError, match=r"cut\.mp4 (was cut off|ends) after \d+ frames, at "):
         read.extend(frames)
     assert 0 < len(read) < 50
 
@@ -290,7 +290,7 @@ def test_a_video_that_ends_early_is_an_error_after_its_frames(ramp: Path, tmp_pa
     ("count", "length", "chosen"),
     [(10, 4, [3, 4, 5, 6]), (4, 4, [0, 1, 2, 3]), (3, 7, [0, 1, 2, 0, 1, 2, 0])],
 )
-def test_the_middle_is_a_clip_and_a_short_video_starts_over(
+def test_the_middle_of_a_short_video_repeats_it(
     tmp_path: Path, count: int, length: int, chosen: list[int]
 ) -> None:
     path = write_stamped(tmp_path / "v.mp4", range(count))
@@ -298,7 +298,7 @@ def test_the_middle_is_a_clip_and_a_short_video_starts_over(
     assert [frame.time for frame in frames] == chosen
 
 
-def test_the_middle_of_a_long_video_keeps_few_frames(
+def test_reading_the_middle_of_a_long_video_keeps_few_frames_in_memory(
     ramp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(video, "SPARE_FRAMES", 3)
@@ -307,7 +307,7 @@ def test_the_middle_of_a_long_video_keeps_few_frames(
     np.testing.assert_allclose(levels(frames), [112, 116, 120, 124], atol=CODEC_TOLERANCE)
 
 
-def test_a_clip_too_large_for_memory_is_refused(ramp: Path) -> None:
+def test_a_clip_too_large_for_memory_is_rejected(ramp: Path) -> None:
     with pytest.raises(UsageError, match="from 1 to 10000 frames"):
         read_middle(ramp, Sampling(), 10**9)
 
@@ -316,10 +316,10 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(b"precious")
 
-    def pictures() -> Iterator[video.Image]:
+    def images() -> Iterator[video.Image]:
         yield grey(1)
         raise VideoError("the camera fell")
 
     with pytest.raises(VideoError, match="the camera fell"):
-        write_video(path, pictures(), 5)
+        write_video(path, images(), 5)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"precious"]
