@@ -1,1 +1,1 @@
-"""Downloading the released checkpoints: URLs, HTTP, and a cache with verified digests."""
+"""Download the released checkpoints: URLs, HTTP, and a cache with verified digests."""

@@ -1,10 +1,10 @@
-"""The cache: releases on disk that all runs share, and the digests that they must have.
+"""The cache of releases on disk, shared by all runs, and their expected digests.
 
-A release is kept as an *uncompressed* tar under its published name (``….tar.gz``, which is what the
-publisher called an uncompressed tar), and digests are of that tar. Those of four releases are
-published (``variants.RELEASES``). Any other is trusted at its first use if the archive is intact
-and contains the network it is named after, and recorded beside the files; from then on a different
-digest is an error. What cannot be detected so: other weights of the same network.
+A release is stored as an *uncompressed* tar under its published name (``….tar.gz``, although the
+published files are uncompressed), and digests are of that tar. Those of four releases are published
+(``variants.RELEASES``). Any other is trusted on first use if the archive is intact and contains the
+network that it is named after; its digest is recorded in the cache, and from then on a different
+digest is an error. This does not detect other weights of the same network.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from movinet_convert.model.create import tensor_shapes
 from movinet_convert.variants import KINETICS_600_CLASSES, Release, Variant
 
 RECORD_NAME = "recorded_digests.json"
-MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, has 127 MB
+MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, is 127 MB
 MAX_RECORD_BYTES = 1 << 20
-MAX_PROBLEM_CHARACTERS = 1000  # of a message that may quote names of any length from an archive
+MAX_PROBLEM_CHARACTERS = 1000  # messages may quote names of any length from an archive
 END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")
 
 
 @dataclass(frozen=True)
 class FetchedRelease:
-    """A release in the cache. ``path`` is an uncompressed tar; ``sha256`` and ``bytes`` are its.
+    """A release in the cache. ``path`` is an uncompressed tar with this ``sha256`` and size.
 
     ``source``: the URL or file it came from, without any password. ``first_use``: its digest was
-    recorded by this run. ``downloaded``: it was not in the cache. ``pinned``: its digest is a
-    published one (``variants.RELEASES``) or the one that the caller asked for; if not, all that is
-    known is that it contains the network that was published under this name.
+    recorded by this run. ``downloaded``: it was not in the cache. ``pinned``: its digest is
+    published (``variants.RELEASES``) or was given by the caller; otherwise it is only known to
+    contain the network that was published under this name.
     """
 
     variant: str
@@ -58,7 +58,7 @@ class FetchedRelease:
 
 
 class RecordedDigest(pydantic.BaseModel):
-    """The digest of a release at its first use; ``checked``: it contained the right network."""
+    """The digest of a release at first use; ``checked``: it contained the expected network."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +74,7 @@ _Records = pydantic.TypeAdapter(dict[str, RecordedDigest])
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """The file of one release in the cache; ``pinned`` are its size and digest, where known."""
+    """The file of a release in the cache; ``pinned`` is its published size and digest, if known."""
 
     path: Path
     variant: Variant
@@ -99,12 +99,12 @@ class CacheEntry:
                 yield
         except filelock.Timeout:
             raise DownloadError(
-                f"Another process has locked {lock} for {self.lock_seconds:.0f} s; wait for it or "
+                f"Another process has held {lock} for {self.lock_seconds:.0f} s; wait for it or "
                 "stop it, then try again."
             ) from None
 
     def find(self) -> FetchedRelease | None:
-        """The release, if the file in the cache has the expected digest."""
+        """The release, if the cached file has the expected digest."""
         expected = self._expected()
         if expected is None or not self.path.is_file():
             return None
@@ -115,12 +115,12 @@ class CacheEntry:
         return self._fetched(expected.sha256, str(self.path))
 
     def adopt(self) -> FetchedRelease | None:
-        """A file that was put into the cache by hand, checked and recorded."""
-        unknown = self._expected() is None and self.path.is_file()
-        return self.accept(self.path, str(self.path)) if unknown else None
+        """Check and record a file that the user copied into the cache."""
+        unrecorded = self._expected() is None and self.path.is_file()
+        return self.accept(self.path, str(self.path)) if unrecorded else None
 
     def accept(self, received: Path, source: str) -> FetchedRelease:
-        """Check a complete tar, move it into the cache, and record its digest at first use."""
+        """Check a complete tar, move it into the cache and, at first use, record its digest."""
         check_release(received, self.variant, source, published=self.pinned is not None)
         digest, expected = file_sha256(received), self._expected()
         if expected is not None and digest != expected.sha256:
@@ -144,8 +144,8 @@ class CacheEntry:
             origin = f"recorded from {shortened(expected.source)} on {expected.date}"
             advice = f"; if you trust it, remove {self.path.name} from {self.record_path}"
         return DownloadError(
-            f"{source} has sha256 {digest} where {expected.sha256} is {origin} for "
-            f"{self.variant.name}; it is damaged or another file: try again, or name another "
+            f"{source} has sha256 {digest}, but {expected.sha256} is {origin} for "
+            f"{self.variant.name}; it is damaged or another file: try again, or use another "
             f"source root{advice}."
         )
 
@@ -154,14 +154,14 @@ class CacheEntry:
             with open_regular(self.record_path, DownloadError) as file:
                 text = file.read(MAX_RECORD_BYTES + 1)
             if len(text) > MAX_RECORD_BYTES:
-                raise ValueError("it is larger than any record of twelve releases")
+                raise ValueError("it is larger than a record of twelve releases")
             return _Records.validate_json(text)
         except FileNotFoundError:
             return {}
         except ValueError:
             raise DownloadError(
-                f"{self.record_path} is damaged; delete it, and the digests of the releases are "
-                "recorded again at their next use."
+                f"{self.record_path} is damaged; delete it, and digests are recorded again at the "
+                "next use of each release."
             ) from None
 
     def _record(self, digest: str, source: str) -> None:
@@ -186,7 +186,7 @@ class CacheEntry:
 
 
 def check_release(path: Path, variant: Variant, source: str, *, published: bool) -> None:
-    """Refuse an error page, an incomplete file, an unsafe archive; DownloadError.
+    """Raise DownloadError for an error page, an incomplete file or an unsafe archive.
 
     Unless its digest is ``published``, the archive must contain the variant's network with 600
     classes, and every checksum in it must match.
@@ -203,9 +203,9 @@ def check_release(path: Path, variant: Variant, source: str, *, published: bool)
     except CheckpointError as error:
         problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
         raise DownloadError(
-            f"{source} is no release of {variant.name}; check that no proxy answers in its place, "
-            "name another source root, or convert it as a checkpoint of your own with "
-            f"--checkpoint: {problem}"
+            f"{source} is not a release of {variant.name}; check that no proxy replaced it, use "
+            "another source root, or convert it as your own checkpoint with --checkpoint: "
+            f"{problem}"
         ) from error
 
 
@@ -218,7 +218,7 @@ def _check_network(path: Path, variant: Variant) -> None:
     classes = read_structure(checkpoint).classes
     if classes != KINETICS_600_CLASSES:
         raise CheckpointError(
-            f"it has {classes or 'no'} classes where every release has {KINETICS_600_CLASSES}."
+            f"it has {classes or 'no'} classes, but every release has {KINETICS_600_CLASSES}."
         )
     settings = variant.settings()
     links = mapping.links(

@@ -1,7 +1,7 @@
-"""The released checkpoints, from Google's server or a mirror into the cache.
+"""Download released checkpoints from Google's server or a mirror into the cache.
 
-A server or a mirror may send a release compressed, as a content encoding or as a gzip file; either
-is decompressed before the digest is taken, so a release has one digest wherever it came from.
+A server may compress a release, as a content encoding or as a gzip file; both are decompressed
+before the digest is computed, so the digest does not depend on the source.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 SOURCE_ROOT_VARIABLE = "MOVINET_SOURCE_ROOT"
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 31  # zlib's code for gzip
-GZIP_READ_BYTES = 1 << 14  # which decompress to at most a thousand times as many
-MAX_GZIP_MEMBERS = 10_000  # block gzip, with 64 KB a member, needs 2,000 for the largest release
+GZIP_READ_BYTES = 1 << 14  # decompress to at most a thousand times as many bytes
+MAX_GZIP_MEMBERS = 10_000  # block gzip (64 KB a member) needs 2,000 for the largest release
 
 
 def fetch_release(
@@ -56,13 +56,13 @@ def fetch_release(
 
     ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder with the archives under their
     published names, instead of Google's server; ``cache_dir`` (or ``$MOVINET_CACHE_DIR``) replaces
-    the per-user cache folder. ``offline`` forbids the network. ``known`` pins size and digest of a
-    release without published ones, which is otherwise accepted if it contains the right network,
-    and recorded. ``progress`` is called with the bytes so far and in all, ``notice`` with a
-    sentence before another try. Concurrent runs share one download.
+    the per-user cache folder. ``offline`` disables network access. ``known`` pins size and digest
+    of a release without published ones; otherwise that release is accepted if it contains the
+    expected network, and its digest is recorded. ``progress`` is called with the bytes so far and
+    in total, ``notice`` with a sentence before each retry. Concurrent runs share one download.
 
-    Raises UsageError where there is no such release or the source root is invalid, DownloadError
-    where it is not available or not the published file; the cache is then unchanged.
+    Raises UsageError if there is no such release or the source root is invalid, DownloadError if
+    it is unavailable or not the published file; the cache is then unchanged.
     """
     location = _locate(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
     pinned = known or RELEASES.get(variant.name)
@@ -71,7 +71,7 @@ def fetch_release(
     entry = CacheEntry(path, variant, pinned, limits.lock_seconds)
     partial = PartialFile(path.with_name(f"{path.name}.partial"), str(location))
     try:
-        # A complete file is never changed in place, so a read-only cache works without a lock.
+        # Complete files are never changed in place, so reading them needs no lock.
         if found := entry.find():
             return found
         with entry.locked(path):
@@ -82,10 +82,10 @@ def fetch_release(
                     _copy(location, partial, entry.max_bytes, progress)
                     return _accept(entry, partial, str(location))
                 if offline:
-                    state = "is damaged" if path.is_file() else "is not there"
+                    state = "is damaged" if path.is_file() else "does not exist"
                     raise DownloadError(
                         f"{path} {state} and downloads are off; run once without --offline, or "
-                        "name a folder that contains it with --source-root."
+                        "pass a folder that contains it with --source-root."
                     )
                 download = Download(partial, entry.max_bytes, limits, progress, notice)
                 return _download(download, entry)
@@ -99,16 +99,16 @@ def fetch_release(
             advice = "free some space"
         raise DownloadError(
             f"The cache folder {path.parent} cannot be used ({error.strerror or error}); "
-            f"{advice}, or name another folder with ${CACHE_DIR_VARIABLE}."
+            f"{advice}, or set ${CACHE_DIR_VARIABLE} to another folder."
         ) from error
 
 
 def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path:
-    """The URL or the file of a variant's archive."""
+    """The URL or file path of a variant's archive."""
     if variant.source_url is None:
         raise UsageError(
-            f"{variant.name} was never released; pass a checkpoint of your own with --checkpoint, "
-            "or make one with --synthetic."
+            f"{variant.name} was never released; pass your own checkpoint with --checkpoint, "
+            "or use --synthetic."
         )
     if root is None:
         return variant.source_url
@@ -122,7 +122,7 @@ def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path
             return parts._replace(path=f"{parts.path.rstrip('/')}/{variant.archive_name}").geturl()
     raise UsageError(
         f"The source root (--source-root or ${SOURCE_ROOT_VARIABLE}) is neither an http(s) URL nor "
-        "a folder; name one that contains the released archives."
+        "a folder; pass one that contains the released archives."
     )
 
 
@@ -134,7 +134,7 @@ def _download(download: Download, entry: CacheEntry) -> FetchedRelease:
     except DownloadError:
         if not resumed:
             raise
-    download.run()  # as a whole: the bytes of the earlier run may have been the wrong ones
+    download.run()  # from the start: the bytes of the earlier run may have been wrong
     return _accept(entry, partial, shown(partial.url))
 
 
@@ -153,28 +153,28 @@ def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress
 
 
 def _accept(entry: CacheEntry, partial: PartialFile, source: str) -> FetchedRelease:
-    """Decompress a gzip file, check, and move into the cache; leaves nothing unfinished."""
-    unpacked = partial.path.with_suffix(".unpacked")
+    """Decompress a gzip file, check it and move it into the cache; remove partial files."""
+    decompressed = partial.path.with_suffix(".unpacked")
     try:
         with partial.path.open("rb") as file:
             if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
                 return entry.accept(partial.path, source)
             file.seek(0)
-            with create_file(unpacked) as target:
+            with create_file(decompressed) as target:
                 write_chunks(_decompressed(file), target, source, entry.max_bytes)
-        return entry.accept(unpacked, source)
+        return entry.accept(decompressed, source)
     except (EOFError, zlib.error) as error:
         raise DownloadError(
-            f"{source} is a gzip file that ends early or is damaged ({error}); try again, or name "
+            f"{source} is a gzip file that is truncated or damaged ({error}); try again, or use "
             "another source root."
         ) from error
     finally:
-        unpacked.unlink(missing_ok=True)
+        decompressed.unlink(missing_ok=True)
         partial.discard()
 
 
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:
-    """The content of a gzip file's members, up to a number of them, since empty ones cost time."""
+    """The content of a gzip file; the number of members is limited, as empty ones cost time."""
     member, members, data = None, 0, b""
     while data := data or file.read(GZIP_READ_BYTES):
         if member is None:
@@ -188,4 +188,4 @@ def _decompressed(file: BinaryIO) -> Iterator[bytes]:
         yield member.decompress(data)
         data, member = member.unused_data, None if member.eof else member
     if member is not None:
-        raise EOFError("it ends within its data")
+        raise EOFError("it ends within a member")

@@ -1,13 +1,13 @@
-"""A resumable download over HTTP, through networks that fail and from servers that misbehave.
+"""A resumable HTTP download that tolerates unreliable networks and misbehaving servers.
 
-``urllib3.Retry`` knows which statuses are worth another try and reads ``Retry-After``, but its own
-retries end where the body begins. So the one loop of retries is here, and resumes a body that was
-cut. Ranges count encoded bytes, so only a response without a content encoding can be resumed; none
-is asked for, and one that comes all the same is decoded.
+``urllib3.Retry`` knows which statuses to retry and parses ``Retry-After``, but does not retry once
+the body has started. So the retry loop is here, and resumes an interrupted body. Ranges count
+encoded bytes, so only a response without a content encoding can be resumed; none is requested, and
+one that is sent anyway is decoded.
 
-The cache folder may be shared, and the names in it are predictable. So an unfinished file is always
-created new (a link or pipe under its name is removed, not followed), and resumed only if it is a
-regular file of this user without a second name.
+The cache folder may be shared, and its file names are predictable. So a partial file is always
+created new (a link or pipe of that name is removed, not followed), and resumed only if it is a
+regular file of this user without other hard links.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from movinet_convert.errors import DownloadError
 from movinet_convert.files.reading import open_regular
 from movinet_convert.files.version import __version__
 
-# A try that gets this much further than all before does not count: a connection that drops every
-# few megabytes still delivers the file.
+# An attempt that gets this much further than all before does not count: a connection that drops
+# every few megabytes still delivers the file.
 USEFUL_BYTES = 1 << 20
 LONGEST_RETRY_AFTER = 60.0  # seconds
-MAX_STATE_BYTES = 1 << 16  # twice what urllib3 takes as one header, with room to spare
+MAX_STATE_BYTES = 1 << 16  # more than twice urllib3's limit for a header
 OK, PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 200, 206, 416
 # Statuses after which the same request may succeed (RFC 9110, RFC 6585, RFC 8470).
 RETRY = urllib3.Retry(status_forcelist=(408, 425, 429, 500, 502, 503, 504))
 NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 CONTENT_RANGE = re.compile("bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.ASCII)
 
-Progress = Callable[[int, int | None], object]  # bytes so far; bytes in all, where known
-Notice = Callable[[str], object]  # a sentence: why a try failed, and that another follows
+Progress = Callable[[int, int | None], object]  # bytes so far; total bytes, if known
+Notice = Callable[[str], object]  # a sentence: why an attempt failed, and that a retry follows
 
 
 class ResumeState(pydantic.BaseModel):
-    """Which version of which file the bytes on disk are the beginning of; stored beside them.
+    """Identifies the file, and its version, that a partial file belongs to; stored next to it.
 
-    ``url`` is a digest, since a URL may contain a password. ``bytes`` is the size on disk.
+    ``url`` is a digest, as a URL may contain a password. ``bytes`` is the size on disk.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -71,7 +71,7 @@ class ResumeState(pydantic.BaseModel):
 
 @dataclass(frozen=True)
 class PartialFile:
-    """The unfinished file of ``url`` at ``path``, with its ``ResumeState`` beside it."""
+    """The partial file of ``url`` at ``path``, with its ``ResumeState`` next to it."""
 
     path: Path
     url: str
@@ -81,7 +81,7 @@ class PartialFile:
         return self.path.with_name(f"{self.path.name}.json")
 
     def state(self) -> ResumeState:
-        """What a range request can continue; ``bytes`` is 0 where there is nothing."""
+        """The state that a range request can resume; ``bytes`` is 0 if there is none."""
         nothing = self._state("", None)
         try:
             with open_regular(self.state_path, DownloadError) as file:
@@ -93,7 +93,7 @@ class PartialFile:
         return stored.model_copy(update={"bytes": found.st_size}) if usable else nothing
 
     def create(self, validator: str | None = None, total: int | None = None) -> BinaryIO:
-        """Open a new, empty file; it can be resumed later if there is a ``validator``."""
+        """Open a new, empty file, which can be resumed later if it has a ``validator``."""
         self.discard()
         file = create_file(self.path)
         if validator is not None:
@@ -102,12 +102,12 @@ class PartialFile:
         return file
 
     def append(self) -> BinaryIO:
-        """Open the file to write after the bytes that it has."""
+        """Open the file for appending."""
         flags = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
         file = os.fdopen(os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0)), "ab")
         if not _is_own_file(os.fstat(file.fileno())):
             file.close()
-            raise FileExistsError(0, "another program has replaced an unfinished download")
+            raise FileExistsError(0, "another program has replaced a partial download")
         return file
 
     def discard(self) -> None:
@@ -121,7 +121,7 @@ class PartialFile:
 
 @dataclass(frozen=True)
 class Download:
-    """A transfer of ``partial.url`` into ``partial``, of at most ``max_bytes``."""
+    """A download of ``partial.url`` into ``partial``, of at most ``max_bytes``."""
 
     partial: PartialFile
     max_bytes: int
@@ -130,7 +130,7 @@ class Download:
     notice: Notice | None = None
 
     def run(self) -> None:
-        """Complete the file, or raise DownloadError once another try makes no sense."""
+        """Complete the file; DownloadError once another attempt makes no sense."""
         url, limits, ranged, failures = self.partial.url, self.limits, True, 0
         farthest = self.partial.state().bytes
         seconds = limits.grace_seconds + self.max_bytes / limits.minimum_rate
@@ -145,18 +145,18 @@ class Download:
                 failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
                 farthest = max(farthest, reached)
                 ranged = not failure.range_refused
-                # Refusing a range is not refusing the file, so that is asked for in any case.
-                if ranged and failures >= min(limits.attempts, failure.tries or limits.attempts):
-                    raise failed(url, f"{failure.reason}, after {failures} tries") from None
+                # A server that refuses a range may still send the whole file, so always request it.
+                if ranged and failures >= min(limits.attempts, failure.attempts or limits.attempts):
+                    raise failed(url, f"{failure.reason}, after {failures} attempts") from None
                 backoff = limits.first_pause_seconds * 2.0 ** (failures - 1)
                 pause = max(min(backoff, limits.longest_pause_seconds), failure.wait)
                 if self.notice is not None:
                     self.notice(f"{shown(url)}: {failure.reason}; trying again in {pause:.0f} s.")
                 time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
-        raise failed(url, f"it was cut off again and again, in {limits.requests} requests")
+        raise failed(url, f"it was interrupted again and again, in {limits.requests} requests")
 
     def _attempt(self, deadline: float, *, ranged: bool) -> None:
-        """One request, for what is missing (``ranged``) or for the whole file."""
+        """One request, for the missing bytes (``ranged``) or for the whole file."""
         url, state = self.partial.url, self.partial.state()
         headers = {"Accept-Encoding": "identity", "User-Agent": f"movinet-convert/{__version__}"}
         if ranged := ranged and state.bytes > 0:
@@ -166,12 +166,12 @@ class Download:
             with file:
                 size = write_chunks(items, file, shown(url), self.max_bytes, total, self.progress)
         if total is not None and size != total:
-            raise TransientError("the server sent another number of bytes than it announced")
+            raise TransientError("the server sent a different number of bytes than announced")
 
     def _open(
         self, response: requests.Response, state: ResumeState | None
     ) -> tuple[BinaryIO, int | None]:
-        """The file to write the body to and the size it gets, if the response is what was asked."""
+        """The file for the body and its expected size, if the response fits the request."""
         url, status, headers = self.partial.url, response.status_code, response.headers
         encoded = headers.get("Content-Encoding", "identity").lower() != "identity"
         if status == OK:
@@ -183,7 +183,7 @@ class Download:
             if total is not None:
                 return self.partial.append(), total
             self.partial.discard()
-            problem = "the server answered with another range or file than requested"
+            problem = "the server answered with a different range or file than requested"
             raise TransientError(problem, range_refused=True)
         if status == RANGE_NOT_SATISFIABLE:
             self.partial.discard()
@@ -194,7 +194,7 @@ class Download:
 
 
 def create_file(path: Path) -> BinaryIO:
-    """A new file to write to; what was at ``path`` is unlinked, never written through."""
+    """Create a new file; anything at ``path`` is unlinked first, never written through."""
     path.unlink(missing_ok=True)
     return path.open("xb")
 
@@ -213,8 +213,8 @@ def write_chunks(
         size += len(chunk)
         if max(size, total or 0) > max_bytes:
             raise DownloadError(
-                f"{where} is larger than the {max_bytes:,} bytes that the release has at most; it "
-                "is not the published file: check the source root."
+                f"{where} is larger than the {max_bytes:,} bytes allowed for the release; it is "
+                "not the published file: check the source root."
             )
         file.write(chunk)
         if progress is not None:
@@ -223,13 +223,13 @@ def write_chunks(
 
 
 def _is_own_file(found: os.stat_result) -> bool:
-    """Whether it is a regular file with one name, of this user where the system knows users."""
+    """Whether it is a regular file of this user without other hard links."""
     user = os.geteuid() if hasattr(os, "geteuid") else found.st_uid
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == user
 
 
 def _total_if_continued(headers: Mapping[str, str], state: ResumeState) -> int | None:
-    """The size of the file, if the range that is sent is the rest of the one begun."""
+    """The size of the file, if the response is the rest of the partial file."""
     sent = CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
     if sent is None or _validator(headers) != state.validator:
         return None
@@ -239,13 +239,13 @@ def _total_if_continued(headers: Mapping[str, str], state: ResumeState) -> int |
 
 
 def _validator(headers: Mapping[str, str]) -> str | None:
-    """What identifies a version of the file: a strong entity tag, or the date."""
+    """The validator of the file's version: a strong ETag, or Last-Modified."""
     tag = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified") or None
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Seconds that ``Retry-After`` asks for, as a number or a date, within reason."""
+    """Seconds to wait by ``Retry-After`` (a number or a date), limited; 0 if invalid."""
     try:
         return min(RETRY.get_retry_after(response) or 0.0, LONGEST_RETRY_AFTER)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):

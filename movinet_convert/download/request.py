@@ -1,9 +1,8 @@
-"""One GET request, made in a thread of its own so that no server can keep the caller waiting.
+"""One GET request, run in its own thread so that no server can block the caller.
 
-``requests`` follows redirects, uses the proxies of the environment (``HTTPS_PROXY``, ...) and
-decodes content encodings. But its timeout restarts with every byte, so a server that sends single
-bytes (of the headers, the length of a chunk or the body) never exceeds it. Here the caller decides
-how long to wait.
+``requests`` follows redirects, uses the environment's proxies (``HTTPS_PROXY``, ...) and decodes
+content encodings. But its timeout restarts with every byte, so a server that sends single bytes (of
+the headers, a chunk length or the body) never exceeds it. Here the caller sets the limits.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ import urllib3
 
 from movinet_convert.errors import DownloadError
 
-CHUNK_BYTES = 1 << 16  # what a cut loses at most: an incomplete chunk is dropped
-QUEUED_CHUNKS = 4  # received and not yet asked for
+CHUNK_BYTES = 1 << 16  # the most that an interruption loses: an incomplete chunk is dropped
+QUEUED_CHUNKS = 4  # received, not yet consumed
 MAX_REDIRECTS = 10
-MAX_SHOWN_CHARACTERS = 200  # of what a server sends
-SILENT = "the server went silent"
-BROKEN = "the connection was cut, or the response is malformed"
+MAX_SHOWN_CHARACTERS = 200  # of text from a server
+SILENT = "the server stopped responding"
+BROKEN = "the connection was lost, or the response is malformed"
 NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to wait and how often to try.
+    """Timeouts and numbers of attempts.
 
-    ``attempts`` counts tries that got no further, ``requests`` all of them. A transfer must bring
-    ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take as long as
-    the largest allowed file would take at that rate, plus ``grace_seconds``.
+    ``attempts`` limits consecutive attempts without progress, ``requests`` all of them. A download
+    must receive ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take
+    as long as the largest allowed file takes at that rate, plus ``grace_seconds``.
     """
 
     connect_seconds: float = 15.0
@@ -60,23 +59,23 @@ class Limits:
 
 @dataclass(eq=False)
 class TransientError(Exception):
-    """A failure after which another try makes sense.
+    """A failure that is worth another attempt.
 
-    ``wait``: seconds that the server asked for. ``tries``: the tries to give up after, where fewer
-    than usual. ``range_refused``: the next try has to ask for the whole file.
+    ``wait``: seconds that the server asked for. ``attempts``: the number to give up after, if lower
+    than usual. ``range_refused``: the next attempt must request the whole file.
     """
 
     reason: str
     wait: float = 0.0
-    tries: int | None = None
+    attempts: int | None = None
     range_refused: bool = False
 
 
 def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -> Generator[Any]:
-    """Yield the response and then the decoded chunks of its body, as long as they come in time.
+    """Yield the response and then the decoded chunks of its body.
 
-    That is within the ``limits`` and before the ``deadline`` (of ``time.monotonic``). Raises
-    TransientError and DownloadError. The thread only fills a queue; closing leaves it to end.
+    They must arrive within the ``limits`` and before the ``deadline`` (of ``time.monotonic``).
+    Raises TransientError and DownloadError. Closing the generator ends the thread.
     """
     items: queue.Queue[Any] = queue.Queue(QUEUED_CHUNKS)
     closed = threading.Event()
@@ -105,9 +104,9 @@ def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -
     finally:
         closed.set()
         with suppress(AttributeError, ValueError, RuntimeError, OSError):
-            response.raw.shutdown()  # wakes the thread where it waits for bytes
+            response.raw.shutdown()  # wakes the thread if it waits for bytes
         with suppress(queue.Empty):
-            while True:  # and where the queue is full
+            while True:  # or for space in the queue
                 items.get_nowait()
 
 
@@ -130,7 +129,7 @@ def _receive(
 
 
 def _check_redirect(response: requests.Response, **_: object) -> None:
-    """Follow to http and https alone, and never from https to http."""
+    """Follow redirects only to http and https, and never from https to http."""
     if not response.is_redirect:
         return
     response.close()  # requests would read its body, however long, into memory
@@ -138,16 +137,16 @@ def _check_redirect(response: requests.Response, **_: object) -> None:
     schemes = tuple(urlsplit(url).scheme.lower() for url in (response.url, target))
     if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
         raise DownloadError(
-            f"{shown(response.url)} redirects from {schemes[0]} to {shown(target)}, which is not "
-            "safe and not followed; name another source root."
+            f"{shown(response.url)} redirects from {schemes[0]} to {shown(target)}, which is "
+            "unsafe and not followed; use another source root."
         )
 
 
 def _classified(error: Exception, url: str) -> TransientError | DownloadError:
-    """Whether another try makes sense after a failed request.
+    """Classify an error as transient or final.
 
-    requests wraps urllib3, which wraps the socket's error, each in another attribute. Their texts
-    quote the URL with its secrets, so only the system's text of the innermost error is shown.
+    requests wraps urllib3, which wraps the socket's error, each in another attribute. Their
+    messages quote the URL with its secrets, so only the innermost system message is shown.
     """
     inner: BaseException = error
     while True:
@@ -161,11 +160,11 @@ def _classified(error: Exception, url: str) -> TransientError | DownloadError:
         reason = SILENT
     code, unresolved = getattr(inner, "errno", None), isinstance(inner, socket.gaierror)
     if code == socket.EAI_AGAIN if unresolved else code in NO_NETWORK:
-        return TransientError(reason, tries=2)  # a network rarely comes back within seconds
+        return TransientError(reason, attempts=2)  # a network rarely recovers within seconds
     if isinstance(error, requests.exceptions.TooManyRedirects):
         reason = f"more than {MAX_REDIRECTS} redirects"
     elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        reason = "an address, or that of the proxy, is not valid or of an unknown kind"
+        reason = "the URL, or that of the proxy, is invalid or has an unknown scheme"
     elif not unresolved and not isinstance(inner, ssl.SSLCertVerificationError):
         return TransientError(reason)
     return failed(url, reason)
@@ -179,12 +178,12 @@ def failed(url: str, reason: str) -> DownloadError:
 
 
 def shown(url: str) -> str:
-    """The URL without what may be secret in it: user, password, query and fragment."""
+    """The URL without possible secrets: user, password, query and fragment."""
     parts = urlsplit(url)
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
     return shortened(plain.geturl())
 
 
 def shortened(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
-    """Text of others, cut to a length that fits a message."""
+    """External text, truncated for a message."""
     return text if len(text) <= characters else f"{text[:characters]}..."

@@ -258,7 +258,7 @@ def _check_options(
         if value not in known:
             raise UsageError(f"There is no {what} {value!r}; choose one of {', '.join(known)}.")
     if type(num_classes) is not int or num_classes < 1:
-        raise UsageError(f"num_classes is a whole number from 1 on; got {num_classes!r}.")
+        raise UsageError(f"num_classes must be an integer of at least 1; got {num_classes!r}.")
     for what, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
         if rate is not None and not 0 <= rate < 1:
             raise UsageError(f"{what} is a probability in [0, 1); got {rate!r}.")

@@ -1,1 +1,1 @@
-"""Converted weights: the safetensors file, the manifest, the store, loading and saving."""
+"""Converted weights: safetensors files, the manifest, the store, loading and saving."""

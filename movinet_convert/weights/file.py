@@ -1,7 +1,7 @@
-"""A converted file: safetensors whose header says which network the tensors are for.
+"""A converted file: safetensors whose header describes the network.
 
 The description is one JSON object with sorted keys under one metadata key, because safetensors
-writes several keys in no fixed order and equal weights must give equal bytes. It ends with a digest
+writes several keys in no fixed order and equal weights must give equal bytes. It includes a digest
 of everything that determines the outputs: the other fields, and every tensor as stored.
 """
 
@@ -30,8 +30,8 @@ from movinet_convert.variants import Origins, Settings
 
 SUFFIX = ".safetensors"
 METADATA_KEY = "movinet_convert"
-FORMAT_VERSION: Literal[2] = 2  # files of format 1 have no digest, and are still read
-# The longest header of the family, a5-stream's, has 0.2 MB; long class names may add to it.
+FORMAT_VERSION: Literal[2] = 2  # files of format 1, without digest, can still be read
+# The longest header of the family, of a5-stream, is 0.2 MB; long class names may add to it.
 MAX_HEADER_BYTES = 8 << 20
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -40,8 +40,8 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-# What weights were made from: a release of Google's by its digest, one whose digest is not pinned
-# yet, random seeded weights, or a checkpoint that the user named.
+# The origin of the weights: a Google release with a pinned digest, one without, random seeded
+# weights, or a user's checkpoint.
 SourceKind = Literal["release", "unpinned", "synthetic", "checkpoint"]
 Sha256 = Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
 ClassCount = Annotated[int, pydantic.Field(gt=0, le=1_000_000)]
@@ -50,10 +50,10 @@ ClassCount = Annotated[int, pydantic.Field(gt=0, le=1_000_000)]
 class Header(pydantic.BaseModel):
     """The description of a file.
 
-    ``source_digest`` is the sha256 of the TensorFlow variables that the tensors were made from, the
-    same for every checkpoint layout; None for weights that were trained here. ``source`` is the
-    kind of those weights, ``origins`` where the settings come from that no checkpoint determines.
-    ``digest`` is None in files of format 1 and before a file is written.
+    ``source_digest`` is the sha256 of the converted TensorFlow variables, the same for every
+    checkpoint layout; None for weights trained in PyTorch. ``source`` is the kind of weights,
+    ``origins`` the source of each setting that no checkpoint determines. ``digest`` is None in
+    files of format 1 and before a file is written.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -97,7 +97,7 @@ class Header(pydantic.BaseModel):
 def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header) -> None:
     """Write a file in place, with the digest of its content in its header.
 
-    The caller ensures that nobody reads it before it is complete.
+    The write is not atomic: the caller ensures that nobody reads an incomplete file.
     """
     ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
     text = header.to_json(digest=content_digest(header, ordered))
@@ -105,7 +105,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header) -> 
 
 
 def content_digest(header: Header, tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of a header without its digest, and of names, types, shapes and stored bytes."""
+    """sha256 of the header without its digest, and of tensor names, dtypes, shapes and bytes."""
     digest = hashlib.sha256(header.to_json(digest=None).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -125,18 +125,18 @@ def tensors_digest(tensors: Mapping[str, NDArray[np.float32]]) -> str:
 
 
 def read_header(path: Path) -> Header:
-    """The description of a file; WeightsError if it is damaged or was not written by us."""
+    """The description of a file; WeightsError if it is damaged or has none."""
     with _readable(path):
         with open_regular(path, WeightsError) as file:
             length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER_BYTES:  # safetensors would read all of it
+        if length > MAX_HEADER_BYTES:  # safetensors would allocate all of it
             raise ValueError(f"its header claims {length:,} bytes, over {MAX_HEADER_BYTES:,}")
         with safetensors.safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     if METADATA_KEY not in metadata:
         raise WeightsError(
-            f"{path} does not say which MoViNet it is for (no {METADATA_KEY!r} in its header); "
-            "pass a file that movinet-convert wrote."
+            f"{path} does not describe a MoViNet (no {METADATA_KEY!r} in its header); pass a file "
+            "written by movinet-convert."
         )
     try:
         header = Header.model_validate_json(metadata[METADATA_KEY])
@@ -153,8 +153,8 @@ def read_header(path: Path) -> Header:
 def read_tensors(path: Path, *, mmap: bool = True) -> dict[str, Tensor]:
     """The tensors of a file, memory-mapped: pages are read when a weight is first used.
 
-    A process that reads a page of a mapped file that was truncated since is killed by the system
-    (SIGBUS). ``mmap=False`` reads the file into memory instead.
+    If the file is truncated while it is mapped, reading a missing page kills the process (SIGBUS).
+    ``mmap=False`` reads the file into memory instead.
     """
     with _readable(path):
         if mmap:
@@ -178,13 +178,13 @@ def check_content(path: Path) -> None:
         return
     if found != expected:
         raise WeightsError(
-            f"The content of {path} has digest {found} where its header records {expected}; the "
+            f"The content of {path} has digest {found}, but its header records {expected}; the "
             "file is damaged or was edited: convert the checkpoint again."
         )
 
 
 def first_error(error: ValueError) -> str:
-    """The first error of a pydantic validation with its location, in one line."""
+    """The first error of a pydantic validation and its location, on one line."""
     if not isinstance(error, pydantic.ValidationError):
         return str(error)
     first = error.errors(include_url=False)[0]

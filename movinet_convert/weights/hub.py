@@ -1,6 +1,6 @@
-"""Networks on the Hugging Face Hub; needs the extra [hub].
+"""Load networks from, and push them to, the Hugging Face Hub; needs the extra [hub].
 
-A repository has one converted file, ``model.safetensors``, which ``load_converted`` reads too.
+A repository has one converted file, ``model.safetensors``, which ``load_converted`` also reads.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class HubMoViNet(
         """A network that shares its weights with ``model``; UsageError if it is fused."""
         if model.fused:
             raise UsageError(
-                "A fused network cannot go to the Hub; pass the original, loaded without fuse=True."
+                "A fused network cannot be pushed to the Hub; load it without fuse=True."
             )
         with torch.device("meta"):
-            made = cls(model.variant, model.settings, model.num_classes)
-        made.load_state_dict(model.state_dict(), assign=True)
-        made.origins = model.origins
-        made.labels = tuple(labels) if labels is not None else None
-        made.train(model.training)
-        return made
+            hub_model = cls(model.variant, model.settings, model.num_classes)
+        hub_model.load_state_dict(model.state_dict(), assign=True)
+        hub_model.origins = model.origins
+        hub_model.labels = tuple(labels) if labels is not None else None
+        hub_model.train(model.training)
+        return hub_model
 
     def _save_pretrained(self, save_directory: Path) -> None:
         header = Header.of_model(self, labels=self.labels)
@@ -69,13 +69,13 @@ class HubMoViNet(
         local_files_only: bool = False,
         revision: str | None = None,
     ) -> HubMoViNet:
-        """The network of a repository, or of a folder with the same files, in eval mode.
+        """Load a network from a repository, or a folder with the same files, in eval mode.
 
-        ``num_classes``, ``device`` and ``dtype`` are those of ``load_converted``; a network with a
-        new last layer has no labels. ``config.json`` is not read: the weights describe themselves.
+        ``num_classes``, ``device`` and ``dtype`` are as in ``load_converted``; a network with a
+        new classifier has no labels. ``config.json`` is not read: the weights file describes the
+        network.
 
-        Raises WeightsError where there is no such file or it is damaged, UsageError for less than
-        one class.
+        Raises WeightsError if the file is missing or damaged, UsageError for ``num_classes < 1``.
         """
         path = Path(pretrained_model_name_or_path) / FILE_NAME
         if not path.parent.is_dir():
@@ -88,7 +88,7 @@ class HubMoViNet(
                 revision=revision,
             )
         elif not path.is_file():
-            raise WeightsError(f"{path.parent} has no {FILE_NAME}; push a network there first.")
+            raise WeightsError(f"{path.parent} has no {FILE_NAME}; save a network there first.")
         model = load_converted(path, num_classes=num_classes, device=device, dtype=dtype)
         header = read_header(path)
         return cls.of(model, header.labels if model.num_classes == header.num_classes else None)
@@ -101,5 +101,5 @@ def _download(repository: str, **options: Any) -> Path:
         reason = str(error).strip().split("\n")[0][:300]
         raise WeightsError(
             f"{FILE_NAME} of {repository} cannot be downloaded from the Hub ({reason}); check the "
-            "name, the revision and the connection, or name a folder on disk."
+            "name, the revision and the connection, or pass a local folder."
         ) from error

@@ -1,4 +1,4 @@
-"""The names of a model's classes, and the class that a label means."""
+"""The names of a model's classes, and the lookup of a class by name or index."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def kinetics_600() -> tuple[str, ...]:
 
 
 def class_names(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """The labels of a file if it has any, those of Kinetics-600 for 600 classes, or numbers."""
+    """The labels of a file if it has any, those of Kinetics-600 for 600 classes, else numbers."""
     if labels is not None:
         return tuple(labels)
     return kinetics_600() if num_classes == KINETICS_600_CLASSES else numbered(num_classes)
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """The names of classes without labels."""
+    """Names for classes without labels: ``class 0``, ``class 1``, …"""
     return tuple(f"class {i}" for i in range(num_classes))
 
 
 def read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
-    """Class names from a UTF-8 file, one per line in the order of the logits.
+    """Read class names from a UTF-8 file, one per line in the order of the logits.
 
-    Raises UsageError where the file cannot be read, or does not name each class once.
+    Raises UsageError if the file cannot be read or does not name each class exactly once.
     """
     lines = read_text(path, MAX_LABELS_BYTES).removesuffix("\n").split("\n")
     names = tuple(line.strip() for line in lines)
@@ -54,16 +54,16 @@ def read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
             )
     if len(names) != num_classes:
         raise UsageError(
-            f"{path} names {len(names)} classes where the model has {num_classes}; give one name "
+            f"{path} names {len(names)} classes, but the model has {num_classes}; give one name "
             "per line, in the order of the logits."
         )
     return names
 
 
 class ClassIndex:
-    """Finds the class that a label means, among the names of a model's classes.
+    """Looks up a model's classes by name or index.
 
-    Names match in any case and with ``_`` for spaces. What could mean two classes is refused.
+    Names match in any case and with ``_`` for spaces. Ambiguous labels raise UsageError.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ class ClassIndex:
             self._by_name.setdefault(_normalized(name), []).append(i)
 
     def of_name(self, name: str) -> int:
-        """The index of the class with this name; UsageError where none has it, or several."""
+        """The index of the class with this name; UsageError if there is none or several."""
         found = self._by_name.get(_normalized(name), [])
         if not found:
             examples = ", ".join(map(_shown, self._names[:3]))
@@ -90,9 +90,9 @@ class ClassIndex:
         return found[0]
 
     def of_label(self, label: str) -> int:
-        """The index of the class with this name, or of a number that is no name, that index.
+        """The index of the class with this name; a number that is not a name is the index itself.
 
-        Raises UsageError as ``of_name``, and for a name that is the index of another class.
+        Raises UsageError as ``of_name``, and for a name that is also the index of another class.
         """
         index = _parse_index(label)
         if index is not None and _normalized(label) not in self._by_name:
@@ -100,17 +100,17 @@ class ClassIndex:
         named = self.of_name(label)
         if index is not None and index != named and index < len(self._names):
             raise UsageError(
-                f"{_shown(label)} is the name of the class of index {named}, and the index of "
+                f"{_shown(label)} is the name of the class with index {named} and the index of "
                 f"{_shown(self._names[index])}; give the index in a column {INDEX_COLUMN} instead."
             )
         return named
 
     def of_index(self, text: str) -> int:
-        """The index that ``text`` spells in digits; UsageError where no class has it."""
+        """Parse a class index in decimal digits; UsageError if it is out of range."""
         index = _parse_index(text)
         if index is None or index >= len(self._names):
             raise UsageError(
-                f"{_shown(text)} is no index of a class; expected 0 to {len(self._names) - 1}."
+                f"{_shown(text)} is not a class index; expected 0 to {len(self._names) - 1}."
             )
         return index
 

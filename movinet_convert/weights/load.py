@@ -1,4 +1,4 @@
-"""From a converted file to a network that runs."""
+"""Load converted weights into a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Store, check_bytes, store_folder
 
 
-@torch.inference_mode(False)  # tensors made in inference mode could not be trained
+@torch.inference_mode(False)  # tensors created in inference mode cannot be trained
 def load_converted(
     name: str | os.PathLike[str],
     *,
@@ -33,19 +33,19 @@ def load_converted(
     fuse: bool = False,
     mmap: bool = True,
 ) -> MoViNet:
-    """Load converted weights: a variant of the store (``"a0-stream"``) or the path of a file.
+    """Load converted weights: a variant in the store (``"a0-stream"``) or the path of a file.
 
     The network is in eval mode, float32 and on the CPU by default. ``num_classes`` other than the
-    file's keeps the backbone and initializes a new last layer. ``fuse=True`` folds the batch
-    normalisations into the convolutions, for inference only.
+    file's keeps the backbone and initializes a new last layer. ``fuse=True`` folds batch
+    normalization into the convolutions, for inference only.
 
-    The weights are memory-mapped: while the network is in use, the file may be replaced or
-    deleted, as this package does, but must not be changed or truncated in place, which kills the
-    process. ``mmap=False`` reads it into memory instead.
+    The weights are memory-mapped: while the network is in use, the file may be replaced or deleted,
+    but must not be modified or truncated in place, which may kill the process. ``mmap=False``
+    reads it into memory instead.
 
-    Warns of random synthetic weights, and of a file of the old format that no manifest lists: its
-    settings cannot be verified. Raises UsageError for an unknown name, WeightsError where the store
-    or the file is missing, damaged, or not what the manifest records.
+    Warns about random synthetic weights, and about a file of the old format that no manifest
+    lists, whose settings cannot be verified. Raises UsageError for an unknown name, WeightsError if
+    the store or the file is missing, damaged or differs from the manifest.
     """
     model = load_file(locate(name, weights_dir=weights_dir, version=version), mmap=mmap)
     if num_classes is not None and num_classes != model.num_classes:
@@ -69,7 +69,7 @@ class WeightsFile:
     def check(self) -> None:
         """Compare size, sha256 and settings with the manifest; WeightsError if they differ.
 
-        A file that no manifest lists is compared with the digest in its own header.
+        A file that no manifest lists is verified against the digest in its own header.
         """
         if self.entry is None:
             check_content(self.path)
@@ -93,8 +93,8 @@ class WeightsFile:
         for fact, (recorded, found) in facts.items():
             if recorded != found:
                 raise WeightsError(
-                    f"{MANIFEST_NAME} records the {fact} {recorded} for {self.path}, whose header "
-                    f"says {found}; one of the two was edited: restore it, or convert again."
+                    f"{MANIFEST_NAME} records the {fact} {recorded} for {self.path}, but its "
+                    f"header has {found}; one of the two was edited: restore it, or convert again."
                 )
 
 
@@ -104,10 +104,10 @@ def locate(
     weights_dir: str | os.PathLike[str] | None = None,
     version: int | None = None,
 ) -> WeightsFile:
-    """The file of a variant in the store, or at a path, not yet checked.
+    """Find the file of a variant in the store, or at a path, without verifying it.
 
-    The manifest of a path is the one beside it, or beside the file that it links to. Raises as
-    ``load_converted``.
+    A path is looked up in the manifest of its folder, or of the folder of the file that it links
+    to. Raises as ``load_converted``.
     """
     if str(name) in VARIANTS:
         store = Store(store_folder(weights_dir))
@@ -117,7 +117,7 @@ def locate(
     if path.suffix != SUFFIX and not path.exists():
         get_variant(str(name))  # raises an error that lists the names
     if version is not None:
-        raise UsageError(f"{path} is a file and has no versions; leave version out.")
+        raise UsageError(f"{path} is a file and has no versions; omit version.")
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
     for folder in dict.fromkeys((path.parent, path.resolve().parent)):
@@ -129,27 +129,27 @@ def locate(
 def find_file(
     name: str | os.PathLike[str], *, weights_dir: str | os.PathLike[str] | None = None
 ) -> Path:
-    """The path of a variant's file, or the path itself, once it has been checked."""
+    """The path of a variant's file, or the path itself, after verification."""
     file = locate(name, weights_dir=weights_dir)
     file.check()
     return file.path
 
 
 def load_file(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
-    """The network of a file, in eval mode and the file's own type; warns as ``load_converted``."""
+    """The network of a file, in eval mode and the file's dtype; warns as ``load_converted``."""
     model = read_network(file, mmap=mmap)
     header = read_header(file.path)
     problem = None
     if header.source == "synthetic":
         problem = (
-            "holds random synthetic weights, made for tests; its predictions mean nothing. "
+            "has random synthetic weights, made for tests; its predictions are meaningless. "
             f"Convert the release of {header.variant}, or your own checkpoint."
         )
     elif header.digest is None and file.entry is None:
         problem = (
-            "has an unverified header: it is of an older format without a digest of its settings "
+            "has an unverified header: it is of an older format without a digest of the settings "
             f"({header.settings.gating} gating, {header.num_classes} classes), and no manifest "
-            "beside it lists it; convert the checkpoint again."
+            "in its folder lists it; convert the checkpoint again."
         )
     if problem is not None:
         warnings.warn(f"{file.path} {problem}", MovinetWarning, stacklevel=3)
@@ -157,10 +157,10 @@ def load_file(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
 
 
 def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
-    """The network of a file, in eval mode and the file's own type, without a warning."""
+    """The network of a file, in eval mode and the file's dtype, without a warning."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        # Digests take about as long as building the network; until they are known to be right,
-        # nothing but the header is read.
+        # Verification takes about as long as building the network, so both run in parallel; no
+        # tensors are read before it has passed.
         checking = pool.submit(file.check)
         try:
             header = read_header(file.path)
@@ -173,7 +173,7 @@ def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
 
 def _replace_classifier(model: MoViNet, num_classes: int) -> None:
     if type(num_classes) is not int or num_classes < 1:
-        raise UsageError(f"num_classes is a whole number from 1 on; got {num_classes!r}.")
+        raise UsageError(f"num_classes must be an integer of at least 1; got {num_classes!r}.")
     old = model.classifier.output
     new = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
     model.classifier.output = new.train(old.training)

@@ -1,7 +1,7 @@
-"""The manifest: which weights exist, where they came from, how well they agree.
+"""The manifest: the available weights, their sources and their parity figures.
 
-One schema serves two files. The catalogue at the repository's root lists the twelve releases; the
-manifest of a store lists the same and, under ``versions``, every file that was converted.
+Two files share the schema. The catalogue in the root of the repository lists the twelve releases;
+the manifest of a store also lists every converted file under ``versions``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from movinet_convert.weights.file import ClassCount, Dtype, Sha256, SourceKind, 
 
 MANIFEST_NAME = "weights_manifest.yaml"
 SCHEMA_VERSION: Literal[2] = 2
-READABLE_SCHEMAS = (1, SCHEMA_VERSION)  # 1 lacks what is optional here, and is upgraded when read
+READABLE_SCHEMAS = (1, SCHEMA_VERSION)  # 1 lacks optional fields and is upgraded when read
 
-# A bare name beside the manifest: no separators, drives, streams or control characters of any
-# system; not hidden, not an option.
+# A file name in the folder of the manifest: no separators, drives, streams or control characters of
+# any platform; not hidden, and not like an option.
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
 Coverage = Literal["full", "partial"]
 
@@ -44,7 +44,7 @@ class _Entry(pydantic.BaseModel):
 
 
 class ReleaseSource(_Entry):
-    """Where Google published a checkpoint; digest and size where they are known."""
+    """Where Google published a checkpoint, and its digest and size if known."""
 
     url: str
     sha256: Sha256 | None = None
@@ -54,8 +54,8 @@ class ReleaseSource(_Entry):
 class ConvertedFrom(_Entry):
     """The source of a converted file.
 
-    ``digest`` is of the variables, the same for every layout; ``archive_sha256`` of the archive
-    that they came in, if any. ``kind`` is None in manifests from before it was recorded.
+    ``digest`` is of the variables, the same for every layout; ``archive_sha256`` of the archive, if
+    any. ``kind`` is None in manifests of versions that did not record it.
     """
 
     name: str
@@ -69,13 +69,13 @@ class ParityFigures(_Entry):
     """The largest differences over all cases and tensors, and how they were measured.
 
     Each is relative to the standard deviation of the reference tensor. ``frames`` and ``size``
-    (height, width) are those of the ordinary cases, ``cases`` the names of all, ``clips`` and
-    ``seed`` the random clips of each; None where an earlier version did not record them.
-    ``coverage`` is "full" only of a comparison that ran all the default cases.
+    (height, width) are of the default cases, ``cases`` the names of all; ``clips`` is the number
+    of random clips of each case and ``seed`` their seed; None if an earlier version did not record
+    them. ``coverage`` is "full" only if all default cases were run.
     """
 
     tolerance: float
-    # Each with its name in manifests of earlier versions.
+    # The aliases are the names in manifests of earlier versions.
     tf_fp32_pt_fp32: float = Field(validation_alias=AliasChoices("tf_fp32_pt_fp32", "tf32_ours32"))
     tf_fp32_pt_fp64: float = Field(validation_alias=AliasChoices("tf_fp32_pt_fp64", "tf32_ours64"))
     pt_fp32_pt_fp64: float = Field(
@@ -92,10 +92,10 @@ class ParityFigures(_Entry):
 class ConvertedVersion(_Entry):
     """One converted file of a store.
 
-    ``parity`` compares the stored file with the official model that has the checkpoint's variables.
-    For a file in less than float32, ``parity_as_stored`` compares it with the official model that
-    has the rounded values: it distinguishes a wrong network from rounding. ``origins`` records
-    where the settings come from that no checkpoint determines.
+    ``parity`` compares the stored file with the official model with the checkpoint's variables. For
+    a file of reduced precision, ``parity_as_stored`` compares it with the official model with the
+    rounded values, which separates errors of the network from rounding. ``origins`` records the
+    source of each setting that no checkpoint determines.
     """
 
     version: PositiveInt
@@ -115,8 +115,8 @@ class ConvertedVersion(_Entry):
 class VariantEntry(_Entry):
     """A variant: its release, settings, input and published accuracy, and its converted files.
 
-    ``current`` is the version that the variant's name stands for, the one that was converted last;
-    None stands for the newest.
+    ``current`` is the version that the variant's name refers to, the one converted last; None means
+    the newest.
     """
 
     source: ReleaseSource | None
@@ -130,14 +130,14 @@ class VariantEntry(_Entry):
     def _has_ordered_versions(self) -> VariantEntry:
         numbers = [entry.version for entry in self.versions]
         if numbers != sorted(set(numbers)):
-            raise ValueError(f"versions must rise without repetition, got {numbers}")
+            raise ValueError(f"versions must increase without repetition, got {numbers}")
         if self.current not in (None, *numbers):
-            raise ValueError(f"current is {self.current}, which is none of the versions")
+            raise ValueError(f"current is {self.current}, which is not one of the versions")
         return self
 
     @property
     def current_version(self) -> ConvertedVersion | None:
-        """The version that the variant's name stands for; None where nothing was converted."""
+        """The version that the variant's name refers to; None if nothing was converted."""
         chosen = [entry for entry in self.versions if self.current in (None, entry.version)]
         return chosen[-1] if chosen else None
 
@@ -162,7 +162,7 @@ class Manifest(_Entry):
         return self.variants[name].versions if name in self.variants else ()
 
     def with_version(self, name: str, version: ConvertedVersion) -> Manifest:
-        """The manifest with one version added, or replaced if its number is there, as current."""
+        """The manifest with a version added, or replaced if the number exists, as current."""
         by_number = {v.version: v for v in (*self.versions(name), version)}
         changes = {
             "versions": tuple(by_number[number] for number in sorted(by_number)),
@@ -191,12 +191,12 @@ def describe(variant: Variant) -> VariantEntry:
 
 
 def catalogue() -> Manifest:
-    """The twelve releases, nothing converted."""
+    """The manifest of the twelve releases, without converted files."""
     return Manifest(variants={name: describe(VARIANTS[name]) for name in list_variants()})
 
 
 def dump(manifest: Manifest) -> str:
-    """The manifest as YAML, the same text for the same content."""
+    """The manifest as YAML; the same content gives the same text."""
     data = manifest.model_dump(mode="json")
     for entry in data["variants"].values():
         if not entry["versions"]:
@@ -219,7 +219,7 @@ def parse(text: str, where: str) -> Manifest:
     found = data.get("schema_version") if isinstance(data, dict) else None
     if found not in READABLE_SCHEMAS or isinstance(found, bool):
         raise WeightsError(
-            f"{where} has schema_version {repr(found)[:40]} where this version reads "
+            f"{where} has schema_version {repr(found)[:40]}, but this version reads "
             f"{SCHEMA_VERSION} and older; use the movinet-convert that wrote it, or another folder."
         )
     try:
@@ -233,7 +233,7 @@ def parse(text: str, where: str) -> Manifest:
 
 
 def read(path: Path) -> Manifest:
-    """The manifest in a file; raises as ``parse``, and WeightsError where it cannot be read."""
+    """Read a manifest file; raises as ``parse``, and WeightsError if it cannot be read."""
     try:
         with open_regular(path, WeightsError) as file:
             text = file.read(strict_yaml.MAX_BYTES + 1).decode("utf-8")

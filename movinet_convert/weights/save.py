@@ -1,4 +1,4 @@
-"""Saving a network that was trained here, in the format of converted weights."""
+"""Save a network, such as a finetuned one, in the format of converted weights."""
 
 from __future__ import annotations
 
@@ -20,26 +20,23 @@ def save_weights(
 ) -> Path:
     """Write a network so that ``load_converted(path)`` restores it; returns the path.
 
-    The file contains variant, settings and class count, and the class names if ``labels`` are
-    given. A network wrapped by ``torch.compile`` or ``DistributedDataParallel`` is saved without
-    the wrapper. The file appears complete or not at all.
+    The file contains variant, settings, class count and, if ``labels`` are given, class names. A
+    network wrapped by ``torch.compile`` or ``DistributedDataParallel`` is saved without the
+    wrapper. The write is atomic.
 
-    Raises UsageError for a fused network, for a name that does not end in ``.safetensors`` and
-    unless there is one label for each class.
+    Raises UsageError for a fused network, a name that does not end in ``.safetensors``, or a number
+    of labels other than the number of classes.
     """
     network = unwrap(model)
     target = Path(path)
     if target.suffix != SUFFIX:
-        raise UsageError(f"{target} must end in {SUFFIX}, by which load_converted knows a file.")
+        raise UsageError(f"{target} must end in {SUFFIX}, as load_converted requires.")
     if labels is not None and len(labels) != network.num_classes:
         raise UsageError(f"{len(labels)} labels were given for {network.num_classes} classes.")
     tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     expected = tensor_shapes(network.variant, network.settings, network.num_classes)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
-        raise UsageError(
-            "Only a network as it was trained can be saved, not a fused or changed one; "
-            "load it without fuse=True."
-        )
+        raise UsageError("A fused or modified network cannot be saved; load it without fuse=True.")
     header = Header.of_model(network, labels=tuple(labels) if labels is not None else None)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
@@ -54,4 +51,4 @@ def unwrap(model: nn.Module) -> MoViNet:
         if isinstance(inner, MoViNet):
             return inner
         inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
-    raise UsageError(f"A {type(model).__name__} is not a MoViNet, nor does it wrap one.")
+    raise UsageError(f"A {type(model).__name__} is neither a MoViNet nor a wrapper of one.")

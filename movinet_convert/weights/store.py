@@ -1,8 +1,8 @@
 """The store: a folder of converted files and the manifest that lists them.
 
-Readers need no lock: a file is complete before the manifest names it, the manifest is replaced in
-one step, and neither is ever changed in place. Writers prepare their files in a staging folder of
-their own and hold the store's lock while they move them into place.
+Readers need no lock: a file is complete before the manifest lists it, the manifest is replaced
+atomically, and neither is ever modified in place. Writers prepare their files in their own staging
+folder and hold the store's lock while they move them into place.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ def store_folder(weights_dir: str | os.PathLike[str] | None = None) -> Path:
     try:
         str(folder).encode("utf-8")
     except UnicodeEncodeError:
-        # safetensors opens no such file: better refused before a conversion than after it.
+        # safetensors cannot open such a path: fail before a conversion, not after it.
         raise UsageError(
-            f"The name of the folder {str(folder)!a} is not valid UTF-8; name another store."
+            f"The name of the folder {str(folder)!a} is not valid UTF-8; use another store."
         ) from None
     return folder
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A converted file in a store; ``created`` is False where the same bytes were there before."""
+    """A converted file in a store; ``created`` is False if the same bytes were already there."""
 
     path: Path
     entry: ConvertedVersion
@@ -56,7 +56,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of converted weights; it may be read-only, and need not exist before a write."""
+    """A folder of converted weights; it may be read-only, and is created by the first write."""
 
     folder: Path
 
@@ -65,21 +65,21 @@ class Store:
         return self.folder / MANIFEST_NAME
 
     def manifest(self) -> Manifest:
-        """The manifest of the store; the bare catalogue where nothing has been converted."""
+        """The manifest of the store; the catalogue if nothing has been converted."""
         if not self.manifest_path.exists():
             return manifests.catalogue()
         return manifests.read(self.manifest_path)
 
     def find(self, name: str, version: int | None = None) -> ConvertedVersion:
-        """The entry of a variant, of the version converted last unless one is given."""
+        """The entry of a variant: the given version, or the one converted last."""
         manifest = self.manifest()
         versions = {entry.version: entry for entry in manifest.versions(name)}
         if not versions:
             arch, mode = name.split("-")
             causal = " --causal" if mode == "stream" else ""
             raise WeightsError(
-                f"The store {self.folder} has no weights of {name}; make them with "
-                f"movinet-convert --arch {arch}{causal}, or name another folder with weights_dir "
+                f"The store {self.folder} has no weights of {name}; convert them with "
+                f"movinet-convert --arch {arch}{causal}, or pass another folder as weights_dir "
                 f"or ${WEIGHTS_DIR_VARIABLE}."
             )
         current = manifest.variants[name].current_version
@@ -92,7 +92,7 @@ class Store:
         return entry
 
     def listed(self, path: Path) -> tuple[str, ConvertedVersion] | None:
-        """Variant and entry of the file at ``path``, whatever name or link it is reached by."""
+        """Variant and entry of the file at ``path``, which may be a link or another name of it."""
         if self.manifest_path.exists():
             for name, described in self.manifest().variants.items():
                 for entry in described.versions:
@@ -111,7 +111,7 @@ class Store:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A temporary folder inside the store, which is created if needed, to prepare files in."""
+        """A temporary folder inside the store, which is created if needed."""
         with ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +122,7 @@ class Store:
 
     @contextmanager
     def writing(self, path: Path) -> Iterator[None]:
-        """Flush the file that the block writes to disk; WeightsError where that fails."""
+        """Sync the file that the block writes to disk; WeightsError if that fails."""
         try:
             yield
             with path.open("rb+") as file:
@@ -150,9 +150,8 @@ class Store:
         """Move a file from a staging folder into the store, as a version of variant ``name``.
 
         ``facts`` are the other fields of its ``ConvertedVersion``. New bytes become the next
-        version; of bytes that are there already only the parity figures are updated, if given. The
-        manifest names a file only once it is complete: a process killed at any moment leaves the
-        store as it was.
+        version; for bytes that are already there only the parity figures are updated, if given. The
+        manifest lists only complete files: a process killed at any time leaves the store intact.
         """
         sha256 = file_sha256(staged)
         with self.locked():
@@ -179,9 +178,9 @@ class Store:
         return Stored(self.folder / entry.file, entry, created=same is None)
 
     def _free_version(self, name: str, entries: tuple[ConvertedVersion, ...], sha256: str) -> int:
-        """The next version whose file name is free, or taken by the same file.
+        """The next version whose file name is free, or is the name of an identical file.
 
-        A killed process leaves such a file unlisted; any other belongs to somebody else, and stays.
+        A killed process may leave such a file unlisted; any other file is not ours, and is kept.
         """
         for version in count(entries[-1].version + 1 if entries else 1):
             path = self.folder / file_name(name, version)
@@ -190,7 +189,7 @@ class Store:
         return version
 
     def _commit(self, manifest: Manifest, staging: Path, files: dict[Path, str]) -> None:
-        """Move files into place and list them; all that needs disk space happens before."""
+        """Move files into place and list them; all disk space is allocated before."""
         text = manifests.dump(manifest)
         listing = staging / MANIFEST_NAME
         with self.writing(listing):
@@ -204,14 +203,14 @@ class Store:
     def _unusable(self, error: OSError) -> UsageError:
         return UsageError(
             f"The folder {self.folder} cannot be written ({error.strerror}); "
-            "name another with --out."
+            "use another with --out."
         )
 
     def _not_written(self, name: str, error: Exception) -> WeightsError:
         reason = getattr(error, "strerror", None) or str(error)
         return WeightsError(
-            f"{self.folder / name} could not be written ({reason}); nothing there has changed: "
-            "make room or name another folder with --out."
+            f"{self.folder / name} could not be written ({reason}); the store is unchanged: "
+            "free some space or use another folder with --out."
         )
 
 
@@ -222,10 +221,12 @@ def file_name(name: str, version: int) -> str:
 def check_bytes(path: Path, entry: ConvertedVersion) -> None:
     """Compare a file with the size and sha256 in its entry; WeightsError if they differ."""
     if not path.is_file():
-        raise WeightsError(f"{path} is listed in {MANIFEST_NAME} but not there; convert again.")
+        raise WeightsError(
+            f"{path} is listed in {MANIFEST_NAME} but does not exist; convert again."
+        )
     for fact, found in (("bytes", path.stat().st_size), ("sha256", file_sha256(path))):
         if found != getattr(entry, fact):
             raise WeightsError(
-                f"{path} has {fact} {found} where the manifest records {getattr(entry, fact)}; it "
+                f"{path} has {fact} {found}, but the manifest records {getattr(entry, fact)}; it "
                 "is damaged or was replaced: delete it and convert again."
             )

@@ -1,7 +1,8 @@
-"""YAML as a data file needs it: mappings, lists and plain values, and nothing that can do harm.
+"""A safe subset of YAML for data files: mappings, lists and plain values.
 
-ruamel.yaml refuses equal keys and a second document. Refused here are aliases, by which a small
-file stands for a huge one, tags, and more nesting, values or digits than a manifest ever has.
+ruamel.yaml refuses duplicate keys and a second document. This module also refuses tags, aliases
+(with which a small file expands to a huge one), and more nesting, values or digits than any
+manifest has.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from ruamel.yaml.reader import ReaderError
 
 MAX_BYTES = 2 << 20
 MAX_DEPTH = 20
-MAX_NODES = 50_000  # some seconds' work; a converted version has about sixty
+MAX_NODES = 50_000  # takes some seconds; a converted version has about sixty
 MAX_DIGITS = 100  # Python itself refuses decimal integers from 4,300 on
 LINE_WIDTH = 100
 TAG = "tag:yaml.org,2002:"
 
 
 class StrictYamlError(Exception):
-    """What is wrong, and in which line, counted from 1."""
+    """The problem, and its line, counted from 1."""
 
     def __init__(self, problem: str, line: int = 1) -> None:
         self.problem = " ".join(problem.split())
@@ -37,7 +38,7 @@ class StrictYamlError(Exception):
 def load(text: str) -> tuple[Any, Node]:
     """The document in ``text`` as plain Python values, and its nodes for ``line_of``.
 
-    Raises StrictYamlError for what is not YAML, or is more than a data file needs.
+    Raises StrictYamlError for text that is not YAML, or not in the safe subset.
     """
     if len(text) > MAX_BYTES:
         raise StrictYamlError(f"longer than {MAX_BYTES:,} characters")
@@ -51,7 +52,7 @@ def load(text: str) -> tuple[Any, Node]:
         raise StrictYamlError(f"{error.reason}: U+{error.character:04X}", line) from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        # The values of a duplicate key would be quoted in full.
+        # Otherwise the values of a duplicate key would be quoted in full.
         problem = str(error.problem).split(" with value ")[0]
         problem = ", ".join(filter(None, (error.context, problem)))
         raise StrictYamlError(problem[:200], mark.line + 1 if mark else 1) from None
@@ -60,7 +61,7 @@ def load(text: str) -> tuple[Any, Node]:
 
 
 def dump(data: Any) -> str:
-    """Block-style YAML, keys in their order: the same text for the same data."""
+    """Block-style YAML with keys in their order; the same data give the same text."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -89,7 +90,7 @@ def line_of(node: Node, path: Sequence[str | int]) -> int:
 
 
 class _Composer(Composer):
-    """Composes nodes, except those that a data file does not need."""
+    """Composes nodes, and refuses what is not in the safe subset."""
 
     nodes = 0
 

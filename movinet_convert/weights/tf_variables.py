@@ -1,4 +1,4 @@
-"""The weights of a network as the variables of the official TensorFlow model."""
+"""Convert the weights of a network to variables of the official TensorFlow model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tf_variables(model: MoViNet) -> dict[str, NDArray[Any]]:
         pairs = links(model.variant, model.settings.conv_type, shapes)
     except KeyError:
         raise UsageError(
-            "Only a network with its batch normalisations can become a TensorFlow checkpoint; "
+            "A network without batch normalization cannot be converted to TensorFlow variables; "
             "load it without fuse=True."
         ) from None
     variables: dict[str, NDArray[Any]] = {}
@@ -31,7 +31,7 @@ def tf_variables(model: MoViNet) -> dict[str, NDArray[Any]]:
         tensor = state[link.torch].detach().to("cpu", torch.float32)
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(
-                f"The tensor {link.torch} holds values that are not finite (NaN or infinity); "
+                f"The tensor {link.torch} has values that are not finite (NaN or infinity); "
                 "the training run diverged: export an earlier checkpoint."
             )
         variables[link.tf] = link.to_tf(tensor.numpy())

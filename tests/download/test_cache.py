@@ -27,7 +27,7 @@ def test_cached_release_needs_no_server() -> None:
 def test_offline_without_cached_release_fails_without_request() -> None:
     with (
         servers.serve(BODY, servers.whole) as server,
-        pytest.raises(DownloadError, match="is not there and downloads are off"),
+        pytest.raises(DownloadError, match="does not exist and downloads are off"),
     ):
         fetch(server.root, offline=True)
     assert server.paths == []

@@ -25,7 +25,7 @@ QUICK = replace(
 def test_gives_up_on_body_below_minimum_rate(answer: str, cache: Path) -> None:
     with (
         servers.serve(BODY, getattr(servers, answer)) as server,
-        pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 tries"),
+        pytest.raises(DownloadError, match="fewer than 1,000,000 bytes a second, after 2 attempts"),
     ):
         fetch(server.root, limits=QUICK)
     assert_nothing_unfinished(cache)
@@ -34,7 +34,7 @@ def test_gives_up_on_body_below_minimum_rate(answer: str, cache: Path) -> None:
 def test_gives_up_on_slow_headers() -> None:
     with (
         servers.serve(BODY, servers.slow_head) as server,
-        pytest.raises(DownloadError, match="the server went silent, after 2 tries"),
+        pytest.raises(DownloadError, match="the server stopped responding, after 2 attempts"),
     ):
         fetch(server.root, limits=QUICK)
 

@@ -72,7 +72,7 @@ def test_checks_network_only_at_first_use(
 @pytest.mark.parametrize(
     ("name", "classes", "why"),
     [
-        ("a0-base", 7, "it has 7 classes where every release has 600"),
+        ("a0-base", 7, "it has 7 classes, but every release has 600"),
         ("a0-stream", 600, "lacks variable .* of a0-base"),
         ("a1-base", 600, "of another network|does not have|lacks variable"),
     ],
@@ -81,7 +81,7 @@ def test_refuses_another_network_under_release_name(
     name: str, classes: int, why: str, cache: Path, tmp_path: Path
 ) -> None:
     folder = mirror(tmp_path / "mirror", servers.release_tar(name, classes))
-    with pytest.raises(DownloadError, match=rf"is no release of a0-base; .*({why})"):
+    with pytest.raises(DownloadError, match=rf"is not a release of a0-base; .*({why})"):
         fetch_unpinned(folder)
     assert_nothing_unfinished(cache)
     assert not (cache / ARCHIVE).exists()
@@ -89,7 +89,7 @@ def test_refuses_another_network_under_release_name(
 
 
 def test_refuses_other_archive_under_release_name(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="is no release of a0-base"):
+    with pytest.raises(DownloadError, match="is not a release of a0-base"):
         fetch_unpinned(mirror(tmp_path / "mirror", BODY))
 
 
@@ -115,7 +115,9 @@ def test_records_manually_cached_file_of_right_network(release: bytes, cache: Pa
 
 def test_refuses_manually_cached_file_of_another_network(cache: Path) -> None:
     mirror(cache, servers.release_tar(VARIANT.name, 7))
-    with pytest.raises(DownloadError, match=r"movinet_a0_base\.tar\.gz is no release of a0-base"):
+    with pytest.raises(
+        DownloadError, match=r"movinet_a0_base\.tar\.gz is not a release of a0-base"
+    ):
         fetch_unpinned(NOWHERE, offline=True)
 
 
@@ -125,7 +127,7 @@ def test_record_cannot_make_another_network_trusted(cache: Path) -> None:
     digest = hashlib.sha256(body).hexdigest()
     entry = {"sha256": digest, "bytes": len(body), "source": "me", "date": "2026-01-01"}
     (cache / "recorded_digests.json").write_text(json.dumps({ARCHIVE: entry}))
-    with pytest.raises(DownloadError, match="it has 7 classes where every release has 600"):
+    with pytest.raises(DownloadError, match="it has 7 classes, but every release has 600"):
         fetch_unpinned(NOWHERE, offline=True)
 
 

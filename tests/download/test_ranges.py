@@ -73,7 +73,7 @@ def test_gives_up_on_repeated_cuts_without_progress() -> None:
     long, short = servers.cut_at(3 << 20, ETag='"a"'), servers.cut_at(1 << 20, ETag='"b"')
     with (
         servers.serve(body, *[long, short] * 10) as server,
-        pytest.raises(DownloadError, match="after 3 tries"),
+        pytest.raises(DownloadError, match="after 3 attempts"),
     ):
         fetch(server.root, known=Release(len(body), hashlib.sha256(body).hexdigest()))
     assert len(server.paths) == 3
@@ -83,7 +83,7 @@ def test_gives_up_after_too_many_requests_but_keeps_partial_file(cache: Path) ->
     body = servers.noise_tar(data_bytes=8 << 20)
     pinned = Release(len(body), hashlib.sha256(body).hexdigest())
     with servers.serve(body, servers.in_chunks_of(5 << 18)) as server:
-        with pytest.raises(DownloadError, match="cut off again and again, in 4 requests"):
+        with pytest.raises(DownloadError, match="interrupted again and again, in 4 requests"):
             fetch(server.root, known=pinned, limits=replace(SHORT_LIMITS, requests=4))
         assert (cache / f"{ARCHIVE}.partial").stat().st_size == 5 << 20
         assert fetch(server.root, known=pinned).sha256 == pinned.sha256

@@ -52,7 +52,7 @@ def test_retries_server_error() -> None:
 def test_gives_up_on_failing_server_after_allowed_attempts(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.status(500)) as server,
-        pytest.raises(DownloadError, match=r"answered 500 Internal Server Error, after 3 tries"),
+        pytest.raises(DownloadError, match=r"answered 500 Internal Server Error, after 3 attempts"),
     ):
         fetch(server.root)
     assert len(server.paths) == 3
@@ -134,7 +134,7 @@ def test_refuses_truncated_body_without_length(cache: Path) -> None:
 def test_refuses_login_page_in_place_of_file(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.error_page) as server,
-        pytest.raises(DownloadError, match="no proxy answers.*is not a complete tar archive"),
+        pytest.raises(DownloadError, match="no proxy replaced it.*is not a complete tar archive"),
     ):
         fetch(server.root)
     assert_nothing_unfinished(cache)
@@ -143,7 +143,7 @@ def test_refuses_login_page_in_place_of_file(cache: Path) -> None:
 def test_refuses_wrong_bytes_with_both_digests(cache: Path) -> None:
     with (
         servers.serve(BODY, servers.flipped) as server,
-        pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}} where {DIGEST} is pinned"),
+        pytest.raises(DownloadError, match=rf"has sha256 [0-9a-f]{{64}}, but {DIGEST} is pinned"),
     ):
         fetch(server.root)
     assert_nothing_unfinished(cache)
@@ -160,7 +160,7 @@ def test_retries_stalled_download() -> None:
 def test_gives_up_on_silent_server() -> None:
     release = threading.Event()
     with servers.serve(BODY, servers.stalled(release)) as server:
-        with pytest.raises(DownloadError, match="the server went silent, after 3 tries"):
+        with pytest.raises(DownloadError, match="the server stopped responding, after 3 attempts"):
             fetch(server.root, limits=SHORT_TIMEOUT)
         release.set()
 
@@ -168,7 +168,9 @@ def test_gives_up_on_silent_server() -> None:
 def test_reports_unreachable_server_in_one_sentence() -> None:
     with servers.serve(BODY, servers.whole) as server:
         root = server.root
-    with pytest.raises(DownloadError, match=r"\(.*Connection refused.*after 3 tries\)") as caught:
+    with pytest.raises(
+        DownloadError, match=r"\(.*Connection refused.*after 3 attempts\)"
+    ) as caught:
         fetch(root)
     assert "\n" not in str(caught.value)
     assert "object at 0x" not in str(caught.value)

@@ -358,9 +358,9 @@ def test_wrong_input_is_one_clear_sentence() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a0-base", {"num_classes": 0}, "from 1 on; got 0"),
-        ("a0-base", {"num_classes": True}, "from 1 on; got True"),
-        ("a0-base", {"num_classes": 2.5}, "from 1 on; got 2.5"),
+        ("a0-base", {"num_classes": 0}, "at least 1; got 0"),
+        ("a0-base", {"num_classes": True}, "at least 1; got True"),
+        ("a0-base", {"num_classes": 2.5}, "at least 1; got 2.5"),
         ("a0-stream", {"gating": "hard"}, "not 'hard'"),
         ("a0-base", {"head_activation": "relu"}, "head activation 'relu'.*swish, hard_swish"),
     ],

@@ -62,7 +62,7 @@ FAULTS = {
     "no id": (KINETICS + b"red,,4,14\n", "line 2: expected a youtube_id"),
     "index beyond": (
         b"label,path\n3,a.mp4\n",
-        "line 2: '3' is no index of a class; expected 0 to 2",
+        "line 2: '3' is not a class index; expected 0 to 2",
     ),
     "empty": (b"", "has no labelled videos"),
     "header only": (b"label,path\n", "has no labelled videos"),

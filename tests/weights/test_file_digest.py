@@ -194,7 +194,7 @@ def test_manifest_that_contradicts_file_is_an_error(old: str, new: str, store: P
     assert old in tail
     manifest.write_text(head + separator + tail.replace(old, new, 1))
     for name in (NAME, file_in(store)):
-        with pytest.raises(WeightsError, match="records the .* whose header says"):
+        with pytest.raises(WeightsError, match="records the .* but its header has"):
             load_converted(name, weights_dir=store)
 
 
@@ -219,7 +219,7 @@ def test_finds_manifest_entry_of_file_under_another_name(
     # What the header itself vouches for: only the manifest can tell that this is another file.
     replacement = save_weights(create_model(NAME, num_classes=7), tmp_path / "other.safetensors")
     file_in(store).write_bytes(replacement.read_bytes())
-    with pytest.raises(WeightsError, match="where the manifest records"):
+    with pytest.raises(WeightsError, match="but the manifest records"):
         load_converted(link)
 
 

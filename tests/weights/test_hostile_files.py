@@ -120,7 +120,7 @@ def test_refuses_file_other_than_recorded(store: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64} where the manifest records"):
+    with pytest.raises(WeightsError, match=r"sha256 [0-9a-f]{64}, but the manifest records"):
         load_converted(NAME, weights_dir=store)
 
 

@@ -52,7 +52,7 @@ def test_number_that_is_not_a_name_is_an_index() -> None:
 def test_number_that_is_a_name_is_that_name_unless_index_of_another() -> None:
     names = ClassIndex(("10", "1", "7"))
     assert [names.of_label("10"), names.of_label("1"), names.of_label("7")] == [0, 1, 2]
-    with pytest.raises(UsageError, match="'1' is the name of the class of index 0, and the index"):
+    with pytest.raises(UsageError, match="'1' is the name of the class with index 0 and the index"):
         ClassIndex(("1", "0")).of_label("1")
     assert ClassIndex(("1", "0")).of_index("1") == 1
 
@@ -72,7 +72,7 @@ def test_reads_one_label_per_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"cat\n", "names 1 classes where the model has 2"),
+        (b"cat\n", "names 1 classes, but the model has 2"),
         (b"cat\ncat\n", "line 2: 'cat' is already the name in line 1"),
         (b"cat\n\n", "line 2: the name is missing"),
         (b"cat\nd\xf6g\n", "line 2: byte 0xf6 is not UTF-8"),

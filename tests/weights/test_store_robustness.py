@@ -263,7 +263,9 @@ def test_full_disk_is_reported_and_nothing_is_replaced(
     run(checkpoint, small_disk, dtype="bfloat16")
     fill(small_disk, leave)
     before = contents(small_disk)
-    with pytest.raises(WeightsError, match=r"could not be written \(.*No space left.*make room"):
+    with pytest.raises(
+        WeightsError, match=r"could not be written \(.*No space left.*free some space"
+    ):
         run(another, small_disk)
     assert contents(small_disk) == before
     load_converted(NAME, weights_dir=small_disk)
@@ -389,7 +391,7 @@ def test_accepts_checkpoint_name_that_is_not_utf8(checkpoint: Path, tmp_path: Pa
 def test_refuses_store_name_that_is_not_utf8_before_any_work(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="not valid UTF-8; name another store"):
+    with pytest.raises(UsageError, match="not valid UTF-8; use another store"):
         run(checkpoint, tmp_path / NO_TEXT)
     assert not (tmp_path / NO_TEXT).exists()
 
