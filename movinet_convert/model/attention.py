@@ -11,11 +11,11 @@ from movinet_convert.variants import Settings, squeeze_width
 
 
 class SqueezeExcitation(nn.Module):
-    """One gate for every channel of every frame, computed from the frame's past.
+    """One gate per channel and frame, computed from the frames so far.
 
-    The gate of a stream model reads the cumulative mean beside the frame's own mean (``2plus3d``)
-    and, from A3 on, a positional encoding with its own ReZero scale; that of a base model reads
-    the mean of the whole clip.
+    In stream models the input is the cumulative mean, next to the frame's own mean (``2plus3d``)
+    and, from A3 on, a positional encoding with its own ReZero scale; in base models it is the mean
+    of the whole clip.
     """
 
     def __init__(self, channels: int, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The inverted bottleneck: expand, convolve depthwise, excite, project, add."""
+"""The inverted bottleneck: expand, depthwise convolution, squeeze-excitation, project, add."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from movinet_convert.variants import BlockSpec, Settings
 
 
 class Feature(nn.Module):
-    """The depthwise convolution of a block: 2D, 3D or (2+1)D, after kernel and settings."""
+    """The depthwise convolution of a block: 2D, 3D or (2+1)D, by kernel and settings."""
 
     conv: Any
     norm: Any
@@ -71,10 +71,11 @@ class Feature(nn.Module):
 
 
 class Skip(ConvNorm):
-    """The way around a block that changes the size or the width.
+    """The projection on the skip connection of a block that changes the size or the width.
 
-    The official model hands ``use_sync_bn`` to every part of a block but this one (``SkipBlock``
-    in official/projects/movinet/modeling/movinet_layers.py), so its normalisation alone is fused.
+    The official model passes ``use_sync_bn`` to all layers of a block except this one
+    (``SkipBlock`` in official/projects/movinet/modeling/movinet_layers.py), so only its
+    normalisation is Keras' fused one.
     """
 
     def __init__(self, spec: BlockSpec) -> None:
@@ -88,9 +89,9 @@ class Skip(ConvNorm):
 class Block(nn.Module):
     """One MoViNet block: frames (N, C, H, W) -> (N, C', H', W').
 
-    ``buffer`` and ``pool`` are what it remembers of the frames before, None at a video's start
-    and in base models. In training the residual branch of a whole video is dropped with
-    probability ``drop_rate`` (stochastic depth).
+    ``buffer`` and ``pool`` are its state from the frames before, None at a video's start and in
+    base models. In training, the residual branch of a whole video is dropped with probability
+    ``drop_rate`` (stochastic depth).
 
     Inference and export replace its operators: ``fuse`` and ``export.flat_step``.
     """
@@ -119,7 +120,7 @@ class Block(nn.Module):
         return self.project(y, gates, x, positions), buffer, pool
 
     def project(self, y: Tensor, gates: Tensor, x: Tensor, positions: FramePositions) -> Tensor:
-        """Gate the expanded frames ``y``, project them, and add what came in."""
+        """Gate the expanded frames ``y``, project them, and add the skip connection of ``x``."""
         y = self.projection(y * gates) * self.scale
         if self.training and self.drop_rate > 0:
             y = self._drop_videos(y, positions)

@@ -1,9 +1,9 @@
-"""Chunked execution: a clip goes through a fused block in chunks that stay in the cache.
+"""Chunked execution: run a clip through a fused block in chunks that stay in the cache.
 
-A block's expanded frames are its largest tensor and are needed for the next convolution alone.
-For a long clip they would be written to memory, fresh pages every time, only to be read back once;
-a few frames at a time they never leave the cache. The squeeze-excitation divides a block in two:
-all frames must have been seen before the first can be gated, so there the chunks wait.
+A block's expanded frames are its largest tensor, and only the next convolution reads them. For a
+long clip they would be written to newly allocated memory and read back once; a few frames at a time
+they never leave the cache. The squeeze-excitation splits a block in two, since it needs the means
+of all frames before the first is gated.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from movinet_convert.model.convolutions import same_padding
 from movinet_convert.model.onednn import FusedConv2d, runs_onednn
 from movinet_convert.model.positions import FramePositions, fold_time
 
-CHUNK_BYTES = 4 * 2**20  # of expanded frames: in the cache with room to spare, and few calls
+CHUNK_BYTES = 4 * 2**20  # of expanded frames: fits in the cache, and keeps the calls few
 
 
 def chunk_length(x: Tensor, channels: int) -> int | None:
     """How many of the frames (N, C, H, W) a layer with ``channels`` outputs takes at once.
 
-    None is all of them: where they are few, or where oneDNN does not run.
+    None is all of them: if they are few, or oneDNN is not used.
     """
     if not runs_onednn(x):
         return None
@@ -91,7 +91,7 @@ class ChunkedBlock(nn.Module):
             if frames > length and not block.feature.causal:
                 features += self._window(part, max(length, block.feature.length))
                 continue
-            if frames > length:  # chunks of one video, which hand on their buffer
+            if frames > length:  # chunks of one video, which pass on their buffer
                 chunks = [
                     (chunk, FramePositions(1, len(chunk))) for chunk in torch.split(part, length)
                 ]
@@ -104,15 +104,15 @@ class ChunkedBlock(nn.Module):
         return features, _cat(buffers) if buffers else None
 
     def _window(self, x: Tensor, length: int) -> list[Tensor]:
-        """Frames (T, C, H, W) of one clip, for a 3D convolution that looks both ways.
+        """Frames (T, C, H, W) of one clip, for a 3D convolution that is not causal.
 
-        Chunks wait for the first frames of the next: the first gives fewer frames than were read
-        for it, and the last more.
+        A chunk needs the first frames of the next: the first returns fewer frames than it reads,
+        and the last more.
         """
         kernel, conv = self.block.feature.length, self.block.feature.conv
         front, back = same_padding(len(x), kernel, 1)
         chunks = torch.split(x, length)
-        # Overwritten for every chunk: new memory costs more than what is computed in it.
+        # Reused for every chunk: allocating memory costs more than the computation in it.
         shape = (kernel - 1 + chunks[0].shape[0] + back, *x.shape[2:], conv.in_channels)
         window = x.new_empty(shape)
         window[:front].zero_()

@@ -19,7 +19,7 @@ is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compili
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after an axis of ``size`` positions; after is before, or one more."""
+    """Zeros before and after an axis of ``size`` positions; after equals before or is one more."""
     positions = -(-size // stride)
     total = max((positions - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
@@ -28,17 +28,17 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def same_paddings(
     x: Tensor, weight: Tensor, stride: Sequence[int], *, causal: bool = False
 ) -> list[tuple[int, int]]:
-    """Zeros before and after each axis but batch and channels; ``causal``: none on the first."""
+    """Zeros before and after each spatial or time axis; ``causal``: none on the first."""
     axes = zip(x.shape[2:], weight.shape[2:], stride, strict=True)
     paddings = [same_padding(*axis) for axis in axes]
     return [(0, 0), *paddings[1:]] if causal else paddings
 
 
 def padded_weight(weight: Tensor, paddings: Sequence[tuple[int, int]]) -> Tensor:
-    """A kernel that reads symmetrically padded input as ``weight`` reads it padded unevenly.
+    """A kernel that gives on symmetrically padded input what ``weight`` gives on ``SAME`` padding.
 
-    Where the input is to get one zero more after an axis than before it, it can get as many before
-    if the kernel gets a leading zero there. Padding a kernel is cheaper than copying the input.
+    If an axis needs one more zero after it than before it, it can get the same number on both sides
+    and the kernel a leading zero instead. Padding a kernel is cheaper than copying the input.
     """
     if all(before == after for before, after in paddings):
         return weight
@@ -59,8 +59,8 @@ def conv_same(
 ) -> Tensor:
     """``F.conv2d`` or ``F.conv3d`` with ``SAME`` padding.
 
-    ``causal``: without padding on the first axis, time, where the frames before are in place.
-    ``pad_input``: the input is padded, not the weight, which exporters want to be a constant.
+    ``causal``: no padding on the first axis, time, since the past frames are already in front.
+    ``pad_input``: pad the input, not the weight, which exporters need to be a constant.
     """
     paddings = same_paddings(x, weight, stride, causal=causal)
     if pad_input and any(before != after for before, after in paddings):
@@ -74,10 +74,10 @@ def conv_same(
 
 
 def _trains_in_half_precision(x: Tensor) -> bool:
-    """Whether a 3D convolution takes gradients in half precision on a CPU.
+    """Whether a 3D convolution computes gradients in half precision on a CPU.
 
-    In channels-last memory oneDNN's bfloat16 kernel (PyTorch 2.13) then returns wrong gradients of
-    a depthwise 3D kernel wherever the clip is shorter than the kernel.
+    In channels-last memory oneDNN's bfloat16 kernel (PyTorch 2.13) then returns wrong gradients
+    for a depthwise 3D kernel if the clip is shorter than the kernel.
     """
     if x.dim() == 4 or not torch.is_grad_enabled() or x.device.type != "cpu":
         return False
@@ -85,10 +85,10 @@ def _trains_in_half_precision(x: Tensor) -> bool:
 
 
 class Uninitialized(nn.Module):
-    """A layer whose weights ``create.initialize`` draws, or a file brings."""
+    """A layer whose weights come from ``create.initialize`` or from a file."""
 
     def reset_parameters(self) -> None:
-        """Nothing: drawing weights that a file replaces would take half of loading it."""
+        """Do nothing: initializing weights that a file replaces takes half of the load time."""
 
 
 class Conv2dSame(Uninitialized, nn.Conv2d):
@@ -126,7 +126,7 @@ class Conv3dSame(Uninitialized, nn.Conv3d):
 class TemporalConv2d(Uninitialized, nn.Conv2d):
     """Depthwise convolution over time: (B, C, T + k - 1, H, W), past in front, -> (B, C, T, H, W).
 
-    2D, with a kernel of (k, 1), over frames and pixels: that is faster than one in 3D.
+    Computed as a 2D one with a kernel of (k, 1) over frames and pixels, which is faster than 3D.
     """
 
     def __init__(self, channels: int, length: int) -> None:
@@ -142,8 +142,8 @@ class TemporalConv2d(Uninitialized, nn.Conv2d):
 class AvgPool2dSame(nn.AvgPool2d):
     """3 x 3 average pooling, stride 2, ``SAME``: (N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)).
 
-    Padding does not count in the mean. An odd size is padded by one on both sides; an even one
-    only at its end, which is what PyTorch's ``ceil_mode`` does.
+    The mean excludes padding. Odd sizes are padded by one on both sides, even ones only at the end,
+    as PyTorch's ``ceil_mode`` does.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Networks with random weights, drawn as the official model draws them, or given ones."""
+"""Networks with random weights, initialized like the official model, or with given ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from movinet_convert.variants import (
     Variant,
 )
 
-# Standard deviation of a unit normal truncated at two of them, for which Keras' HeNormal makes up.
+# Std of a unit normal truncated at two std, for which Keras' HeNormal compensates.
 TRUNCATED_NORMAL_STD = 0.87962566103423978
 CLASSIFIER_STD = 0.01  # of the last layer's weights, as in the official ClassifierHead
 
@@ -59,16 +59,16 @@ def create_model(
 
 
 def empty_model(variant: Variant, settings: Settings, num_classes: int) -> MoViNet:
-    """A network whose tensors have shapes but no memory, for ``fill``."""
+    """A network with tensors on the meta device, for ``fill``."""
     with torch.device("meta"):
         return MoViNet(variant, settings, num_classes)
 
 
 @torch.inference_mode(False)
 def fill(model: MoViNet, tensors: Mapping[str, Tensor], what: str) -> MoViNet:
-    """Give an empty network the tensors as its own, without a copy.
+    """Assign the tensors to an empty network without a copy.
 
-    ``what`` names where they come from. Raises WeightsError unless they are exactly the network's.
+    ``what`` names their source. Raises WeightsError unless names, shapes and dtypes match.
     """
     expected = model.state_dict()
     name = model.variant.name
@@ -107,7 +107,7 @@ def tensor_shapes(
 
 @torch.no_grad()
 def initialize(model: MoViNet) -> None:
-    """Draw all weights: HeNormal kernels, zero biases and ReZero scales, identity norms.
+    """Initialize all weights: HeNormal kernels, zero biases and ReZero scales, identity norms.
 
     As ``kernel_initializer='HeNormal'`` and the classifier's normal with a standard deviation of
     0.01 in official/projects/movinet/modeling.
@@ -127,13 +127,13 @@ def initialize(model: MoViNet) -> None:
 
 @torch.no_grad()
 def initialize_classifier(model: MoViNet) -> None:
-    """Draw the last linear layer, as for a new set of classes."""
+    """Initialize the last linear layer, as for a new set of classes."""
     nn.init.normal_(model.classifier.output.weight, std=CLASSIFIER_STD)
     nn.init.zeros_(model.classifier.output.bias)
 
 
 def _he_normal(weight: Tensor) -> None:
-    # Keras counts a kernel's inputs after its TensorFlow shape: for depthwise kernels
-    # (h, w, channels, 1) that is h * w * channels; ours is the usual count of one channel's taps.
+    # Keras takes a kernel's fan-in from its TensorFlow shape: for depthwise kernels
+    # (h, w, channels, 1) that is h * w * channels; here it is the usual h * w.
     std = math.sqrt(2.0 / weight[0].numel()) / TRUNCATED_NORMAL_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -1,4 +1,4 @@
-"""Training the classifier alone."""
+"""Train only the classifier."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ BACKBONE = frozenset({"stem", "blocks", "head"})
 
 
 def freeze_backbone(model: MoViNet) -> MoViNet:
-    """Let only the classifier (its hidden and its last layer) learn; returns the model.
+    """Freeze all but the classifier (its hidden and its last layer); returns the model.
 
     The backbone gets no gradients and stays in eval mode through ``model.train()``: its moving
-    statistics stand still and stochastic depth is off, as Keras does with ``trainable = False``.
+    statistics do not change and stochastic depth is off, as with Keras' ``trainable = False``.
 
     Raises UsageError for a fused model.
     """
@@ -20,7 +20,7 @@ def freeze_backbone(model: MoViNet) -> MoViNet:
 
 
 def unfreeze_backbone(model: MoViNet) -> MoViNet:
-    """Let every part learn again; returns the model."""
+    """Make all layers trainable again; returns the model."""
     return _set_frozen(model, frozenset())
 
 

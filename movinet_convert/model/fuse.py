@@ -40,7 +40,7 @@ def _clip_to_one(x: Tensor) -> Tensor:
     return F.hardtanh(x, 0.0, 1.0)
 
 
-# Each gate as slope and offset before, what is left of it, and a factor after.
+# Each gate as a slope and an offset before it, the remaining function, and a factor after it.
 GATE_PARTS: dict[str, tuple[float, float, Callable[[Tensor], Tensor], float]] = {
     "sigmoid": (1.0, 0.0, torch.sigmoid, 1.0),
     "keras": (0.2, 0.5, _clip_to_one, 1.0),
@@ -48,21 +48,21 @@ GATE_PARTS: dict[str, tuple[float, float, Callable[[Tensor], Tensor], float]] = 
 }
 
 
-@torch.inference_mode(False)  # so that the copy can be used in either mode
+@torch.inference_mode(False)  # so that the copy can be used with and without autograd
 @torch.no_grad()
 def fuse(model: MoViNet) -> MoViNet:
-    """A copy of ``model`` for inference, with everything folded that can be.
+    """A copy of ``model`` for inference, with normalisation and scales folded into the weights.
 
     The copy computes what ``model.eval()`` does, to 1e-5 of the standard deviation of the logits or
     better, with the same ``forward``, ``stream`` and state; a model in training mode is folded with
-    its moving statistics all the same, and stays in training mode. The copy has no dropout, takes
-    no gradients for its weights, which go by other names, and refuses ``train()``: train, save and
-    convert the model it came from.
+    its moving statistics too, and stays in training mode. The copy has no dropout, no gradients for
+    its weights, which have other names, and rejects ``train()``: train, save and convert the
+    original.
 
     Raises UsageError if the model is fused already.
     """
     if model.fused:
-        raise UsageError("This model is fused already; use it as it is.")
+        raise UsageError("This model is already fused; use it as it is.")
     with torch.device("meta"):
         fused = MoViNet(model.variant, model.settings, model.num_classes)
     fused.origins, fused.fused = model.origins, True
@@ -113,7 +113,7 @@ class FusedFeature(Feature):
 
 
 class FusedBlock(Block):
-    """``Block`` of fused convolutions; the scale and the gates' factor are in the projection."""
+    """``Block`` of fused convolutions; the projection includes ReZero and the gates' factor."""
 
     expansion: FusedPointwise
     feature: FusedFeature
@@ -160,9 +160,9 @@ def fused_conv(
 def _fused_attention(
     attention: SqueezeExcitation, settings: Settings
 ) -> tuple[SqueezeExcitation, float]:
-    """The squeeze-excitation, and a factor that its gates leave to the projection.
+    """The squeeze-excitation, and the factor of its gates that the projection applies.
 
-    A hard gate becomes a bare clipping: its slope and offset go into the expanding layer.
+    A hard gate becomes a mere clamp: its slope and offset are folded into the expanding layer.
     """
     slope, offset, gate, factor = GATE_PARTS[settings.gating]
     fused = copy.deepcopy(attention).requires_grad_(False)

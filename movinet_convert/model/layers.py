@@ -1,4 +1,4 @@
-"""Normalisation, activations, and what blocks are made of, on frames ``(N, C, H, W)``."""
+"""Normalisation, activations and the other parts of blocks, on frames ``(N, C, H, W)``."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Linear(Uninitialized, nn.Linear):
-    """A linear layer that draws no weights."""
+    """A linear layer that does not initialize its weights."""
 
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with Keras' epsilon and momentum, over all axes but the second.
 
-    In training the moving variance takes up each batch's own variance (divided by n), as Keras'
-    unfused layer does; the official model runs that one because it synchronises over replicas.
-    ``unbiased=True`` takes up the estimate divided by n - 1, as the fused layer and PyTorch do.
+    In training the moving variance is updated with the biased batch variance (divided by n), as in
+    Keras' unfused layer, which the official model uses because it synchronises over replicas.
+    ``unbiased=True`` uses the estimate divided by n - 1, as the fused layer and PyTorch do.
 
-    It does not count batches, unlike PyTorch's: with a fixed momentum the count changes nothing,
-    and a tensor without a counterpart in TensorFlow would be one that no checkpoint fills.
+    There is no ``num_batches_tracked``: with a fixed momentum it has no effect, and TensorFlow's
+    checkpoints have no such variable.
     """
 
     weight: nn.Parameter
@@ -64,7 +64,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.running_var.fill_(1)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        # PyTorch's own would miss the count of batches in a dict without metadata, and add it.
+        # PyTorch's own would add num_batches_tracked to a dict without metadata.
         nn.Module._load_from_state_dict(self, *args, **kwargs)
 
     def extra_repr(self) -> str:
@@ -75,8 +75,8 @@ class BatchNorm(nn.BatchNorm2d):
         if not self.training:
             moving = (self.running_mean, self.running_var)
             return F.batch_norm(x, *moving, self.weight, self.bias, False, 0.0, self.eps)
-        # New tensors take the batch's own mean and variance: the moving ones may then change
-        # before the backward pass, as they do in a stream of several calls.
+        # New tensors receive the batch mean and variance, so that the moving ones may change before
+        # the backward pass, as they do in a stream of several calls.
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         with torch.no_grad():
@@ -112,9 +112,9 @@ class ConvNorm(nn.Module):
 
 
 def past_frames(buffer: Tensor | None, videos: Tensor, length: int) -> Tensor:
-    """The last ``length`` frames before ``videos`` (B, C, T, H, W): of the buffer, or zeros.
+    """The last ``length`` frames before ``videos`` (B, C, T, H, W): the buffer, or zeros.
 
-    Both in the memory order (B, T, H, W, C), in which frames are joined and cut off.
+    Both in the memory order (B, T, H, W, C), in which frames are concatenated and sliced.
     """
     if buffer is None:
         batch, channels, _, height, width = videos.shape
@@ -123,14 +123,14 @@ def past_frames(buffer: Tensor | None, videos: Tensor, length: int) -> Tensor:
 
 
 def join_buffer(buffer: Tensor | None, videos: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Put the last ``length`` frames of the call before in front of ``videos`` (B, C, T, H, W).
+    """Prepend the last ``length`` frames of the previous call to ``videos`` (B, C, T, H, W).
 
     Returns the longer video and the buffer for the next call.
     """
     frames = videos.shape[2]
     past = past_frames(buffer, videos, length)
     joined = torch.cat((past, videos.permute(0, 2, 3, 4, 1)), dim=1)
-    # A view would keep the whole clip in memory, and its strides would compile again; so would
-    # those of a batch of one, unless the memory format is given.
+    # A view would keep the whole clip in memory, and its strides would trigger a recompilation; so
+    # would those of a batch of one without an explicit memory format.
     latest = joined[:, frames:].clone(memory_format=torch.contiguous_format)
     return joined.permute(0, 4, 1, 2, 3), latest.permute(0, 4, 1, 2, 3)

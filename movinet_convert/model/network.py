@@ -58,14 +58,14 @@ class MoViNet(nn.Module):
     ``model(clip)`` takes (B, 3, T, H, W), RGB in [0, 1], and returns logits (B, classes).
     Stream variants also take a video in chunks: ``model.stream(frames, state)``.
 
-    ``dropout`` and ``stochastic_depth`` act in training only; the defaults are the authors'.
-    ``origins`` records where the settings came from, None where nobody recorded it.
+    ``dropout`` and ``stochastic_depth`` apply in training only; the defaults are the authors'.
+    ``origins`` records where the settings came from, None if unknown.
 
     ``state_dict()`` carries the settings in its metadata; ``load_state_dict`` raises WeightsError
     for those of a network with other settings, and warns of weights that may be for another gate.
 
-    Raises UsageError for settings of the other mode or that do not exist, less than one class,
-    and probabilities outside [0, 1).
+    Raises UsageError for unknown settings or those of the other mode, less than one class, and
+    probabilities outside [0, 1).
     """
 
     stem: Any  # as the blocks and the head, replaced in a fused network
@@ -87,7 +87,7 @@ class MoViNet(nn.Module):
         self.num_classes = num_classes
         _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
         self.state_spec = StateSpec.of(variant, self.settings)
-        self.frozen: frozenset[str] = frozenset()  # parts that ``train()`` leaves in eval mode
+        self.frozen: frozenset[str] = frozenset()  # submodules that ``train()`` leaves in eval mode
         self.fused = False
         spec, act = variant.spec, self.settings.activation
         dropout = spec.dropout if dropout is None else dropout
@@ -99,17 +99,17 @@ class MoViNet(nn.Module):
         self.set_stochastic_depth(stochastic_depth)
 
     def set_stochastic_depth(self, rate: float) -> None:
-        """Drop the residual branches of the last block with this probability, earlier ones less."""
+        """Set the drop probability of the last block; it grows linearly over the blocks."""
         blocks: list[Any] = list(self.blocks.values())
         for i, block in enumerate(blocks, 1):
             block.drop_rate = rate * i / len(blocks)
 
     def train(self, mode: bool = True) -> MoViNet:
-        """Set the mode of all parts but those of a frozen backbone; UsageError if fused."""
+        """Set the mode of all submodules but a frozen backbone; UsageError if fused."""
         if mode and self.fused:
             raise UsageError(
-                "A fused network cannot be trained: its normalisations are folded away; train the "
-                "model it was made of, loaded without fuse=True."
+                "A fused network cannot be trained, since its normalisations are folded; train the "
+                "original model, loaded without fuse=True."
             )
         super().train(mode)
         for part in self.frozen:
@@ -157,8 +157,8 @@ class MoViNet(nn.Module):
     ) -> tuple[Tensor, StreamState]:
         """Logits after the latest frames of some videos, and the state to resume from.
 
-        ``frames`` is (B, 3, t, H, W), t >= 1, and follows what ``state`` has seen; None starts a
-        video. The logits (B, classes) are of all frames so far, however they were cut into calls;
+        ``frames`` is (B, 3, t, H, W), t >= 1, and continues from ``state``; None starts a video.
+        The logits (B, classes) are those of all frames so far, however they were split into calls;
         ``per_frame=True`` returns them after every frame, (B, t, classes).
 
         Raises UsageError for a base variant, StateError where the state is of another batch,
@@ -185,10 +185,9 @@ class MoViNet(nn.Module):
     def initial_state(self, batch: int, height: int, width: int) -> StreamState:
         """The state before the first frame of ``batch`` videos of this size, all zeros.
 
-        Passing it equals passing None; it is there for exporters, compilers and batchers, which
-        want the same inputs at every call: its tensors have the types, the device and the memory
-        order of those that ``stream`` returns. Nothing is computed for it, in whatever mode the
-        network is.
+        Passing it is equivalent to None; exporters, compilers and batching need the same inputs at
+        every call, so its tensors have the dtypes, the device and the memory format of those that
+        ``stream`` returns. The network is not run.
 
         Raises UsageError for a base variant, no videos or an empty size.
         """

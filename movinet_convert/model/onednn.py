@@ -1,9 +1,9 @@
-"""Convolutions for inference: bias and activation inside, weights in oneDNN's own layout.
+"""Convolutions for inference: bias and activation fused, weights in oneDNN's own layout.
 
 On a CPU, PyTorch reorders the weights of a convolution at every call and writes the activation
 in a second pass. The operators that ``torch.compile`` calls after freezing take weights packed
-once and activate in the same pass; these modules call them directly. Elsewhere, and under
-autograd, compilation and export, they are the plain convolutions they stand for.
+once and activate in the same pass; these modules call them directly. On other devices, and under
+autograd, compilation and export, they fall back to plain convolutions.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from movinet_convert.model.convolutions import conv_same, padded_weight, same_paddings
 from movinet_convert.model.layers import ACTIVATIONS
 
-# oneDNN's hard swish costs nothing beside the convolution; its swish costs more than ATen's.
+# oneDNN's hard swish is free after a convolution; its swish is slower than ATen's.
 ONEDNN_ACTIVATIONS = {"hard_swish": "hardswish"}
-# Up to here a plain matrix product is the faster one: oneDNN's takes some 20 us to begin.
+# Up to this size a plain matrix product is faster: oneDNN's has an overhead of about 20 us.
 FEW_PIXELS = 512
-MOST_PACKS = 4  # sizes come and go; weights packed for the latest are enough
+MOST_PACKS = 4  # per layer, for the latest input sizes
 
 
 def _onednn_operators() -> Any:
@@ -50,7 +50,7 @@ def runs_onednn(x: Tensor) -> bool:
 
 
 class FusedConv(nn.Module):
-    """What the convolutions below share: frozen weights, their packed copies, the activation."""
+    """Base of the convolutions below: frozen weights, their packed copies, the activation."""
 
     pad_input = False  # pad the input rather than the weight, where oneDNN does not run
     weight: Any

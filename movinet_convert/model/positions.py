@@ -1,7 +1,7 @@
 """The frames of one call and their positions in their videos.
 
 Inside the network time is folded into the batch, ``(B * T, C, H, W)`` with the frames of a video
-side by side; ``FramePositions`` unfolds it again.
+adjacent; ``FramePositions`` unfolds it again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FramePositions:
     _cache: dict[object, Tensor] = field(default_factory=dict)  # computed once per call
 
     def counts(self) -> Tensor:
-        """(B, T) frames of its own video up to every frame, from 1."""
+        """(B, T) the 1-based index of each frame in its own video."""
         if "counts" not in self._cache:
             assert self.seen is not None, "a clip without stream state has no counts"
             self._cache["counts"] = _counts(self.seen, self.frames)

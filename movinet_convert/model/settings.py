@@ -1,8 +1,8 @@
-"""Variants and settings that a user names, and the record of them that state dicts carry.
+"""Variants and settings by name, and the record of them in state dicts.
 
-Two networks of equal tensors may compute different things: no tensor shows which hard sigmoid the
-gate is. ``model.state_dict()`` therefore carries the settings in the metadata that PyTorch keeps
-beside the tensors, through ``torch.save`` and ``torch.load`` too, and ``load_state_dict`` compares.
+Networks with equal tensors may compute different results: no tensor shows which hard sigmoid the
+gate is. ``model.state_dict()`` therefore carries the settings in PyTorch's own metadata, which
+``torch.save`` and ``torch.load`` preserve, and ``load_state_dict`` compares them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT_ORIGINS = Origins(gating="default", head_activation="default", legacy="d
 
 
 def gating_advice(keras: str, model_garden: str) -> str:
-    """Which of two arguments to pass for which training; nothing in a checkpoint says it."""
+    """Which of two arguments to pass; it depends on the training, and no checkpoint records it."""
     return (
         f"{keras} for Google's releases of 2021, TF-Hub models and training with "
         f"tf-models-official up to 2.7; {model_garden} for training with 2.8 or later"
@@ -35,11 +35,9 @@ def gating_advice(keras: str, model_garden: str) -> str:
 
 
 UNRECORDED_GATING = (
-    "This state dict does not record the gating of its network, and nobody chose that of this "
-    "{name}, which computes with {gating!r}. No tensor shows which one the weights were trained "
-    "with: pass create_model({name!r}, "
-    + gating_advice("gating='keras')", "gating='model-garden'")
-    + "."
+    "This state dict does not record its gating, and this {name} was created with the default "
+    "gating, {gating!r}. No tensor shows which one the weights were trained with: pass "
+    "create_model({name!r}, " + gating_advice("gating='keras')", "gating='model-garden'") + "."
 )
 
 
@@ -127,7 +125,7 @@ def check_record(
         unambiguous = not settings.causal or settings.gating == "sigmoid"
         if not (chosen or unambiguous or num_classes == KINETICS_600_CLASSES):
             message = UNRECORDED_GATING.format(name=variant.name, gating=settings.gating)
-            # From load_state_dict, through its two calls, to whoever called it.
+            # The caller of load_state_dict, two frames of which are in between.
             warnings.warn(message, MovinetWarning, stacklevel=5)
         return origins
     own = dataclasses.asdict(settings)

@@ -1,7 +1,7 @@
-"""The stream state: what a stream model remembers between calls, as a value.
+"""The stream state: what a stream model keeps between calls, as a value.
 
-A model holds no state: ``model.stream`` takes one and returns the next, so one model serves many
-videos and threads, and the videos of a batch may have begun at different times.
+A model has no state of its own: ``model.stream`` takes one and returns the next, so one model
+serves many videos and threads, and the videos of a batch may have started at different times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEM_STRIDE = 2
 
 @dataclass(frozen=True)
 class StreamState:
-    """The memory of B videos; the first axis of every tensor is the video.
+    """The state of B videos; the first axis of every tensor is the video.
 
     ``frame_count`` (B,) int64: frames seen so far.
     ``buffers`` {block: (B, C, k - 1, H, W)}: the latest inputs of each temporal convolution.
@@ -68,7 +68,7 @@ class StreamState:
         return StreamState.of_tensors({name: change(t) for name, t in self.tensors()})
 
     def detach(self) -> StreamState:
-        """The state without its history, for truncated backpropagation through time."""
+        """The state detached from the graph, for truncated backpropagation through time."""
         return self.map(lambda tensor: tensor.detach())
 
     def clone(self) -> StreamState:
@@ -109,11 +109,11 @@ class StreamState:
         return self.map(lambda tensor: tensor[index])
 
     def split(self) -> list[StreamState]:
-        """One state a video, each with a batch of one."""
+        """One state per video, each with a batch of one."""
         return [self.select([video]) for video in range(self.batch)]
 
     def reset(self, videos: Tensor) -> StreamState:
-        """Reset some videos to their beginning, those for which ``videos`` (B,) bool is true."""
+        """Reset the videos for which ``videos`` (B,) bool is true to a video's start."""
         self._check_mask(videos, "reset takes")
 
         def reset(tensor: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class StreamState:
 
     @staticmethod
     def stack(states: Sequence[StreamState]) -> StreamState:
-        """Join states into one batch, the inverse of ``split``; each may hold several videos."""
+        """Join states, of one or more videos each, into one batch; the inverse of ``split``."""
         if not states:
             raise StateError("stack needs at least one state.")
         tensors = [dict(state.tensors()) for state in states]
@@ -150,7 +150,7 @@ class StreamState:
 
 @dataclass(frozen=True)
 class StateSpec:
-    """The shapes of a network's stream state, which follow from its specification alone.
+    """The shapes of a network's stream state, derived from its specification.
 
     ``blocks`` has (name, channels, frames, reduction) of every block: ``frames`` of its buffer, 0
     without one, whose height and width are a ``reduction``-th of the video's, rounded up.
@@ -183,7 +183,7 @@ class StateSpec:
     def zeros(
         self, batch: int, height: int, width: int, dtype: torch.dtype, device: torch.device
     ) -> StreamState:
-        """The state before the first frame, in the memory order in which a network returns it."""
+        """The state before the first frame, in the memory format in which a network returns it."""
         kinds = {1: torch.long, 2: torch.promote_types(dtype, torch.float32), 5: dtype}
         tensors = {}
         for name, shape in self.shapes(batch, height, width).items():

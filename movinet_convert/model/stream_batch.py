@@ -1,12 +1,12 @@
 """Many videos at once: independent streams that share a batch.
 
-A frame of one video leaves a processor half idle; the frames of sixteen fill it. A
-``StreamBatch`` runs the next frames of any of its videos as one batch; videos join and leave at
-any time, and a video that has no frame ready waits.
+Single frames do not fully use a processor; the frames of sixteen videos do. A ``StreamBatch`` runs
+the next frames of any of its videos as one batch; videos join and leave at any time, and a video
+without a new frame keeps its state.
 
-Videos are independent of each other: what a neighbour shows, NaN included, changes no bit of a
-video's logits. How *many* there are may change the last bits, since matrix products are cut
-differently for other batch sizes; against a video run alone the logits agree to rounding.
+Videos are independent: the contents of one, NaN included, do not change a bit of another's logits.
+The *number* of videos may change the last bits, since matrix products are tiled differently for
+other batch sizes; the logits agree to rounding with those of a video that is run alone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Key = TypeVar("Key")
 
 
 class StreamBatch(Generic[Key]):
-    """Streams of one model and one frame size, each known by a key of your choice.
+    """Streams of one model and one frame size, each identified by a key of your choice.
 
         batch = StreamBatch(fuse(model))
         batch.join("door")
         logits = batch.step({"door": frame})["door"]  # frame (3, H, W), logits (classes,)
-        state = batch.leave("door")                   # to go on later: batch.join("door", state)
+        state = batch.leave("door")                   # to resume: batch.join("door", state)
 
     Gradients are not tracked. Raises UsageError for a base variant, and for a model in training
     mode, whose normalisations would mix the videos.
@@ -57,17 +57,17 @@ class StreamBatch(Generic[Key]):
         return len(self._keys)
 
     def join(self, key: Key, state: StreamState | None = None) -> None:
-        """Add a video, at its beginning or with the ``state`` (batch of one) it left with.
+        """Add a video, at its start or with the ``state`` (batch of one) that ``leave`` returned.
 
-        Raises UsageError if the key is taken, StateError if the state is of another network or
+        Raises UsageError if the key is in use, StateError if the state is of another network or
         frame size.
         """
         if key in self._keys:
-            raise UsageError(f"Stream {key!r} is in the batch already; leave() it first.")
+            raise UsageError(f"Stream {key!r} is already in the batch; leave() it first.")
         if state is None:
             state = self.model.initial_state(1, *self.size)
         elif state.batch != 1:
-            raise StateError(f"A joining state holds one video; this one holds {state.batch}.")
+            raise StateError(f"A state that joins must have one video; this one has {state.batch}.")
         else:
             self.model.check_state(state, 1, *self.size)
         old = self._state
@@ -75,7 +75,7 @@ class StreamBatch(Generic[Key]):
         self._keys.append(key)
 
     def leave(self, key: Key) -> StreamState:
-        """Take a video out; returns its state, with which it can join again, here or elsewhere."""
+        """Remove a video; returns its state, with which it can join this or another batch."""
         index = self._index(key)
         state = self._joined()
         rest = [i for i in range(len(self._keys)) if i != index]
@@ -84,10 +84,10 @@ class StreamBatch(Generic[Key]):
         return state.select([index])
 
     def reset(self, key: Key) -> None:
-        """Begin a video anew, as after a cut."""
-        forgotten = torch.zeros(len(self._keys), dtype=torch.bool)
-        forgotten[self._index(key)] = True
-        self._state = self._joined().reset(forgotten)
+        """Reset a video to its start, as after a scene change."""
+        mask = torch.zeros(len(self._keys), dtype=torch.bool)
+        mask[self._index(key)] = True
+        self._state = self._joined().reset(mask)
 
     @torch.no_grad()
     def step(self, frames: Mapping[Key, Tensor]) -> dict[Key, Tensor]:

@@ -1,4 +1,4 @@
-"""What a clip goes through before the network: scaled, cut to the middle, RGB in [0, 1]."""
+"""Preprocessing of clips: resize, center crop, RGB in [0, 1]."""
 
 from __future__ import annotations
 

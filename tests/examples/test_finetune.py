@@ -96,7 +96,7 @@ def trainer(split: Split, folder: Path, **changes: object) -> Trainer:
     return Trainer(random_model("t0-stream"), split, config(**changes), folder, Group())
 
 
-def test_the_shapes_are_videos_in_folders(videos: Path, split: Split) -> None:
+def test_write_shapes_writes_one_folder_of_videos_per_class(videos: Path, split: Split) -> None:
     assert split.classes == tuple(sorted(SHAPES))
     assert len(list(videos.glob("*/*.mp4"))) == 4 * len(SHAPES)
     clip, label, _ = Clips(split.held_out, CLIP, seed=None)[0, 0]
@@ -124,14 +124,14 @@ def test_train_and_val_folders_decide_the_split(videos: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("missing", ["classes", "validation"])
-def test_a_folder_without_what_is_needed_is_refused(missing: str, tmp_path: Path) -> None:
+def test_an_incomplete_dataset_folder_is_rejected(missing: str, tmp_path: Path) -> None:
     if missing == "validation":
         (tmp_path / "train" / "a").mkdir(parents=True)
     with pytest.raises(UsageError, match="class folders" if missing == "classes" else "none of"):
         read_split(tmp_path)
 
 
-def test_a_clip_depends_on_seed_epoch_and_video_alone(split: Split) -> None:
+def test_a_clip_depends_only_on_seed_epoch_and_video(split: Split) -> None:
     clips = Clips(split.training, CLIP, seed=1)
     first, again, *later = (clips[epoch, 3].clip for epoch in (0, 0, 1, 2, 3))
     assert isinstance(first, torch.Tensor)
@@ -140,7 +140,7 @@ def test_a_clip_depends_on_seed_epoch_and_video_alone(split: Split) -> None:
     assert any(not torch.equal(first, clip) for clip in later if clip is not None)
 
 
-def test_a_video_that_is_too_short_starts_over(split: Split) -> None:
+def test_a_short_video_is_repeated(split: Split) -> None:
     long = ClipSpec(frames=11, size=32, fps=10.0)  # the videos have 8 frames
     for seed in (None, 0):
         clip = Clips(split.training, long, seed=seed)[0, 0].clip
@@ -179,7 +179,7 @@ def test_the_sampler_resumes_in_the_middle_of_an_epoch() -> None:
     assert list(sampler) != whole[4:]
 
 
-def test_gradients_through_time_are_those_of_the_whole_clip() -> None:
+def test_gradients_through_time_equal_those_of_the_whole_clip() -> None:
     clip = torch.rand(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1])
     whole = random_model("t0-stream").eval()
@@ -209,13 +209,13 @@ def test_truncated_backpropagation_detaches_the_state_between_chunks() -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_a_base_model_is_not_trained_in_chunks() -> None:
+def test_training_a_base_model_in_chunks_is_rejected() -> None:
     with pytest.raises(UsageError, match="t0-stream"):
         TrainingModel(create_model("t0-base"), StepConfig(chunk=2))
 
 
 @pytest.mark.parametrize("interrupted_after", [3, 5])
-def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
     interrupted_after: int, split: Split, tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -232,7 +232,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_run_leaves_metrics_and_the_best_weights(split: Split, tmp_path: Path) -> None:
+def test_a_run_writes_metrics_and_the_best_weights(split: Split, tmp_path: Path) -> None:
     history = trainer(split, tmp_path).train(Listener(), resume=False)
     with (tmp_path / METRICS_NAME).open() as file:
         rows = list(csv.DictReader(file))
@@ -243,7 +243,9 @@ def test_a_run_leaves_metrics_and_the_best_weights(split: Split, tmp_path: Path)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_run_is_neither_overwritten_nor_mixed_with_another(split: Split, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_or_resumed_with_other_settings(
+    split: Split, tmp_path: Path
+) -> None:
     trainer(split, tmp_path, epochs=1).train(Listener(), resume=False)
     with pytest.raises(UsageError, match="--resume"):
         trainer(split, tmp_path, epochs=1).train(Listener(), resume=False)
@@ -263,7 +265,7 @@ def test_a_run_is_neither_overwritten_nor_mixed_with_another(split: Split, tmp_p
         {"state_dicts": {"model": torch.zeros(3)}},
     ],
 )
-def test_a_foreign_checkpoint_is_not_resumed(content: object, split: Split, tmp_path: Path) -> None:
+def test_an_invalid_checkpoint_is_rejected(content: object, split: Split, tmp_path: Path) -> None:
     ours = trainer(split, tmp_path)
     settings = ours._folder._settings
     if isinstance(content, dict) and content.get("settings") != 3:
@@ -273,7 +275,7 @@ def test_a_foreign_checkpoint_is_not_resumed(content: object, split: Split, tmp_
         ours.train(Listener(), resume=True)
 
 
-def test_a_checkpoint_of_another_gating_is_not_resumed(split: Split, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_gating_is_rejected(split: Split, tmp_path: Path) -> None:
     trainer(split, tmp_path, epochs=1).train(Listener(), resume=False)
     model = create_model("t0-stream", num_classes=len(SHAPES), gating="model-garden")
     with pytest.raises(WeightsError, match="gating"):
@@ -310,7 +312,7 @@ def damaged(videos: Path, tmp_path: Path) -> Split:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_video_is_left_out_and_named(
+def test_a_damaged_video_is_skipped_and_reported(
     workers: int, damaged: Split, tmp_path: Path
 ) -> None:
     running = trainer(damaged, tmp_path / "run", workers=workers, epochs=1)
@@ -324,7 +326,7 @@ def test_a_damaged_video_is_left_out_and_named(
     assert resumed.unreadable == running.unreadable
 
 
-def test_another_video_takes_the_place_of_a_damaged_one(damaged: Split) -> None:
+def test_a_damaged_video_is_replaced_by_another(damaged: Split) -> None:
     samples = Clips(damaged.training, CLIP, seed=5)
     first, again = samples[0, 0], samples[0, 0]
     assert first.clip is not None
@@ -335,7 +337,7 @@ def test_another_video_takes_the_place_of_a_damaged_one(damaged: Split) -> None:
     assert held_out[0, 0].clip is None
 
 
-def test_a_run_without_a_readable_video_says_so(damaged: Split, tmp_path: Path) -> None:
+def test_a_run_without_readable_videos_is_an_error(damaged: Split, tmp_path: Path) -> None:
     for video in damaged.training:
         video.path.write_bytes(b"no video")
     with pytest.raises(VideoError, match="None of 12 videos could be read"):

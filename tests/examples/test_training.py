@@ -73,7 +73,7 @@ def train_briefly(model: nn.Module, steps: int = 12) -> list[float]:
     [(False, {"synchronized": True}), (True, {})],
     ids=["as the unfused layer", "as the fused layer"],
 )
-def test_normalisation_updates_its_statistics_as_keras_does(
+def test_batch_norm_updates_its_statistics_like_keras(
     unbiased: bool, options: dict[str, Any]
 ) -> None:
     tf_keras = pytest.importorskip("tf_keras")
@@ -91,7 +91,7 @@ def test_normalisation_updates_its_statistics_as_keras_does(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_skip_projections_take_the_unbiased_variance(name: str) -> None:
+def test_only_skip_projections_use_the_unbiased_variance(name: str) -> None:
     norms = {n: m for n, m in create_model(name).named_modules() if isinstance(m, BatchNorm)}
     assert {n for n, m in norms.items() if m.unbiased} == {n for n in norms if ".skip." in n}
 
@@ -110,7 +110,7 @@ def test_pytorch_synchronizes_every_normalisation(tmp_path: Path) -> None:
     assert torch.equal(load_converted(path)(clip()), plain(clip()))
 
 
-def test_a_state_dict_without_metadata_lacks_no_count_of_batches() -> None:
+def test_a_state_dict_without_metadata_loads_without_num_batches_tracked() -> None:
     tensors = dict(random_model("t0-base").state_dict())
     assert not any("num_batches" in name for name in tensors)
     create_model("t0-base", num_classes=3).load_state_dict(tensors)
@@ -139,7 +139,7 @@ def test_freezing_keeps_eval_mode() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_trained_network_is_loaded_as_it_was_saved(name: str, tmp_path: Path) -> None:
+def test_a_trained_network_survives_save_and_load(name: str, tmp_path: Path) -> None:
     model = random_model(name)
     train_briefly(model, steps=2)
     labels = ["falling", "rising", "resting"]
@@ -155,7 +155,7 @@ def test_a_trained_network_is_loaded_as_it_was_saved(name: str, tmp_path: Path) 
     assert [p.name for p in tmp_path.iterdir()] == ["mine.safetensors"]
 
 
-def test_the_gating_of_a_trained_network_is_kept(tmp_path: Path) -> None:
+def test_save_and_load_keep_the_gating(tmp_path: Path) -> None:
     model = create_model("t0-stream", num_classes=3, gating="model-garden")
     path = save_weights(model, tmp_path / "mine.safetensors")
     assert load_converted(path).settings.gating == "model-garden"
@@ -176,7 +176,7 @@ def test_a_wrapped_network_is_saved_without_its_wrapper(tmp_path: Path) -> None:
     ],
     ids=["another network", "another suffix", "labels that do not fit"],
 )
-def test_what_cannot_be_saved_is_refused(
+def test_saving_invalid_weights_is_rejected(
     change: Callable[..., Any], message: str, tmp_path: Path
 ) -> None:
     model, path, labels = change(create_model("t0-base", num_classes=3), tmp_path / "m.safetensors")
@@ -186,7 +186,7 @@ def test_what_cannot_be_saved_is_refused(
 
 
 @pytest.mark.usefixtures("fresh_compiler")
-def test_a_compiled_network_trains_the_same() -> None:
+def test_a_compiled_network_trains_like_the_eager_one() -> None:
     plain = without_randomness(random_model("t0-stream"))
     copied = copy.deepcopy(plain)
     # The whole graph, backward pass included, without generating code for it.
@@ -211,7 +211,7 @@ def test_a_network_trains_in_mixed_precision(name: str) -> None:
 
 
 @pytest.mark.parametrize("frames", [3, 8])
-def test_gradients_in_mixed_precision_are_those_of_full_precision(frames: int) -> None:
+def test_mixed_precision_gradients_agree_with_full_precision(frames: int) -> None:
     """Of the 3D convolution too, which in some builds of oneDNN is wrong for short clips."""
     exact = without_randomness(random_model("t0-base")).eval()
     mixed = copy.deepcopy(exact)
@@ -272,7 +272,7 @@ def _gradients_of_half_a_batch(rank: int, folder: str, results: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_compute_the_gradients_of_one(tmp_path: Path) -> None:
+def test_two_processes_compute_the_same_gradients_as_one(tmp_path: Path) -> None:
     context = torch.multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     workers = torch.multiprocessing.start_processes(

@@ -51,7 +51,7 @@ NEEDS = {
 }
 
 
-def test_a_model_in_training_mode_is_refused(tmp_path: Path) -> None:
+def test_a_model_in_training_mode_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.eval\(\)"):
         export_model(settled_model("t0-stream").train(), tmp_path / "m", "torch-export", size=SIZE)
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert (found - expected).abs().max() < 1e-4 * expected.std()
 
 
-def test_what_is_fused_in_inference_mode_works_inside_and_outside(model: MoViNet) -> None:
+def test_a_network_fused_in_inference_mode_runs_inside_and_outside(model: MoViNet) -> None:
     expected = model(CLIP).detach()
     with torch.inference_mode():
         fused = fuse(model)
@@ -41,7 +41,7 @@ def test_what_is_fused_in_inference_mode_works_inside_and_outside(model: MoViNet
     fused(CLIP.clone().requires_grad_()).sum().backward()
 
 
-def test_what_is_fused_outside_works_in_inference_mode(model: MoViNet) -> None:
+def test_a_network_fused_outside_runs_in_inference_mode(model: MoViNet) -> None:
     expected = model(CLIP).detach()
     fused = fuse(model)
     assert_close(fused(CLIP), expected)
@@ -50,7 +50,7 @@ def test_what_is_fused_outside_works_in_inference_mode(model: MoViNet) -> None:
 
 
 @pytest.mark.parametrize("way", ["created", "loaded", "with other classes", "from a Hub folder"])
-def test_what_is_made_in_inference_mode_can_be_trained(
+def test_a_network_created_in_inference_mode_can_be_trained(
     way: str, model: MoViNet, tmp_path: Path
 ) -> None:
     path = tmp_path / "model.safetensors"

@@ -55,7 +55,7 @@ def run_in_chunks(model: MoViNet, video: Tensor, chunks: list[int]) -> tuple[Ten
 
 @pytest.mark.parametrize("name", list_variants(released=False))
 @torch.no_grad()
-def test_clips_of_any_size_give_one_row_of_logits_each(name: str) -> None:
+def test_forward_returns_one_row_of_logits_per_clip_of_any_size(name: str) -> None:
     model = lively(name)
     for batch, frames, height, width in [(1, 1, 32, 32), (2, 3, 33, 47), (1, 2, 7, 5)]:
         assert model(clip(batch, frames, height, width)).shape == (batch, 50)
@@ -63,7 +63,7 @@ def test_clips_of_any_size_give_one_row_of_logits_each(name: str) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 @torch.no_grad()
-def test_a_video_gives_the_same_however_it_is_cut(name: str) -> None:
+def test_logits_do_not_depend_on_how_a_video_is_chunked(name: str) -> None:
     model = lively(name)
     video = clip(1, 13)
     whole, whole_state = run_in_chunks(model, video, [13])
@@ -80,7 +80,7 @@ def test_a_video_gives_the_same_however_it_is_cut(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a0-stream", "a3-stream"])
 @torch.no_grad()
-def test_per_frame_logits_are_those_after_every_frame(name: str) -> None:
+def test_per_frame_returns_the_logits_after_every_frame(name: str) -> None:
     model = lively(name)
     video = clip(2, 5)
     every, _ = model.stream(video, per_frame=True)
@@ -91,7 +91,7 @@ def test_per_frame_logits_are_those_after_every_frame(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a0-stream", "a3-stream"])
 @torch.no_grad()
-def test_videos_that_began_at_different_times_share_a_batch(name: str) -> None:
+def test_videos_started_at_different_times_share_a_batch(name: str) -> None:
     model = lively(name)
     first, second = clip(1, 9, seed=1), clip(1, 9, seed=2)
     _, early = model.stream(first[:, :, :6])
@@ -106,7 +106,7 @@ def test_videos_that_began_at_different_times_share_a_batch(name: str) -> None:
 
 
 @torch.no_grad()
-def test_a_video_begins_anew_without_its_neighbours_noticing() -> None:
+def test_resetting_a_video_does_not_affect_the_others() -> None:
     model = lively("a3-stream")
     video = clip(2, 6)
     _, state = model.stream(video[:, :, :4])
@@ -116,7 +116,7 @@ def test_a_video_begins_anew_without_its_neighbours_noticing() -> None:
 
 
 @torch.no_grad()
-def test_the_initial_state_equals_none() -> None:
+def test_the_initial_state_is_equivalent_to_none() -> None:
     model = lively("a3-stream")
     video = clip(2, 3)
     started, _ = model.stream(video, model.initial_state(2, 44, 36))
@@ -138,7 +138,7 @@ def legacy(name: str) -> MoViNet:
     + [(name, form) for name in ("a0-stream", "legacy") for form in ("fused", "bfloat16")],
 )
 @torch.no_grad()
-def test_an_initial_state_is_made_like_those_that_streaming_returns(name: str, form: str) -> None:
+def test_the_initial_state_has_the_layout_of_returned_states(name: str, form: str) -> None:
     model = legacy("a0-stream") if name == "legacy" else create_model(name, num_classes=5).eval()
     model = fuse(model) if form == "fused" else model
     model = model.bfloat16() if form == "bfloat16" else model
@@ -157,7 +157,7 @@ def test_an_initial_state_is_made_like_those_that_streaming_returns(name: str, f
             ), name_of
 
 
-def test_making_an_initial_state_runs_nothing() -> None:
+def test_creating_an_initial_state_does_not_run_the_network() -> None:
     model = lively("t0-stream").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert model.initial_state(1, 1, 1).frame_count.tolist() == [0]
@@ -197,7 +197,7 @@ def change(state: StreamState, **tensors: Tensor) -> StreamState:
 
 
 @torch.no_grad()
-def test_a_state_of_another_network_is_refused_before_anything_is_computed() -> None:
+def test_a_state_of_another_network_is_rejected_before_the_forward_pass() -> None:
     model = lively("t0-stream").train()
     before = model.stem.norm.running_mean.clone()
     state = model.initial_state(1, 32, 32)
@@ -218,7 +218,7 @@ def test_a_state_of_another_network_is_refused_before_anything_is_computed() -> 
 
 
 @torch.no_grad()
-def test_streaming_changes_neither_the_state_it_was_given_nor_the_frames() -> None:
+def test_streaming_does_not_modify_its_inputs() -> None:
     model = lively("a0-stream")
     video = clip(1, 4)
     _, state = model.stream(video[:, :, :2])
@@ -264,7 +264,7 @@ def test_a_state_is_a_pytree_that_can_be_cast() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_network_runs_in_other_precisions(dtype: torch.dtype) -> None:
+def test_the_network_runs_in_half_and_double_precision(dtype: torch.dtype) -> None:
     model = lively("a3-stream")
     expected = model(clip(1, 3))
     logits, _ = run_in_chunks(model.to(dtype), clip(1, 3), [1, 2])
@@ -273,7 +273,7 @@ def test_a_network_runs_in_other_precisions(dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def test_frames_may_lie_in_any_memory_layout() -> None:
+def test_frames_can_have_any_memory_format() -> None:
     model = lively("a0-base")
     video = clip(2, 3)
     expected = model(video)
@@ -284,7 +284,7 @@ def test_frames_may_lie_in_any_memory_layout() -> None:
     assert torch.equal(model(wider[..., ::2]), expected)
 
 
-def test_the_two_gatings_are_two_functions() -> None:
+def test_the_two_gatings_give_different_logits() -> None:
     x = torch.tensor([-4.0, -2.7, -1.0, 0.0, 1.0, 2.7, 4.0], dtype=torch.float64)
     assert torch.allclose(GATES["keras"](x), (0.2 * x + 0.5).clamp(0, 1))
     assert torch.allclose(GATES["model-garden"](x), (x + 3).clamp(0, 6) * 0.16667)
@@ -292,7 +292,7 @@ def test_the_two_gatings_are_two_functions() -> None:
     assert distance(keras(clip(1, 2)), garden(clip(1, 2))) > 1e-3
 
 
-def test_dropout_and_stochastic_depth_act_in_training_only() -> None:
+def test_dropout_and_stochastic_depth_apply_in_training_only() -> None:
     model = lively("a0-stream")
     video = clip(2, 2)
     assert torch.equal(model(video), model(video))
@@ -313,7 +313,7 @@ def test_stochastic_depth_drops_whole_videos() -> None:
     assert all(len(set(video.tolist())) == 1 for video in kept)
 
 
-def test_gradients_reach_back_through_the_state_until_it_is_detached() -> None:
+def test_gradients_flow_through_the_state_until_it_is_detached() -> None:
     model = lively("a0-stream")
     video = clip(1, 4).requires_grad_()
     _, state = model.stream(video[:, :, :2])
@@ -327,14 +327,14 @@ def test_gradients_reach_back_through_the_state_until_it_is_detached() -> None:
 
 
 @pytest.mark.parametrize("name", ["a0-base", "a3-stream"])
-def test_every_parameter_learns(name: str) -> None:
+def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = lively(name)
     model(clip(2, 6)).square().sum().backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 
 
-def test_wrong_input_is_one_clear_sentence() -> None:
+def test_invalid_input_raises_a_clear_error() -> None:
     model = lively("a0-stream")
     with pytest.raises(UsageError, match=r"\(B, 3, T, H, W\)"):
         model(torch.rand(1, 4, 2, 8, 8))
@@ -365,14 +365,12 @@ def test_wrong_input_is_one_clear_sentence() -> None:
         ("a0-base", {"head_activation": "relu"}, "head activation 'relu'.*swish, hard_swish"),
     ],
 )
-def test_options_that_no_network_has_are_refused(
-    name: str, options: dict[str, Any], message: str
-) -> None:
+def test_invalid_options_are_rejected(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         create_model(name, **options)
 
 
-def test_settings_of_the_other_mode_and_impossible_rates_are_refused() -> None:
+def test_settings_of_the_other_mode_and_invalid_rates_are_rejected() -> None:
     base, stream = get_variant("a0-base"), get_variant("a0-stream")
     with pytest.raises(UsageError, match="a0-base is a base variant"):
         MoViNet(base, stream.settings())
@@ -380,7 +378,7 @@ def test_settings_of_the_other_mode_and_impossible_rates_are_refused() -> None:
         MoViNet(base, dropout=1.0)
 
 
-def test_a_network_remembers_which_settings_somebody_chose() -> None:
+def test_a_network_records_which_settings_were_chosen() -> None:
     chosen = create_model("t0-stream", gating="keras").origins
     assert chosen == Origins(gating="user", head_activation="default", legacy="default")
     model = create_model("t0-base", head_activation="hard_swish")
@@ -389,7 +387,7 @@ def test_a_network_remembers_which_settings_somebody_chose() -> None:
     assert fuse(model).origins == model.origins
 
 
-def test_random_weights_are_those_of_the_official_initialisers() -> None:
+def test_random_weights_follow_the_official_initialisers() -> None:
     model = create_model("a0-stream")
     assert model.training
     tensors = model.state_dict()

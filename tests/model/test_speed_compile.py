@@ -26,7 +26,7 @@ def unchanged(model: MoViNet) -> MoViNet:
 
 @pytest.mark.parametrize("form", [unchanged, fuse], ids=["plain", "fused"])
 @torch.no_grad()
-def test_a_stream_is_one_graph_compiled_once_for_all_frames_and_batches(
+def test_a_stream_compiles_to_one_graph_for_all_frames_and_batches(
     form: Callable[[MoViNet], MoViNet],
 ) -> None:
     model = form(settled_model("t0-stream"))
@@ -47,7 +47,9 @@ def test_a_stream_is_one_graph_compiled_once_for_all_frames_and_batches(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @torch.no_grad()
-def test_the_documented_settings_for_one_stream_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_compiler_options_give_the_eager_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stages = tuple(replace(stage, layers=stage.layers[:1]) for stage in ARCHS["t0"].stages[:3])
     monkeypatch.setitem(ARCHS, "t0", replace(ARCHS["t0"], stages=stages))  # compiles sooner
     model = fuse(settled_model("t0-stream"))
@@ -63,7 +65,7 @@ def test_the_documented_settings_for_one_stream_agree(monkeypatch: pytest.Monkey
 
 
 @torch.no_grad()
-def test_a_clip_is_one_graph() -> None:
+def test_forward_compiles_to_one_graph() -> None:
     model = fuse(settled_model("t0-base"))
     counter = CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True)

@@ -49,9 +49,7 @@ def assert_states_close(left: StreamState, right: StreamState, tolerance: float)
 
 @pytest.mark.parametrize("shape", CLIPS, ids=str)
 @torch.no_grad()
-def test_folding_changes_nothing_in_float64(
-    model: MoViNet, shape: tuple[int, int, int, int]
-) -> None:
+def test_folding_is_exact_in_float64(model: MoViNet, shape: tuple[int, int, int, int]) -> None:
     exact = copy.deepcopy(model).double()
     clip = torch.rand(shape[0], 3, *shape[1:], dtype=torch.float64)
     reference = exact(clip)
@@ -87,7 +85,7 @@ def test_chunked_execution_does_not_change_a_stream(model: MoViNet, small_chunks
 
 
 @torch.no_grad()
-def test_states_pass_between_the_fused_and_the_plain_network() -> None:
+def test_the_fused_and_the_plain_network_accept_each_others_states() -> None:
     model = settled_model("a0-stream")
     clip = torch.rand(1, 3, 4, 48, 48)
     expected, _ = model.stream(clip)
@@ -104,7 +102,7 @@ def test_fused_network_checks_the_size_of_its_state() -> None:
         fused.stream(torch.rand(1, 3, 1, 64, 64), state)
 
 
-def test_fusing_leaves_the_model_as_it_was_and_is_for_inference() -> None:
+def test_fusing_does_not_modify_the_model_and_is_for_inference() -> None:
     model = settled_model("a0-base")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fused = fuse(model)
@@ -118,7 +116,7 @@ def test_fusing_leaves_the_model_as_it_was_and_is_for_inference() -> None:
     )
 
 
-def test_a_model_in_training_mode_is_fused_as_for_inference_and_left_as_it_is() -> None:
+def test_a_model_in_training_mode_is_fused_as_in_eval_mode_and_not_modified() -> None:
     model = settled_model("t0-stream")
     clip = torch.rand(1, 3, 2, 32, 32)
     expected = fuse(model)(clip)
@@ -126,7 +124,7 @@ def test_a_model_in_training_mode_is_fused_as_for_inference_and_left_as_it_is() 
     assert model.training
 
 
-def test_a_fused_network_says_that_it_cannot_be_trained() -> None:
+def test_training_a_fused_network_is_an_error() -> None:
     fused = fuse(settled_model("t0-base"))
     assert not fused.eval().training
     with pytest.raises(UsageError, match="fused network cannot be trained"):
@@ -135,7 +133,7 @@ def test_a_fused_network_says_that_it_cannot_be_trained() -> None:
         unfreeze_backbone(fused)
 
 
-def test_gradients_reach_the_input_of_a_fused_network() -> None:
+def test_a_fused_network_backpropagates_to_its_input() -> None:
     model = settled_model("a0-base")
     clip = torch.rand(1, 3, 4, 32, 32, requires_grad=True)
     (expected,) = torch.autograd.grad(model(clip).sum(), clip)
@@ -155,7 +153,7 @@ def test_a_used_fused_network_can_be_copied_pickled_and_cast() -> None:
 
 
 @torch.no_grad()
-def test_packed_weights_follow_a_change_of_the_weights() -> None:
+def test_packed_weights_are_updated_when_the_weights_change() -> None:
     fused = fuse(settled_model("a0-base"))
     clip = torch.rand(1, 3, 4, 32, 32)
     before = fused(clip)
@@ -166,7 +164,9 @@ def test_packed_weights_follow_a_change_of_the_weights() -> None:
 @pytest.mark.parametrize("activation", [None, "swish", "hard_swish"])
 @pytest.mark.parametrize("side", [4, 40], ids=["few pixels", "many pixels"])
 @torch.no_grad()
-def test_what_a_product_adds_is_activated_too(activation: str | None, side: int) -> None:
+def test_the_pointwise_residual_is_added_before_the_activation(
+    activation: str | None, side: int
+) -> None:
     conv = torch.nn.Conv2d(5, 6, 1)
     layer = FusedPointwise(conv, torch.randn(6, 5, 1, 1), torch.randn(6), activation)
     x = torch.randn(1, 5, side, side).contiguous(memory_format=torch.channels_last)
@@ -176,5 +176,5 @@ def test_what_a_product_adds_is_activated_too(activation: str | None, side: int)
 
 
 def test_a_fused_network_cannot_be_fused_again() -> None:
-    with pytest.raises(UsageError, match="fused already"):
+    with pytest.raises(UsageError, match="already fused"):
         fuse(fuse(settled_model("a0-base")))

@@ -40,7 +40,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_weights_for_the_other_gate_are_refused_and_change_nothing(way: str) -> None:
+def test_weights_for_the_other_gating_are_rejected_without_side_effects(way: str) -> None:
     state = WAYS[way](garden().state_dict())
     model = create_model("t0-stream", num_classes=7)
     before = model.stem.conv.weight.clone()
@@ -60,7 +60,7 @@ def test_every_setting_is_compared() -> None:
         create_model("t0-stream", num_classes=7).load_state_dict(state, strict=False)
 
 
-def test_wrappers_hand_the_settings_on() -> None:
+def test_wrapped_models_keep_the_settings() -> None:
     wrapped = nn.ModuleDict({"model": garden()}).state_dict()
     with pytest.raises(WeightsError, match="gating"):
         nn.ModuleDict({"model": create_model("t0-stream", num_classes=7)}).load_state_dict(wrapped)
@@ -72,7 +72,7 @@ def test_wrappers_hand_the_settings_on() -> None:
         )
 
 
-def test_bare_weights_of_other_classes_warn_where_nobody_chose_the_gate() -> None:
+def test_bare_weights_of_custom_classes_warn_with_the_default_gating() -> None:
     bare = dict(garden().state_dict())
     with pytest.warns(UserWarning, match="keras.*model-garden") as caught:
         create_model("t0-stream", num_classes=7).load_state_dict(bare)
@@ -82,7 +82,7 @@ def test_bare_weights_of_other_classes_warn_where_nobody_chose_the_gate() -> Non
 
 
 @pytest.mark.parametrize("settings", [{"gating": "keras"}, {"num_classes": 600}, {"base": True}])
-def test_bare_weights_load_in_silence_where_there_is_nothing_to_choose(
+def test_bare_weights_load_without_warning_where_the_gating_is_known(
     settings: dict[str, Any],
 ) -> None:
     name = "t0-base" if settings.pop("base", False) else "t0-stream"
@@ -92,7 +92,7 @@ def test_bare_weights_load_in_silence_where_there_is_nothing_to_choose(
         model.load_state_dict(dict(model.state_dict()))
 
 
-def test_a_network_takes_over_where_the_settings_of_its_weights_came_from() -> None:
+def test_loading_a_state_dict_adopts_the_origins_of_its_settings() -> None:
     saved = create_model("t0-stream", num_classes=7)
     saved.origins = Origins(gating="release", head_activation="release", legacy="release")
     model = create_model("t0-stream", num_classes=7)
@@ -101,7 +101,7 @@ def test_a_network_takes_over_where_the_settings_of_its_weights_came_from() -> N
 
 
 @pytest.mark.parametrize("foreign", [None, "text", {"settings": 3}, {"settings": {}, "origins": 1}])
-def test_foreign_metadata_does_no_harm(foreign: object) -> None:
+def test_unknown_metadata_is_ignored(foreign: object) -> None:
     model = garden()
     state = model.state_dict()
     state._metadata[""]["movinet_convert"] = foreign  # type: ignore[attr-defined]

@@ -33,7 +33,7 @@ def assert_same(logits: torch.Tensor, expected: torch.Tensor) -> None:
     assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-def test_streams_that_join_and_leave_get_what_they_would_get_alone(
+def test_streams_that_join_and_leave_give_the_same_logits_as_alone(
     model: MoViNet, videos: torch.Tensor
 ) -> None:
     batch: StreamBatch[int] = StreamBatch(model, SIZE)
@@ -50,7 +50,7 @@ def test_streams_that_join_and_leave_get_what_they_would_get_alone(
         assert_same(latest[key], alone(model, videos[key, :, starts[key] : ends[key]]))
 
 
-def test_a_stream_without_a_frame_waits(model: MoViNet, videos: torch.Tensor) -> None:
+def test_a_stream_without_a_frame_keeps_its_state(model: MoViNet, videos: torch.Tensor) -> None:
     batch: StreamBatch[str] = StreamBatch(model, SIZE)
     for key in ("slow", "fast"):
         batch.join(key)
@@ -62,7 +62,7 @@ def test_a_stream_without_a_frame_waits(model: MoViNet, videos: torch.Tensor) ->
     assert_same(both["slow"], alone(model, videos[1, :, :2]))
 
 
-def test_what_neighbours_show_changes_no_bit(model: MoViNet, videos: torch.Tensor) -> None:
+def test_other_videos_do_not_change_a_bit(model: MoViNet, videos: torch.Tensor) -> None:
     found = []
     for neighbour in (videos[1], torch.full_like(videos[1], float("nan"))):
         batch: StreamBatch[str] = StreamBatch(model, SIZE)
@@ -75,7 +75,7 @@ def test_what_neighbours_show_changes_no_bit(model: MoViNet, videos: torch.Tenso
     assert torch.equal(*found)
 
 
-def test_a_stream_can_leave_and_go_on_in_another_batch(
+def test_a_stream_can_leave_and_resume_in_another_batch(
     model: MoViNet, videos: torch.Tensor
 ) -> None:
     first: StreamBatch[str] = StreamBatch(model, SIZE)
@@ -90,7 +90,7 @@ def test_a_stream_can_leave_and_go_on_in_another_batch(
     assert_same(logits, alone(model, videos[0, :, :5]))
 
 
-def test_reset_begins_one_stream_anew(model: MoViNet, videos: torch.Tensor) -> None:
+def test_reset_restarts_one_stream(model: MoViNet, videos: torch.Tensor) -> None:
     batch: StreamBatch[str] = StreamBatch(model, SIZE)
     batch.join("a")
     batch.join("b")
@@ -102,7 +102,7 @@ def test_reset_begins_one_stream_anew(model: MoViNet, videos: torch.Tensor) -> N
     assert_same(logits["b"], alone(model, videos[1, :, :4]))
 
 
-def test_mistakes_are_told(model: MoViNet, videos: torch.Tensor) -> None:
+def test_invalid_calls_raise_clear_errors(model: MoViNet, videos: torch.Tensor) -> None:
     batch: StreamBatch[str] = StreamBatch(model, SIZE)
     batch.join("a")
     with pytest.raises(UsageError, match="already"):
@@ -118,7 +118,7 @@ def test_mistakes_are_told(model: MoViNet, videos: torch.Tensor) -> None:
     assert batch.step({}) == {}
 
 
-def test_a_model_in_training_mode_is_refused() -> None:
+def test_a_model_in_training_mode_is_rejected() -> None:
     model = settled_model("t0-stream")
     batch: StreamBatch[str] = StreamBatch(model, SIZE)
     batch.join("a")
@@ -129,6 +129,6 @@ def test_a_model_in_training_mode_is_refused() -> None:
         StreamBatch(model, SIZE)
 
 
-def test_base_models_are_refused() -> None:
+def test_base_models_are_rejected() -> None:
     with pytest.raises(UsageError, match="use t0-stream"):
         StreamBatch(settled_model("t0-base"))

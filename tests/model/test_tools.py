@@ -75,7 +75,7 @@ def test_a_hook_can_change_what_a_convolution_returns() -> None:
     assert not torch.allclose(model(CLIP), expected)
 
 
-def test_every_normalisation_is_synchronized() -> None:
+def test_convert_sync_batchnorm_converts_every_normalisation() -> None:
     model = settled_model("t0-stream")
     norms = [name for name, module in model.named_modules() if isinstance(module, BatchNorm)]
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
@@ -96,7 +96,7 @@ def test_torch_fx_traces_the_network_for_clips_of_any_size(name: str) -> None:
 
 
 @torch.no_grad()
-def test_profilers_count_what_convolutions_compute() -> None:
+def test_profilers_count_the_flops_of_every_convolution() -> None:
     model = settled_model("t0-base")
     with FlopCounterMode(display=False) as counter:
         model(CLIP)
@@ -107,7 +107,7 @@ def test_profilers_count_what_convolutions_compute() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
-def test_exported_convolutions_read_their_weights_as_they_are(name: str) -> None:
+def test_exported_convolutions_use_their_weights_directly(name: str) -> None:
     """Quantizers look for the weight itself, so the input is padded and not the weight."""
     model = settled_model(name)
     program = torch.export.export(model, (CLIP,))
@@ -119,7 +119,7 @@ def test_exported_convolutions_read_their_weights_as_they_are(name: str) -> None
 
 
 @torch.no_grad()
-def test_quantizers_of_pytorch_quantize_every_convolution() -> None:
+def test_pytorch_quantizers_quantize_every_convolution() -> None:
     quantize = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
     xnnpack = pytest.importorskip("executorch.backends.xnnpack.quantizer.xnnpack_quantizer")
     model: MoViNet = settled_model("t0-stream")

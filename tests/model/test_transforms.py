@@ -24,7 +24,9 @@ def test_every_variant_has_a_transform_to_its_own_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(90, 123), (200, 80), (64, 64), (48, 99)])
-def test_it_scales_and_cuts_as_the_official_evaluation_does(shape: tuple[int, int]) -> None:
+def test_clips_are_resized_and_cropped_as_in_the_official_evaluation(
+    shape: tuple[int, int],
+) -> None:
     from movinet_convert.parity.official import import_tensorflow
 
     tf = import_tensorflow("This test").tf
@@ -37,13 +39,13 @@ def test_it_scales_and_cuts_as_the_official_evaluation_does(shape: tuple[int, in
     torch.testing.assert_close(ours, torch.from_numpy(cut).permute(3, 0, 1, 2), atol=2e-5, rtol=0)
 
 
-def test_bytes_and_floats_give_the_same_clip() -> None:
+def test_uint8_and_float_frames_give_the_same_clip() -> None:
     frames = torch.randint(0, 256, (3, 3, 70, 80), dtype=torch.uint8)
     transform = ClipTransform(64, 48)
     torch.testing.assert_close(transform(frames), transform(frames.float() / 255))
 
 
-def test_a_batch_is_its_clips_side_by_side() -> None:
+def test_a_batch_equals_its_clips_stacked() -> None:
     frames = torch.rand(2, 4, 3, 70, 80)
     transform = ClipTransform(64, 48)
     batch = transform(frames)
@@ -52,16 +54,16 @@ def test_a_batch_is_its_clips_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 70, 80), (4, 70, 80, 3), (0, 3, 70, 80)])
-def test_another_order_of_axes_is_refused(shape: tuple[int, ...]) -> None:
+def test_another_order_of_axes_is_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match=r"\(T, 3, H, W\)"):
         ClipTransform(64, 48)(torch.rand(shape))
 
 
-def test_integers_that_are_no_bytes_are_refused() -> None:
+def test_integers_other_than_uint8_are_rejected() -> None:
     with pytest.raises(UsageError, match="uint8"):
         ClipTransform(64, 48)(torch.zeros(1, 3, 70, 80, dtype=torch.int64))
 
 
-def test_the_table_of_variants_needs_no_torch() -> None:
+def test_variants_does_not_import_torch() -> None:
     code = "import sys, movinet_convert.variants; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -26,13 +26,13 @@ PUBLISHED_SIZES = {
 }
 
 
-def test_twelve_variants_are_released_and_t0_exists_beside_them() -> None:
+def test_twelve_variants_are_released_and_t0_is_not() -> None:
     assert sorted(list_variants()) == sorted(PUBLISHED_SIZES)
     assert set(list_variants(released=False)) - set(list_variants()) == {"t0-base", "t0-stream"}
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_block_specs_are_those_of_the_official_code(arch: str) -> None:
+def test_block_specs_equal_those_of_the_official_code(arch: str) -> None:
     pytest.importorskip("tensorflow")
     from official.projects.movinet.modeling.movinet import BLOCK_SPECS
 
@@ -52,7 +52,7 @@ def test_block_specs_are_those_of_the_official_code(arch: str) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED_SIZES)
-def test_network_has_as_many_variables_and_values_as_published(name: str) -> None:
+def test_the_network_has_the_published_number_of_variables_and_values(name: str) -> None:
     variant = get_variant(name)
     shapes = tensor_shapes(variant, variant.settings(), 600)
     values = 0
@@ -65,7 +65,7 @@ def test_network_has_as_many_variables_and_values_as_published(name: str) -> Non
 
 
 @pytest.mark.parametrize("se_type", ["3d", "2plus3d"])
-def test_squeeze_width_is_that_of_the_official_code(se_type: str) -> None:
+def test_squeeze_width_equals_that_of_the_official_code(se_type: str) -> None:
     pytest.importorskip("tensorflow")
     from official.vision.modeling.layers.nn_layers import make_divisible
 
@@ -80,7 +80,7 @@ def test_positional_encoding_is_for_the_large_stream_models() -> None:
     assert encoding == ["a3-stream", "a4-stream", "a5-stream"]
 
 
-def test_unknown_variant_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_variant_lists_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'a6-base'.*a0-base"):
         get_variant("a6-base")
 

@@ -110,7 +110,7 @@ def complete_run(mirror: Mirror, damaged_run: Run) -> Run:
     return run(mirror, "--update", "--report", str(mirror.store / "report.html"))
 
 
-def test_a_damaged_archive_fails_alone(damaged_run: Run) -> None:
+def test_a_damaged_archive_does_not_stop_the_others(damaged_run: Run) -> None:
     assert damaged_run.code == 1
     assert "1 of 2 as expected" in damaged_run.stdout
     assert "movinet_a0_base.tar.gz has sha256" in damaged_run.stdout.replace("\n", " ")
@@ -120,7 +120,7 @@ def test_a_damaged_archive_fails_alone(damaged_run: Run) -> None:
         assert len(manifest.versions("a0-stream")) == 1
 
 
-def test_a_later_run_converts_what_is_missing(mirror: Mirror, complete_run: Run) -> None:
+def test_a_later_run_converts_the_missing_variants(mirror: Mirror, complete_run: Run) -> None:
     assert complete_run.code == 0, complete_run.stdout + complete_run.stderr
     assert "2 of 2 as expected" in complete_run.stdout
     states = dict(re.findall(r"(a0-\w+)\s*│\s*(\w+)", complete_run.stdout))
@@ -129,7 +129,7 @@ def test_a_later_run_converts_what_is_missing(mirror: Mirror, complete_run: Run)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_was_converted_is_compared_and_recorded(
+def test_converted_variants_are_compared_and_recorded(
     name: str, mirror: Mirror, complete_run: Run
 ) -> None:
     (entry,) = complete_run.catalogue.versions(name)
@@ -138,7 +138,7 @@ def test_what_was_converted_is_compared_and_recorded(
     assert entry.parity.tf_fp32_pt_fp32 < 1e-4
 
 
-def test_a_run_after_a_complete_one_has_nothing_to_do(mirror: Mirror, complete_run: Run) -> None:
+def test_a_run_after_a_complete_one_converts_nothing(mirror: Mirror, complete_run: Run) -> None:
     again = run(mirror, "--update")
     assert again.code == 0, again.stdout + again.stderr
     assert again.stdout.count("unchanged") == 2
@@ -148,7 +148,7 @@ def test_a_run_after_a_complete_one_has_nothing_to_do(mirror: Mirror, complete_r
     assert sum(result.seconds for result in results) < complete_run.seconds / 10
 
 
-def test_another_digest_than_the_pinned_one_is_a_difference(
+def test_a_digest_other_than_the_pinned_one_is_reported(
     mirror: Mirror, complete_run: Run, tmp_path: Path
 ) -> None:
     yaml = YAML()
@@ -164,7 +164,7 @@ def test_another_digest_than_the_pinned_one_is_a_difference(
     assert "1 of 2 as expected" in differing.stdout
 
 
-def test_a_process_that_is_killed_is_one_failure(
+def test_a_killed_process_is_reported_as_one_failure(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = sys.modules["scripts.regenerate_weights"]
@@ -178,17 +178,17 @@ def die(*_: object) -> None:
     os._exit(9)
 
 
-def test_every_release_is_a_task_with_what_the_catalogue_pins(tmp_path: Path) -> None:
+def test_every_release_is_a_task_with_its_pinned_digests(tmp_path: Path) -> None:
     made = tasks(list_variants(), manifests.read(ROOT / manifests.MANIFEST_NAME), tmp_path)
     assert [task.name for task in made] == list_variants()
     pinned = {task.name for task in made if task.release is not None}
     assert pinned >= {"a1-base", "a2-base", "a3-base", "a2-stream"}
 
 
-def test_variants_that_failed_stay_as_they_are_pinned() -> None:
+def test_failed_variants_keep_their_pinned_digests() -> None:
     catalogue = manifests.catalogue()
     assert updated(catalogue, [Result("a0-base", "failed", problem="no")]) == catalogue
 
 
-def test_there_is_always_room_for_one_job() -> None:
+def test_at_least_one_job_runs() -> None:
     assert 1 <= default_jobs() <= (os.cpu_count() or 1)

@@ -13,7 +13,7 @@ class Clock:
         return self.now
 
 
-def test_contenders_take_turns_and_what_settles_a_turn_is_not_counted() -> None:
+def test_contenders_alternate_and_warm_up_calls_are_not_timed() -> None:
     clock, calls = Clock(), []
 
     def contender(name: str, seconds: float) -> None:
@@ -29,13 +29,13 @@ def test_contenders_take_turns_and_what_settles_a_turn_is_not_counted() -> None:
     assert [round(ms) for ms in times["slow"]] == [3000, 3000]
 
 
-def test_ratios_are_to_tflite() -> None:
+def test_ratios_are_relative_to_tflite() -> None:
     rows = summarise("a0, a frame", 1, {"fused": [6.0] * 4, TFLITE: [2.0] * 4})
     assert [row["ratio"] for row in rows] == [3.0, 1.0]
     assert "3.00" in table(rows).splitlines()[1]
 
 
-def test_the_floor_is_at_the_rate_of_matrix_products() -> None:
+def test_the_lower_bound_is_the_time_at_the_rate_of_matrix_products() -> None:
     forms = summarise(
         "a0-base, a clip", 1, {"fused": [90.0] * 4, "official tf.function": [9.0] * 4}
     )
