@@ -15,7 +15,7 @@ from movinet_convert.export.runtime import Run
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 
-FRAMES_CHECKED = 20  # of each clip of a stream, or a few more where a call takes several
+FRAMES_CHECKED = 20  # per clip of a stream, rounded up to whole calls
 EXACT_CLIPS = {True: 1, False: 2}  # of noise, by whether the model is a stream
 LOSSY_CLIPS = 5
 TOLERANCE = 1e-4  # relative to the std of the reference logits, for full-precision files
@@ -83,14 +83,14 @@ class Agreement:
 
 
 def noise_clips(program: Program, causal: bool) -> list[Tensor]:
-    """Seeded noise, on which no two different functions agree."""
+    """Seeded noise, on which different networks give different logits."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, 3, _clip_frames(program, causal), *program.size)
     return [torch.rand(shape, generator=generator) for _ in range(EXACT_CLIPS[causal])]
 
 
 def moving_clips(program: Program, causal: bool) -> list[Tensor]:
-    """Seeded smooth pictures that move and fade into each other, like the frames of videos."""
+    """Seeded smooth images that move and fade into each other, like the frames of videos."""
     generator = torch.Generator().manual_seed(0)
     frames = _clip_frames(program, causal)
     clips = []
@@ -110,9 +110,9 @@ def _clip_frames(program: Program, causal: bool) -> int:
 
 @torch.no_grad()
 def measure(run: Run, program: Program, model: MoViNet, clips: Sequence[Tensor]) -> Agreement:
-    """Run a file over clips (1, 3, T, H, W), passing its states on, and the eager model likewise.
+    """Run a file and the eager model over clips (1, 3, T, H, W), each passing on its own states.
 
-    Frames at the end of a clip that do not fill a call of a stream are left out.
+    Frames at the end of a clip that do not fill a call of a stream are ignored.
     """
     causal = model.settings.causal
     found, expected = [], []
@@ -156,7 +156,7 @@ def require(agreement: Agreement, what: str, kind: str | None, allow_loss: float
 
 
 def require_exact(agreement: Agreement, what: str) -> None:
-    """Raise ParityError for a full-precision file that is off by more than rounding."""
+    """Raise ParityError for a full-precision file that differs by more than rounding."""
     # Not `>`: NaN must fail too.
     if not agreement.deviation <= TOLERANCE or agreement.constant:
         raise ParityError(
@@ -169,10 +169,10 @@ def require_exact(agreement: Agreement, what: str) -> None:
 def require_floor(
     agreement: Agreement, what: str, kind: str, allow_loss: float | None = None
 ) -> None:
-    """Raise ExportError for a file that lost more than its kind of reduced precision may.
+    """Raise ExportError for a file that loses more accuracy than its kind of precision may.
 
-    ``allow_loss`` replaces the floor by a mean error that is accepted whatever the other figures.
-    Logits that are not finite, or the same for all classes, are never accepted.
+    ``allow_loss`` replaces the floor by a limit on the mean error alone. Logits that are not
+    finite, or the same for all classes, are never accepted.
     """
     if not agreement.usable:
         raise ExportError(
@@ -183,7 +183,7 @@ def require_floor(
     if allow_loss is None:
         accepted = agreement.reaches(floor)
         required = (
-            f"{kind} has to reach {floor.top1:.0%}, {floor.correlation:g} and "
+            f"{kind} must reach {floor.top1:.0%}, {floor.correlation:g} and "
             f"{floor.mean_error:g}; nothing was written: {floor.help}, or accept a mean error with "
             "allow_loss (--allow-loss)."
         )
@@ -192,7 +192,7 @@ def require_floor(
         required = f"a mean error of {allow_loss:g} was allowed; nothing was written."
     if not accepted:
         raise ExportError(
-            f"The exported {what} agrees too little with the float model: the same top class in "
+            f"The exported {what} does not agree with the float model: the same top class in "
             f"{agreement.top1:.1%}, correlation {agreement.correlation:.4f}, mean error "
             f"{agreement.mean_error:.3f} of the standard deviation of the reference logits over "
             f"{agreement.frames} frames, where {required}"

@@ -1,6 +1,6 @@
-"""``aot-inductor``: the graph compiled ahead of time for this kind of processor.
+"""``aot-inductor``: the graph, compiled ahead of time for this type of processor.
 
-The package runs without Python, in any program that links PyTorch, and needs no compiler there.
+The package runs without Python or a compiler in any program that links PyTorch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from movinet_convert.errors import ExportError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.runtime import Job, Run, Save
 
-# Freezing packs the weights when compiling, not in every call; it is for inference alone. The
-# matrix products of one frame are so small that a call of a library costs more than the product.
+# Freezing packs the weights once, at compile time; it is for inference only. The matrix products of
+# one frame are so small that calling a library costs more than the product itself.
 OPTIONS = {
     "freezing": True,
     "max_autotune_gemm": True,
@@ -43,7 +43,7 @@ def convert(job: Job) -> Save:
 
     def save(path: Path, metadata: str) -> dict[str, Any]:
         options = {**OPTIONS, "aot_inductor.metadata": {KEY: metadata}}
-        # Not to the file: where the disk is full, PyTorch's own writer ends the process.
+        # In memory first: on a full disk, PyTorch's own writer aborts the process.
         content = io.BytesIO()
         with torch.no_grad():
             aoti_compile_and_package(graph, package_path=content, inductor_configs=options)
@@ -60,8 +60,8 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     """
     if not trusted:
         raise ExportError(
-            f"{path} is compiled code, which runs with your rights once it is opened. If you made "
-            "it yourself, or trust who did, open it with trusted=True."
+            f"{path} is compiled code, which runs with your privileges when it is opened. If you "
+            "trust its source, open it with trusted=True."
         )
     if threads is not None:
         torch.set_num_threads(threads)

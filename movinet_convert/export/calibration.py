@@ -1,4 +1,4 @@
-"""Calibration of int8: clips from a folder of videos, and a program's inputs over them."""
+"""Calibration of int8: clips from a folder of videos, and the program's inputs for them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from movinet_convert.export.step import Program
 from movinet_convert.variants import Variant
 from movinet_convert.video.clips import find_videos, read_beginnings
 
-STEPS = 64  # calls of the program, over all clips; every one is kept in memory
-HELD_OUT = 4  # of this many calibration clips one is kept to check with
+STEPS = 64  # calls of the program, over all clips; their inputs are kept in memory
+HELD_OUT = 4  # one in so many calibration clips is held out for the check
 MOST_HELD_OUT, LONGEST_HELD_OUT = 16, 50  # clips, and frames of each
 
 
 def calibration_clips(
     folder: str | Path, variant: Variant, size: tuple[int, int] | None = None
 ) -> list[Tensor]:
-    """The beginnings of the videos in a folder and its subfolders: clips (1, 3, T, H, W).
+    """The first frames of the videos in a folder and its subfolders: clips (1, 3, T, H, W).
 
     Frames are sampled and cropped as for the variant's evaluation, to ``size`` if given. Of more
-    than ``STEPS`` videos, evenly spaced ones are taken.
+    than ``STEPS`` videos, evenly spaced ones are used.
 
-    Raises UsageError where there is no video, VideoError for one that cannot be read.
+    Raises UsageError if there is no video, VideoError for one that cannot be read.
     """
     videos = find_videos(Path(folder))
     if not videos:
         raise UsageError(
-            f"{folder} holds no videos to calibrate with; give a folder with some that look like "
-            "what the network will see."
+            f"{folder} has no videos to calibrate with; name a folder of videos like those the "
+            "network will be used on."
         )
     size = size or (variant.input.size,) * 2
     clips = read_beginnings(videos, variant, size, variant.input.frames, most=STEPS)
@@ -40,7 +40,7 @@ def calibration_clips(
 
 
 def split(program: Program, clips: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Clips to calibrate with, and clips to check with: others, where there are enough.
+    """Clips to calibrate with and clips to check with; these are held out if there are enough.
 
     Raises UsageError for no clips, clips of another size, and clips shorter than one call.
     """

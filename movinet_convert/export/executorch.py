@@ -1,4 +1,4 @@
-"""``executorch``: for PyTorch's runtime on phones, computed by XNNPACK."""
+"""``executorch``: for PyTorch's mobile runtime, delegated to XNNPACK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convert(job: Job) -> Save:
     except ImportError as error:
         raise MissingExtraError("Exporting to ExecuTorch", "export") from error
     graph = job.program.graph()
-    # Inputs and outputs stay in the caller's memory: planned memory would mean a copy.
+    # Inputs and outputs stay in the caller's memory; planned memory would require a copy.
     planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
     config = ExecutorchBackendConfig(memory_planning_pass=planning)
 
@@ -45,12 +45,12 @@ def convert(job: Job) -> Save:
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
     """A stream's states are overwritten by the next call; logits are not.
 
-    The file holds no code but operators of the runtime, and is opened ``trusted`` or not.
-    ``threads`` sets ExecuTorch's one thread pool: changing it ends the files opened before.
+    The file contains no code but operators of the runtime, so ``trusted`` does not matter.
+    ``threads`` sets ExecuTorch's global thread pool: changing it invalidates files opened before.
     """
     library = _import()
     program = library._load_program(str(path))
-    # Before the method is loaded, which keeps the pool that it finds.
+    # Before loading the method, which keeps the current pool.
     if threads is not None and threads != library._threadpool_get_thread_count():
         library._unsafe_reset_threadpool(threads)
     return _Stream(program, program.load_method("forward"))
@@ -65,7 +65,7 @@ class _Stream:
     """
 
     def __init__(self, program: Any, method: Any) -> None:
-        self.program = program  # a method does not keep the program alive that it reads
+        self.program = program  # a method does not keep its program alive
         self.method = method
         self.inputs: list[Tensor] = []  # frames and states, as the method reads them
 
@@ -74,14 +74,14 @@ class _Stream:
             self._bind(inputs)
         for bound, given in zip(self.inputs, inputs, strict=True):
             if given is not bound:
-                # Not PyTorch's copy: its threads would occupy the cores that ExecuTorch's need.
+                # Not PyTorch's copy: its threads would compete with ExecuTorch's for the cores.
                 np.copyto(bound.numpy(), given.numpy())
         self.method.execute()
         self.inputs[1].copy_(self.count)
         return [self.logits.clone(), *self.inputs[1:]]
 
     def _bind(self, inputs: Sequence[Tensor]) -> None:
-        """Determine by a first run where the method writes."""
+        """Determine with a first run where the method writes."""
         frames, count = (tensor.clone() for tensor in inputs[:2])
         self.method.set_inputs([frames, count, *inputs[2:]])
         self.method.execute()

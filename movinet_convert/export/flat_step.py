@@ -1,10 +1,10 @@
-"""The frame step in the vocabulary of mobile runtimes: four axes, 2D convolutions, no views.
+"""The frame step with the operators of mobile runtimes: four axes, 2D convolutions, no views.
 
-XNNPACK keeps images channels-last and transposes them back for every operator that it does not know
-in that order. Here a buffer's frames stand below each other in one tall image, so joining and
-cutting are slices of rows, and everything between the frames and the logits goes to one delegate.
-The blocks are the fused ones, with three operators replaced: the depthwise convolution, whose
-temporal half and buffer layout are chosen for the runtime, the squeeze-excitation, and the pooling.
+XNNPACK keeps images channels-last and transposes them for every operator that it does not support
+in that order. Here a buffer's frames are stacked vertically in one tall image, so concatenation and
+slicing are along rows, and everything from frames to logits is one delegate. The blocks are the
+fused ones, with three operators replaced: the depthwise convolution, whose temporal part and buffer
+layout depend on the runtime, the squeeze-excitation, and the pooling.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from movinet_convert.model.positions import FramePositions
 
 
 class FlatPositions(FramePositions):
-    """One frame of one video, without a batch axis of its own."""
+    """One frame of one video, without a separate batch axis."""
 
     def share(self, dtype: torch.dtype) -> Tensor:
-        """(1, 1, 1, 1) one over the count, which makes a mean of a sum over the frames so far."""
+        """(1, 1, 1, 1) the reciprocal frame count, which turns a sum over frames into a mean."""
         if "share" not in self._cache:
             assert self.seen is not None
             self._cache["share"] = (1.0 / (self.seen + 1).to(dtype)).reshape(1, 1, 1, 1)
@@ -38,7 +38,7 @@ class FlatPositions(FramePositions):
 
 
 class TallConv(nn.Module):
-    """The temporal convolution as a 2D one that steps from frame to frame by its dilation.
+    """The temporal convolution as a 2D one whose dilation is the height of a frame.
 
     Takes a frame (1, C, H, W) and its buffer (1, C, (k - 1) * H, W), and returns the activated
     frame and the next buffer.
@@ -76,12 +76,12 @@ class ChannelsLastTallConv(TallConv):
     order = torch.channels_last
 
     def latest(self, tall: Tensor, height: int) -> Tensor:
-        # ExecuTorch takes a slice for contiguous, and transposes it, unless a cast says otherwise.
+        # Without this cast ExecuTorch assumes that a slice is contiguous, and transposes it.
         return tall[:, :, height:].to(memory_format=self.order, copy=True)
 
 
 class PastConv(TallConv):
-    """The convolution over the buffer alone, plus the frame: the two are never joined for it.
+    """The convolution over the buffer, plus the frame's own tap: the two are not concatenated.
 
     Buffers are (1, (k - 1) * H, W, C): channels-last by their shape.
     """
@@ -149,7 +149,7 @@ class FlatAttention(nn.Module):
 class FlatPool(nn.Module):
     """``AvgPool2dSame`` for frames of one size.
 
-    A depthwise convolution sums; a map of one over the counts makes means of the sums.
+    A depthwise convolution computes sums; multiplying by the reciprocal counts gives means.
     """
 
     def __init__(self, channels: int, size: tuple[int, int]) -> None:
@@ -204,7 +204,7 @@ class FlatStep(nn.Module):
     def forward(self, frames: Tensor, frame_count: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = given
         if frames.shape[2] == 1:
-            # Not `squeeze`: that is no operator of XNNPACK's, and so a copy in front of it.
+            # Not `squeeze`: XNNPACK does not have it, so it would cost a copy.
             return self._one(frames.reshape(1, 3, *frames.shape[3:]), frame_count, states)
         logits = frames
         for t in range(frames.shape[2]):
@@ -252,10 +252,10 @@ def flat_program(
 
 
 def xnnpack_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """The flat step for XNNPACK, which is given its buffers as it keeps them."""
+    """The flat step for XNNPACK, with buffers in its own memory format."""
     return flat_program(model, frames, size, ChannelsLastTallConv)
 
 
 def openvino_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """The flat step for OpenVINO, which knows memory orders by their shapes alone."""
+    """The flat step for OpenVINO, in which only shapes express a memory order."""
     return flat_program(model, frames, size, PastConv)

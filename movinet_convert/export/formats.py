@@ -53,7 +53,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A written export: its files, and how its logits agree with the eager model's."""
+    """A written export: its files, and the agreement of its logits with the eager model's."""
 
     path: Path
     format: str
@@ -97,21 +97,22 @@ def export_model(
 ) -> ExportReport:
     """Write ``model`` as a file of ``format`` and check it in its own runtime.
 
-    A stream variant becomes a step of ``frames`` frames (1 unless given) with every state as an
-    input and an output; a base variant takes a clip, of any number of frames where the format
-    allows it. ``size`` is height and width, the variant's own unless given. ``calibration``: clips
+    A stream variant becomes a step of ``frames`` frames (default 1) with every state as an input
+    and an output; a base variant takes a clip, of any number of frames where the format allows it.
+    ``size`` is height and width, by default the variant's own. ``calibration``: clips
     (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
-    every fourth is kept to check with. ``labels`` are the class names, by default those of
-    Kinetics-600 where there are 600.
+    every fourth is held out for the check. ``labels`` are the class names, by default those of
+    Kinetics-600 if there are 600.
 
-    The suffix of the format is appended to ``path`` unless it is there. The file replaces what is
-    at ``path`` (in it, if that is a folder) only once it agrees with the eager model: exactly in
-    float32; in reduced precision, by ``FLOORS`` or, with ``allow_loss``, with a mean absolute error
-    of at most ``allow_loss`` std of the reference logits. Its metadata then record the agreement.
+    The suffix of the format is appended to ``path`` if it is missing. The file at ``path`` (in it,
+    if that is a folder) is replaced only once the new one agrees with the eager model: up to
+    rounding in float32; in reduced precision, by ``FLOORS`` or, with ``allow_loss``, with a mean
+    absolute error of at most ``allow_loss`` std of the reference logits, and the metadata then
+    record the agreement.
 
-    Raises UsageError for a model in training mode, options that the format does not have and
-    invalid names, ExportError for what fails on this machine or falls below the floor, ParityError
-    for a full-precision file that computes something else.
+    Raises UsageError for a model in training mode, options that the format lacks and invalid names,
+    ExportError for failures on this machine or agreement below the floor, ParityError for a
+    full-precision file that computes something else.
     """
     row = _row(model, format, dtype, quantize)
     kind = _reduced_precision(dtype, quantize, allow_loss)
@@ -144,7 +145,7 @@ def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -
     if not model.settings.causal and not row.base:
         able = ", ".join(name for name, other in FORMATS.items() if other.base)
         raise UsageError(
-            f"{format} has no 3D convolutions, which {model.variant.name} is made of; "
+            f"{format} has no 3D convolutions, which {model.variant.name} needs; "
             f"export {model.variant.arch}-stream, or choose {able}."
         )
     if dtype is not None and dtype not in row.dtypes:
@@ -183,7 +184,7 @@ def _program(
 def _clips(
     program: Program, causal: bool, kind: str | None, calibration: Sequence[Tensor]
 ) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
-    """Inputs to calibrate with, and clips to check with."""
+    """Inputs for calibration, and clips for the check."""
     if kind == "int8":
         calibrating, checking = split(program, calibration)
         return samples(program, calibrating), checking

@@ -1,4 +1,4 @@
-"""``onnx``: for ONNX Runtime and everything else that reads ONNX."""
+"""``onnx``: for ONNX Runtime and other tools that read ONNX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from movinet_convert.export.runtime import Job, Run, Save
 from movinet_convert.files.reading import open_regular
 
 LINEAR_WEIGHTS = tuple(f"{layer}.weight" for layer in ("reduce", "expand", "hidden", "output"))
-LARGEST_FOLDED = 2**24  # elements; no weight is as large
+LARGEST_FOLDED = 2**24  # elements, more than any weight has
 
 
 def convert(job: Job) -> Save:
@@ -83,7 +83,7 @@ def _quantize(job: Job, proto: Any, path: Path) -> None:
 def _linear_layers(proto: Any) -> list[str]:
     """Nodes that multiply a vector by weights; in the frame step they are 1x1 convolutions.
 
-    They have most of the weights and little of the computation.
+    They account for most of the weights and little of the computation.
     """
     return [
         node.name
@@ -94,7 +94,7 @@ def _linear_layers(proto: Any) -> list[str]:
 
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
-    """Only the file itself is read, ``trusted`` or not; one that refers to others is refused."""
+    """Only the file itself is read, ``trusted`` or not; external data is rejected."""
     try:
         import onnx
         import onnxruntime
@@ -106,7 +106,7 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     with open_regular(path, ExportError) as file:
         content = file.read()
     if _has_external_data(onnx.load_from_string(content)):
-        raise ExportError(f"{path} keeps tensors in other files, which no export here does.")
+        raise ExportError(f"{path} stores tensors in other files, as no export does.")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [found.name for found in session.get_inputs()]
 

@@ -1,6 +1,6 @@
 """``openvino``: for Intel's runtime, which is fast on any x86 processor.
 
-OpenVINO keeps a network in two files, NAME.xml and its weights NAME.bin.
+OpenVINO stores a network in two files, NAME.xml and its weights NAME.bin.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def convert(job: Job) -> Save:
     for ports, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
-    # The converter leaves every axis dynamic, for which the runtime is slower.
+    # The converter makes every axis dynamic, with which the runtime is slower.
     shapes = [list(tensor.shape) for tensor in program.example]
     if program.dynamic_frames:
         shapes[0][2] = -1
@@ -48,16 +48,16 @@ def convert(job: Job) -> Save:
 
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
-    """A stream's states stay valid until the next call but one, a clip's logits for ever.
+    """A stream's states stay valid until the second next call, a clip's logits indefinitely.
 
-    Only the file and its weights beside it are read, ``trusted`` or not.
+    Only the file and the weights next to it are read, ``trusted`` or not.
     """
     openvino = _import()
     core = openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    # With the weights named, OpenVINO neither searches for them nor guesses another format.
+    # With the weights given, OpenVINO neither searches for them nor guesses another format.
     model = core.read_model(str(path), str(path.with_suffix(".bin")))
     compiled = core.compile_model(model, "CPU", settings)
     if len(compiled.inputs) > 1:

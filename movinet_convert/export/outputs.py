@@ -10,7 +10,7 @@ from pathlib import Path
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.files.writing import move_together, staging_folder
 
-# A name with one of these suffixes is that of a file, and not of another format.
+# A name with one of these suffixes is a file's, of the format with that suffix only.
 SUFFIXES = (
     *(".pt2", ".onnx", ".xml", ".bin", ".pte", ".tflite", ".pb", ".index"),
     *(".safetensors", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".npz", ".tar", ".gz", ".tgz"),
@@ -18,11 +18,11 @@ SUFFIXES = (
 
 
 def file_names(path: Path, suffixes: Sequence[str], name: str, format: str) -> list[Path]:
-    """The files of an export to ``path``, one for each suffix, first the one that is opened.
+    """The files of an export to ``path``, one per suffix; the first is the one to open.
 
     The first suffix is appended unless ``path`` ends in it; in a folder the file is called
-    ``name``. Raises UsageError for the suffix of another format, and where a file would be
-    overwritten that was not named.
+    ``name``. Raises UsageError for the suffix of another format, and if a file that was not named
+    would be overwritten.
     """
     first = suffixes[0]
     suffix = path.suffix.lower()
@@ -31,7 +31,7 @@ def file_names(path: Path, suffixes: Sequence[str], name: str, format: str) -> l
     if suffix in SUFFIXES and suffix != first:
         raise UsageError(
             f"{path} ends in {path.suffix}, but {format} writes {first}; name it "
-            f"{path.with_suffix(first).name}, or leave the suffix out."
+            f"{path.with_suffix(first).name}, or omit the suffix."
         )
     stem = path.name[: -len(first)] if suffix == first else path.name
     opened = path if suffix == first else path.with_name(stem + first)
@@ -58,8 +58,8 @@ def folder_name(path: Path, format: str) -> Path:
 def staged(files: Sequence[Path], format: str) -> Iterator[Path]:
     """A temporary name for the first of ``files``; all are moved into place together.
 
-    The others are expected beside it with their own suffixes. Where the block raises, nothing has
-    changed. Raises ExportError where the disk does not take the files.
+    The others are expected next to it with their own suffixes. If the block raises, nothing is
+    changed. Raises ExportError if the files cannot be written.
     """
     with _staging(files[0].parent, format) as folder:
         written = folder / f"network{files[0].suffix.lower()}"
@@ -69,9 +69,9 @@ def staged(files: Sequence[Path], format: str) -> Iterator[Path]:
 
 @contextmanager
 def staged_folder(folder: Path, format: str) -> Iterator[Path]:
-    """A temporary name for ``folder``, which must not exist, or be empty; moved into place after.
+    """A temporary name for ``folder``, which must not exist or be empty; moved into place after.
 
-    Raises ExportError where the disk does not take it.
+    Raises ExportError if the folder cannot be written.
     """
     folder = folder.absolute()
     with _staging(folder.parent, format) as staging:
@@ -91,7 +91,7 @@ def _staging(parent: Path, format: str) -> Iterator[Path]:
 
 @contextmanager
 def explained(parent: Path, format: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raise an ExportError of one sentence for what a full disk or missing permissions raise."""
+    """Raise errors caused by a full disk or missing permissions as ExportError."""
     try:
         yield
     except kinds as error:
@@ -102,5 +102,5 @@ def explained(parent: Path, format: str, *kinds: type[Exception]) -> Iterator[No
             free = ""
         raise ExportError(
             f"{format} could not be written into {parent} ({reason or type(error).__name__}"
-            f"{free}); what was there is unchanged."
+            f"{free}); existing files are unchanged."
         ) from error

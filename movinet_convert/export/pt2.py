@@ -3,7 +3,7 @@
 ``torch.export.load`` unpickles weights, constants and sample inputs, evaluates size expressions,
 compiles guards and argument names as Python, imports by name and loads compiled libraries. Here
 the graph and the plain tensors are extracted, checked against what ``export`` writes, and copied
-into a new archive that holds nothing else; PyTorch then reads that one.
+into a new archive that contains nothing else, which PyTorch then reads.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OPERATOR = re.compile(
     r")\.\w+",
     re.ASCII,
 )
-# Strings of these characters cannot call anything.
+# Expressions of these characters cannot call anything.
 WORD = re.compile(r"[\w.]*", re.ASCII)
 EXPRESSION = re.compile(
     r"(?:\b(?:Symbol|Integer|Mul|Add|Max|Min|FloorDiv|Mod|CeilDiv|CleanDiv)\("
@@ -56,9 +56,9 @@ PLAIN_CONTEXTS = (None, "null", "[]")
 
 
 def load(path: Path) -> torch.export.ExportedProgram:
-    """A program as ``export`` writes it.
+    """Load a program as ``export`` writes it.
 
-    Raises ExportError for a file that is damaged, holds anything else or needs to run code.
+    Raises ExportError for a file that is damaged, contains anything else or needs to run code.
     """
     with open_regular(path, ExportError) as file:
         content = file.read()
@@ -67,9 +67,9 @@ def load(path: Path) -> torch.export.ExportedProgram:
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise ExportError(
-            f"{path} is not opened, since it is damaged or not as this package writes it "
-            f"({reason}); PyTorch would run code that such a file holds. If you made it "
-            "yourself, open it with trusted=True."
+            f"{path} is not opened, since it is damaged or was not written by this package "
+            f"({reason}), and PyTorch would run code in such a file. If you trust its source, "
+            "open it with trusted=True."
         ) from None
 
 
@@ -84,7 +84,7 @@ def read_extra(path: Path, name: str) -> str:
 
 
 def _plain_copy(content: bytes) -> io.BytesIO:
-    """The archive without anything but the graph and plain tensors; ValueError if it needs more."""
+    """An archive of only the graph and the plain tensors; ValueError if the program needs more."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(content))
     names = reader.get_all_records()
     if sum(reader.get_record_size(name) for name in names) > len(content):
@@ -119,7 +119,7 @@ def _tensor_files(config: dict[str, Any]) -> set[str]:
 
 
 def _checked_graph(program: dict[str, Any]) -> dict[str, Any]:
-    """The program without notes on its origin, once every string of it is known to be harmless."""
+    """The program without its debug metadata, after checking that all its strings are harmless."""
     module = program["graph_module"]
     if program.pop("guards_code", []):
         raise ValueError("it has guards, which are Python code")
@@ -138,7 +138,7 @@ def _checked_graph(program: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_containers(spec: dict[str, Any]) -> None:
-    """Only tuples, lists and empty dicts: the contexts of others name classes to import."""
+    """Allow only tuples, lists and empty dicts: the contexts of others name classes to import."""
     if spec["type"] not in CONTAINERS:
         raise ValueError(f"it has arguments of the type {str(spec['type'])[:80]}")
     if spec["context"] not in PLAIN_CONTEXTS:
@@ -148,9 +148,9 @@ def _check_containers(spec: dict[str, Any]) -> None:
 
 
 def _check_strings(value: Any, key: str = "") -> None:
-    """Every string is a name or, where a size is expected, an expression without function calls.
+    """Check that every string is a name or, for sizes, an expression without function calls.
 
-    Nested graphs, which would hide operators, are refused.
+    Nested graphs, which could hide operators, are rejected.
     """
     if key in ("as_graph", "as_custom_obj", "as_operator") and value is not None:
         raise ValueError(f"it has an argument of the kind {key}")

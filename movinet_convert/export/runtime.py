@@ -33,13 +33,13 @@ class Runtime(Protocol):
     """A module of this package that writes and runs one format."""
 
     def convert(self, job: Job, /) -> Save:
-        """Convert the program; the function returned writes it to a file with its metadata."""
+        """Convert the program; the returned function writes it to a file with its metadata."""
 
     def open_file(self, path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
         """Load a file.
 
-        Unless ``trusted``, a file runs no code of its own and reads no file but those that belong
-        to it; ExportError where that cannot be guaranteed.
+        Unless ``trusted``, no code in the file is run and no other files but its own are read;
+        ExportError if that cannot be guaranteed.
         """
 
     def read_metadata(self, path: Path, /) -> str:
@@ -53,7 +53,7 @@ class Format:
     runtime: Runtime
     suffix: str
     program: Callable[[MoViNet, int, tuple[int, int]], Program]  # for stream variants
-    companions: tuple[str, ...] = ()  # suffixes of the files beside the one that is opened
+    companions: tuple[str, ...] = ()  # suffixes of further files, next to the one that is opened
     base: bool = True  # whether base variants can be exported
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype

@@ -1,7 +1,7 @@
 """The computation of an exported file: flat, named tensors in, flat, named tensors out.
 
 A base variant becomes clip in, logits out. A stream variant becomes one step: frames and every
-state in, logits and every state out, in the order and by the names of ``StreamState.tensors``.
+state in, logits and every state out, in the order and with the names of ``StreamState.tensors``.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Step(nn.Module):
 
 
 class ChannelsLastStep(Step):
-    """``Step`` with channels-last buffers by their shape: (1, k - 1, H, W, C).
+    """``Step`` with buffers of channels-last shape: (1, k - 1, H, W, C).
 
-    Compiled code reads memory in one fixed order. With these shapes every state is contiguous, and
-    what comes out goes back in without a copy.
+    Compiled code assumes one memory order. With these shapes every state is contiguous, and outputs
+    are passed back in without a copy.
     """
 
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -85,7 +85,7 @@ def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
 
 
 def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """A stream variant, for one video and ``frames`` frames a call."""
+    """A stream variant, for one video and ``frames`` frames per call."""
     return _step_program(model, frames, size, Step, Tensor.contiguous)
 
 

@@ -30,10 +30,10 @@ CHANNELS = 3
 def export_checkpoint(model: MoViNet, folder: Path) -> Path:
     """Write ``checkpoint``, ``ckpt-1.index`` and its data into ``folder``; returns the prefix.
 
-    ``tf.train.Checkpoint(model=official_model).restore(prefix)`` finds every variable, and what
-    was converted from TensorFlow goes back bit by bit. Raises UsageError for a folder that holds
-    other files or a fused network, WeightsError for weights that are not finite, ExportError where
-    the disk does not take them.
+    ``tf.train.Checkpoint(model=official_model).restore(prefix)`` finds every variable, and weights
+    converted from TensorFlow are restored bit for bit. Raises UsageError for a folder with other
+    files or a fused network, WeightsError for weights that are not finite, ExportError if they
+    cannot be written.
     """
     variables = tf_variables(model)
     with explained(folder, "tf-checkpoint", OSError):
@@ -51,9 +51,9 @@ def export_saved_model(
 ) -> Path:
     """Write a SavedModel into ``folder``, as Google's exporter does; returns the folder.
 
-    Sizes left None stay open, and a stream model then also has a signature ``init_states``. Its
-    signature ``call`` takes ``image`` (B, T, H, W, 3) and the states, and returns ``logits`` and
-    the next states. Raises UsageError where ``folder`` holds anything, MissingExtraError without
+    Sizes that are None are dynamic, and a stream model then has a second signature ``init_states``.
+    The signature ``call`` takes ``image`` (B, T, H, W, 3) and the states, and returns ``logits``
+    and the next states. Raises UsageError if ``folder`` is not empty, MissingExtraError without
     TensorFlow.
     """
     folder = folder_name(folder, "saved-model")
@@ -76,7 +76,7 @@ def export_saved_model(
 
 
 def export_tflite(model: MoViNet, path: Path, *, height: int, width: int) -> Path:
-    """Write a float32 TFLite file that takes a stream frame by frame; returns the path.
+    """Write a float32 TFLite file that runs a stream frame by frame; returns the path.
 
     Its signature takes ``image`` (1, 1, height, width, 3), RGB in [0, 1], and the states, zeros
     for a video's first frame; it returns ``logits`` and the next states under the same names.
@@ -102,7 +102,7 @@ def export_tflite(model: MoViNet, path: Path, *, height: int, width: int) -> Pat
     }
     specs["image"] = tf.TensorSpec(shape, official.dtype, name="image")
     # The converter needs one signature. The official exporter saves the Keras model, which traces
-    # every layer several times; its file is the same and takes ten times as long.
+    # every layer several times: the same file in ten times the time.
     module = tf.Module()
     module.weights = official.variables
     with tempfile.TemporaryDirectory(prefix="movinet-tflite-") as saved:
@@ -127,8 +127,8 @@ def _official_model(modules: TensorFlow, model: MoViNet, shape: Shape) -> Any:
     official.build([1 if size is None else size for size in shape])
     with tempfile.TemporaryDirectory(prefix="movinet-export-") as scratch:
         prefix = export_checkpoint(model, Path(scratch) / "checkpoint")
-        # The official exporter could restore it, but first makes an optimizer, which Keras since
-        # 2.11 then misses in the checkpoint, even in Google's own.
+        # The official exporter could restore it, but first creates an optimizer, which Keras since
+        # 2.11 then expects in the checkpoint, even in Google's own.
         status = modules.tf.train.Checkpoint(model=official).restore(str(prefix))
         status.assert_existing_objects_matched()
     return official

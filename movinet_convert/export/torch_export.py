@@ -1,4 +1,4 @@
-"""``torch-export``: the graph as PyTorch saves it, for any program with PyTorch."""
+"""``torch-export``: the graph in PyTorch's own format, for any program with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def convert(job: Job) -> Save:
     graph = job.program.graph()
 
     def save(path: Path, metadata: str) -> dict[str, Any]:
-        # Not to the file: where the disk is full, PyTorch's own writer ends the process.
+        # In memory first: on a full disk, PyTorch's own writer aborts the process.
         content = io.BytesIO()
         torch.export.save(graph, content, extra_files={KEY: metadata})
         path.write_bytes(content.getbuffer())
@@ -31,8 +31,8 @@ def convert(job: Job) -> Save:
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
     """``threads`` is PyTorch's own setting, ``torch.set_num_threads``.
 
-    Unless ``trusted``, only what ``export`` writes is opened, and nothing in it is run but the
-    operators of a MoViNet; ExportError for any other file.
+    Unless ``trusted``, only files as ``export`` writes them are opened, and only the operators of a
+    MoViNet are run; ExportError for any other file.
     """
     if threads is not None:
         torch.set_num_threads(threads)

@@ -59,7 +59,7 @@ def fuse(model: MoViNet) -> MoViNet:
     its weights, which have other names, and rejects ``train()``: train, save and convert the
     original.
 
-    Raises UsageError if the model is fused already.
+    Raises UsageError if the model is already fused.
     """
     if model.fused:
         raise UsageError("This model is already fused; use it as it is.")

@@ -74,7 +74,7 @@ def test_a_calibration_folder_without_videos_is_rejected(store: Path, tmp_path: 
     arguments += ["--weights-dir", str(store), "--quantize", "int8"]
     result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])
     assert result.exit_code == 2
-    assert f"{store} holds no videos" in result.stderr
+    assert f"{store} has no videos" in result.stderr
 
 
 def test_reduced_precision_reports_its_loss(

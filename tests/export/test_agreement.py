@@ -31,7 +31,7 @@ def noisy(share: float) -> Agreement:
     return agreement_of(logits() + share * noise, logits(), FRAMES, 1)
 
 
-def test_the_figures_are_those_of_the_logits() -> None:
+def test_agreement_is_computed_from_the_logits() -> None:
     expected = torch.tensor([[0.0, 2.0], [4.0, 2.0]])
     found = agreement_of(torch.tensor([[3.0, 2.0], [4.0, 2.0]]), expected, 2, 1)
     spread = expected.std().item()
@@ -43,24 +43,24 @@ def test_the_figures_are_those_of_the_logits() -> None:
 
 
 @pytest.mark.parametrize("kind", FLOORS)
-def test_little_noise_passes_and_more_is_refused(kind: str) -> None:
+def test_small_errors_pass_and_larger_ones_are_rejected(kind: str) -> None:
     require_floor(noisy(1e-4), "it", kind)
-    with pytest.raises(ExportError, match=f"where {kind} has to reach"):
+    with pytest.raises(ExportError, match=f"where {kind} must reach"):
         require_floor(noisy(0.3), "it", kind)
 
 
 @pytest.mark.parametrize("figure", ["top1", "correlation", "mean_error"])
 @pytest.mark.parametrize("kind", FLOORS)
-def test_each_figure_alone_refuses(kind: str, figure: str) -> None:
+def test_each_metric_alone_can_reject(kind: str, figure: str) -> None:
     floor = FLOORS[kind]
     figures = {"top1": floor.top1, "correlation": floor.correlation, "mean_error": floor.mean_error}
     require_floor(Agreement(20, 1, 1.0, **figures, constant=False), "it", kind)
     figures[figure] += 1e-3 if figure == "mean_error" else -1e-3
-    with pytest.raises(ExportError, match="agrees too little"):
+    with pytest.raises(ExportError, match="does not agree"):
         require_floor(Agreement(20, 1, 1.0, **figures, constant=False), "it", kind)
 
 
-def test_a_loss_that_is_allowed_is_the_mean_error() -> None:
+def test_allow_loss_limits_the_mean_error() -> None:
     lossy = noisy(0.3)
     require_floor(lossy, "it", "int8", allow_loss=lossy.mean_error)
     with pytest.raises(ExportError, match="was allowed"):
@@ -88,13 +88,13 @@ def test_degenerate_logits_are_never_accepted(found: Tensor) -> None:
         require_exact(same, "it")
 
 
-def test_full_precision_may_differ_by_rounding_alone() -> None:
+def test_full_precision_may_differ_only_by_rounding() -> None:
     require_exact(noisy(1e-6), "it")
     with pytest.raises(ParityError, match="differs from the eager model"):
         require_exact(noisy(1e-3), "it")
 
 
-def test_the_documentation_has_the_floors() -> None:
+def test_the_documented_floors_are_up_to_date() -> None:
     text = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
     for kind, floor in FLOORS.items():
         figures = f"{floor.top1:.0%} | {floor.correlation:g} | {floor.mean_error:g} |"

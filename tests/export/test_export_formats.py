@@ -105,7 +105,7 @@ def step_file(
 
 
 @pytest.mark.parametrize("format", MODULES)
-def test_a_frame_step_agrees_over_twenty_frames(
+def test_a_frame_step_agrees_with_the_eager_model_over_twenty_frames(
     format: str, step_file: Callable[[str], ExportReport]
 ) -> None:
     report = step_file(format)
@@ -126,7 +126,7 @@ def test_a_frame_step_agrees_over_twenty_frames(
 
 
 @torch.no_grad()
-def test_a_compiled_package_takes_its_states_back_as_it_gave_them(
+def test_a_compiled_package_accepts_its_own_states_without_a_copy(
     stream_model: MoViNet, step_file: Callable[[str], ExportReport]
 ) -> None:
     """The runtime reads memory in a fixed order and would not notice another one."""
@@ -144,7 +144,7 @@ def test_a_compiled_package_takes_its_states_back_as_it_gave_them(
         assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-def test_a_missing_compiler_is_explained(stream_model: MoViNet, tmp_path: Path) -> None:
+def test_a_missing_compiler_raises_a_clear_error(stream_model: MoViNet, tmp_path: Path) -> None:
     from torch._inductor import config
 
     without = config.patch({"cpp.cxx": ("no-such-compiler",)})
@@ -154,7 +154,7 @@ def test_a_missing_compiler_is_explained(stream_model: MoViNet, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("format", ["torch-export", "aot-inductor", "onnx", "openvino"])
-def test_a_base_model_takes_clips_of_any_number_of_frames(
+def test_a_base_model_accepts_clips_of_any_number_of_frames(
     format: str, base_model: MoViNet, tmp_path: Path
 ) -> None:
     require_runtime(format)
@@ -179,7 +179,7 @@ def test_a_step_of_several_frames_equals_single_frames(stream_model: MoViNet) ->
 
 
 @pytest.mark.parametrize("build", [flat_program, openvino_program, xnnpack_program])
-def test_the_flat_step_follows_positional_encoding_and_odd_sizes(build: Build) -> None:
+def test_the_flat_step_handles_positional_encoding_and_odd_sizes(build: Build) -> None:
     fused = fuse(settled_model("a3-stream"))
     size = (33, 46)
     program = build(fused, 1, size)
@@ -197,7 +197,7 @@ def test_the_flat_step_follows_positional_encoding_and_odd_sizes(build: Build) -
         assert torch.allclose(tensor.flatten(), flat.flatten(), rtol=1e-3, atol=1e-3), name
 
 
-def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
+def test_openvino_does_not_modify_a_state_that_is_used_twice(
     stream_model: MoViNet, tmp_path: Path
 ) -> None:
     require_runtime("openvino")
@@ -215,7 +215,7 @@ def test_openvino_leaves_a_state_that_is_used_twice_as_it_was(
     assert torch.equal(run([frames[1], *own])[0], one)
 
 
-def test_executorch_takes_states_from_anywhere_and_resets(
+def test_executorch_accepts_copied_and_initial_states(
     stream_model: MoViNet, step_file: Callable[[str], ExportReport]
 ) -> None:
     """It runs in place on its own; kept copies and zeros must count as much."""
@@ -309,7 +309,7 @@ def open_gates(model: MoViNet) -> None:
         pytest.param(open_gates, id="gating"),
     ],
 )
-def test_a_wrong_network_is_further_off_than_int8_may_be(
+def test_a_wrong_network_fails_the_int8_floor(
     change: Callable[[MoViNet], None], stream_model: MoViNet, int8_file: ExportReport
 ) -> None:
     """Neither the floor nor the error that the file above was allowed lets it pass."""
@@ -324,7 +324,7 @@ def test_a_wrong_network_is_further_off_than_int8_may_be(
     agreement = measure(run, program, wrong, clips)
     assert agreement.correlation < FLOORS["int8"].correlation
     for allow_loss in (None, FLOORS["int8"].mean_error):
-        with pytest.raises(ExportError, match="agrees too little"):
+        with pytest.raises(ExportError, match="does not agree"):
             require_floor(agreement, "it", "int8", allow_loss)
 
 
@@ -332,14 +332,14 @@ def test_int8_that_loses_too_much_is_not_written(
     write_int8: Callable[..., ExportReport], int8_file: ExportReport, tmp_path: Path
 ) -> None:
     noise = [torch.rand(1, 3, 6, *SIZE) for _ in range(4)]
-    with pytest.raises(ExportError, match=r"where int8 has to reach 98%, 0.99 and .*more clips"):
+    with pytest.raises(ExportError, match=r"where int8 must reach 98%, 0.99 and .*more clips"):
         write_int8(path=tmp_path / "step", calibration=noise)
     with pytest.raises(ExportError, match="was allowed; nothing was written"):
         write_int8(path=tmp_path / "step", allow_loss=0.9 * int8_file.agreement.mean_error)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_step_of_several_frames_is_checked_over_twenty(
+def test_a_step_of_several_frames_is_checked_over_twenty_frames(
     stream_model: MoViNet, tmp_path: Path
 ) -> None:
     report = export_model(stream_model, tmp_path, "torch-export", size=SIZE, frames=3)
@@ -349,7 +349,7 @@ def test_a_step_of_several_frames_is_checked_over_twenty(
 
 
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
-def test_half_weights_report_their_loss(
+def test_half_precision_weights_report_their_loss(
     format: str, stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
     full = step_file(format)
@@ -374,7 +374,7 @@ def test_half_weights_report_their_loss(
         ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),
     ],
 )
-def test_what_a_format_cannot_do_is_refused(
+def test_unsupported_options_are_rejected(
     stream_model: MoViNet, tmp_path: Path, format: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -382,7 +382,7 @@ def test_what_a_format_cannot_do_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_executorch_explains_that_it_has_no_base_models(
+def test_executorch_rejects_base_models_with_an_alternative(
     base_model: MoViNet, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="export t0-stream"):
@@ -406,7 +406,7 @@ def test_a_full_disk_is_reported(stream_model: MoViNet, tmp_path: Path) -> None:
     assert (tmp_path / "step.pt2").read_text() == "before"
 
 
-def test_the_next_export_removes_what_a_killed_one_left(
+def test_the_next_export_removes_temporary_files_of_a_killed_one(
     stream_model: MoViNet, tmp_path: Path
 ) -> None:
     left = tmp_path / ".movinet-export-01234567"
@@ -417,7 +417,9 @@ def test_the_next_export_removes_what_a_killed_one_left(
     assert {path.name for path in tmp_path.iterdir()} == {"v1.2.pt2", ".movinet-export-mine"}
 
 
-def test_onnx_reads_no_other_file(step_file: Callable[[str], ExportReport], tmp_path: Path) -> None:
+def test_onnx_external_data_is_rejected(
+    step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
     import onnx as library
 
     proto = library.load(str(step_file("onnx").path))
@@ -426,5 +428,5 @@ def test_onnx_reads_no_other_file(step_file: Callable[[str], ExportReport], tmp_
     library.external_data_helper.set_external_data(tensor, "secret")
     tensor.ClearField("raw_data")
     library.save(proto, str(tmp_path / "step.onnx"))
-    with pytest.raises(ExportError, match="keeps tensors in other files"):
+    with pytest.raises(ExportError, match="stores tensors in other files"):
         onnx.open_file(tmp_path / "step.onnx")

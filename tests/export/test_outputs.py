@@ -32,7 +32,7 @@ def fail_in(staging: AbstractContextManager[Path]) -> None:
         ("folder-1.2", [".xml", ".bin"], ["folder-1.2/a0-stream.xml", "folder-1.2/a0-stream.bin"]),
     ],
 )
-def test_a_suffix_is_appended_and_nothing_replaced(
+def test_a_suffix_is_appended_and_never_replaced(
     given: str, suffixes: list[str], expected: list[str], tmp_path: Path
 ) -> None:
     for folder in ("folder", "folder-1.2"):
@@ -42,7 +42,7 @@ def test_a_suffix_is_appended_and_nothing_replaced(
 
 
 @pytest.mark.parametrize("name", ["a.pt2", "a.safetensors", "a.bin", "a.tflite"])
-def test_the_suffix_of_another_format_is_refused(name: str, tmp_path: Path) -> None:
+def test_the_suffix_of_another_format_is_rejected(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"but onnx writes .onnx; name it a.onnx"):
         file_names(tmp_path / name, [".onnx"], "a0-stream", "onnx")
     with pytest.raises(UsageError, match="writes a folder"):
@@ -76,7 +76,7 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "saved_model.pb"]
 
 
-def test_a_place_that_is_not_a_folder_is_explained(tmp_path: Path) -> None:
+def test_a_parent_that_is_not_a_folder_raises_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ExportError, match="onnx could not be written into"),
@@ -85,7 +85,7 @@ def test_a_place_that_is_not_a_folder_is_explained(tmp_path: Path) -> None:
         pass
 
 
-def test_leftovers_do_not_stand_in_the_way_of_a_checkpoint(tmp_path: Path) -> None:
+def test_leftover_temporary_files_do_not_block_an_export(tmp_path: Path) -> None:
     weights = variables("t0-base")
     write_checkpoint(tmp_path, "t0", weights)
     (tmp_path / ".movinet-export-01234567").mkdir()

@@ -166,13 +166,13 @@ def attempt(open_file: Callable[[], Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_files_below_are_hostile_indeed(hostile: tuple[Path, Path]) -> None:
+def test_pytorch_runs_the_code_in_the_malicious_files(hostile: tuple[Path, Path]) -> None:
     path, mark = hostile
     attempt(lambda: torch_export.open_file(path, trusted=True))
     assert mark.exists()
 
 
-def test_no_code_of_a_file_is_run(hostile: tuple[Path, Path]) -> None:
+def test_no_code_in_a_file_is_run(hostile: tuple[Path, Path]) -> None:
     path, mark = hostile
     attempt(lambda: torch_export.open_file(path))
     assert not mark.exists()
@@ -195,17 +195,17 @@ def with_a_class_to_import(graph: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("change", [with_operator, with_code_for_a_name, with_a_class_to_import])
-def test_a_graph_of_anything_but_a_network_is_refused(
+def test_a_graph_that_is_not_a_movinet_is_rejected(
     change: Callable[[dict[str, Any]], None], made_here: Path, tmp_path: Path
 ) -> None:
     content = records(made_here)
     in_graph(content, change)
     write(tmp_path / "other.pt2", content)
-    with pytest.raises(ExportError, match="not as this package writes it"):
+    with pytest.raises(ExportError, match="not written by this package"):
         torch_export.open_file(tmp_path / "other.pt2")
 
 
-def test_a_file_of_the_format_before_is_refused(tmp_path: Path) -> None:
+def test_an_older_file_format_is_rejected(tmp_path: Path) -> None:
     path, mark = tmp_path / "old.pt2", tmp_path / "ran"
     with zipfile.ZipFile(path, "w") as old:
         old.writestr("version", "8.5")
@@ -217,14 +217,14 @@ def test_a_file_of_the_format_before_is_refused(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_a_damaged_file_is_refused(made_here: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_rejected(made_here: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.pt2"
     path.write_bytes(made_here.read_bytes()[:-100])
     with pytest.raises(ExportError, match="cut.pt2 is not opened"):
         torch_export.open_file(path)
 
 
-def test_what_was_made_here_computes_the_same(made_here: Path) -> None:
+def test_an_exported_file_gives_the_same_logits(made_here: Path) -> None:
     clip = torch.rand(1, 3, 7, 5, 5)
     (ours,) = torch_export.open_file(made_here)([clip])
     (theirs,) = torch_export.open_file(made_here, trusted=True)([clip])

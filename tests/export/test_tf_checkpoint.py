@@ -45,7 +45,7 @@ def test_the_restored_official_model_gives_the_same_logits(name: str, tmp_path: 
     assert np.array_equal(reference.logits(clip), before)
 
 
-def test_the_backbone_alone_can_be_restored(tmp_path: Path) -> None:
+def test_the_backbone_can_be_restored_alone(tmp_path: Path) -> None:
     """As who fine-tunes in TensorFlow does, with another classifier on top."""
     import tensorflow as tf
 
@@ -63,7 +63,7 @@ def test_the_backbone_alone_can_be_restored(tmp_path: Path) -> None:
         np.testing.assert_array_equal(variable.numpy(), value)
 
 
-def test_a_trained_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
+def test_a_trained_checkpoint_round_trips_bit_for_bit(tmp_path: Path) -> None:
     root = os.environ.get("MOVINET_CHECKPOINTS")
     folder = Path(root or "") / "movinet_a0_stream_cattle7"
     if not root or not folder.is_dir():
@@ -77,7 +77,7 @@ def test_a_trained_checkpoint_comes_back_bit_by_bit(tmp_path: Path) -> None:
         assert after.variables[key].tobytes() == before.variables[key].tobytes(), key
 
 
-def test_a_network_that_was_never_in_tensorflow_can_go_there(tmp_path: Path) -> None:
+def test_a_network_created_in_pytorch_can_be_exported(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_model("t0-base", num_classes=3)
     opened = open_checkpoint(export_checkpoint(model, tmp_path / "ours"))
@@ -94,7 +94,7 @@ def test_half_precision_is_written_as_float32(tmp_path: Path) -> None:
     assert {variables[key].dtype for key in variables} == {np.dtype("float32")}
 
 
-def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_rejected_and_nothing_is_written(tmp_path: Path) -> None:
     model = create_model("t0-stream", num_classes=3)
     with torch.no_grad():
         model.classifier.output.bias[1] = float("nan")
@@ -103,7 +103,7 @@ def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path
     assert not (tmp_path / "ours").exists()
 
 
-def test_a_network_without_its_normalisations_is_refused(tmp_path: Path) -> None:
+def test_a_fused_network_is_rejected(tmp_path: Path) -> None:
     model = create_model("t0-stream", num_classes=3)
     model.stem.norm = torch.nn.Identity()  # type: ignore[assignment]
     model.stem.conv.bias = torch.nn.Parameter(torch.zeros(8))

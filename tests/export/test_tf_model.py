@@ -92,7 +92,7 @@ def run_signature(call: Any, details: dict[str, Any], video: np.ndarray) -> np.n
     return np.stack(rows)
 
 
-def test_tflite_follows_a_video_frame_by_frame(tmp_path: Path) -> None:
+def test_tflite_agrees_frame_by_frame(tmp_path: Path) -> None:
     import tensorflow as tf
 
     model = fine_tuned("t0-stream", "keras", tmp_path)
@@ -120,13 +120,13 @@ def test_a_saved_model_gives_the_same_logits_at_any_size(tmp_path: Path) -> None
     assert np.abs(logits.numpy().reshape(ours.shape) - ours).max() <= TOLERANCE * ours.std()
 
 
-def test_a_base_model_cannot_become_tflite(tmp_path: Path) -> None:
+def test_exporting_a_base_model_to_tflite_is_rejected(tmp_path: Path) -> None:
     model = create_model("t0-base", num_classes=3)
     with pytest.raises(UsageError, match=r"t0-stream, or --format saved-model"):
         export_tflite(model, tmp_path / "x.tflite", height=SIZE, width=SIZE)
 
 
-def test_a_saved_model_does_not_go_where_something_is(tmp_path: Path) -> None:
+def test_a_saved_model_is_not_written_into_a_folder_with_files(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(UsageError, match="not an empty folder"):
         export_saved_model(create_model("t0-base", num_classes=3), tmp_path)

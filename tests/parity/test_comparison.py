@@ -98,7 +98,7 @@ def test_the_same_weights_pass(bench: Bench) -> None:
     ],
 )
 @torch.no_grad()
-def test_one_wrong_number_fails_and_its_layer_is_named(
+def test_one_wrong_value_fails_and_its_layer_is_reported(
     bench: Bench, tensor: str, layer: str
 ) -> None:
     model = bench.model()
@@ -122,7 +122,7 @@ def test_a_weight_that_is_nan_fails_and_is_reported(bench: Bench) -> None:
 
 
 @torch.no_grad()
-def test_two_networks_that_are_both_infinite_are_not_equal(bench: Bench) -> None:
+def test_infinite_logits_never_pass(bench: Bench) -> None:
     model = bench.model()
     model.classifier.output.bias[3] = float("inf")
     variables = {**bench.variables, BIAS: model.classifier.output.bias.numpy()}
@@ -177,7 +177,7 @@ def test_masked_classes_do_not_hide_the_wrong_epsilon(bench: Bench, masked: Mask
     assert all("logits" in case.beyond(result.tolerance) for case in result.cases)
 
 
-def test_logits_that_biases_have_drowned_are_not_certified(bench: Bench) -> None:
+def test_logits_dominated_by_biases_do_not_pass(bench: Bench) -> None:
     drowned = Masked(bench, slice(None), 1e6)
     result = bench.verify(drowned.masking(bench.model()), drowned.variables, frames=3)
     assert not result.passed
@@ -185,7 +185,7 @@ def test_logits_that_biases_have_drowned_are_not_certified(bench: Bench) -> None
         result.raise_for_failure()
 
 
-def test_the_other_gating_is_noticed_at_the_first_block(bench: Bench) -> None:
+def test_the_wrong_gating_is_located_at_the_first_block(bench: Bench) -> None:
     model, _ = synthetic_model(NAME, gating="model-garden")
     result = bench.verify(model)
     assert not result.passed
@@ -193,7 +193,7 @@ def test_the_other_gating_is_noticed_at_the_first_block(bench: Bench) -> None:
     assert result.cases[0].logits.tf_fp32_pt_fp32 > 1e-2
 
 
-def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
+def test_a_state_lost_between_calls_is_located_at_its_block(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = bench.model()
@@ -216,7 +216,7 @@ def test_a_state_that_is_lost_between_calls_is_traced_to_its_block(
     assert result.first_difference.startswith("block3_layer1")
 
 
-def test_frames_size_seed_and_tolerance_are_the_callers(bench: Bench) -> None:
+def test_frames_size_seed_and_tolerance_can_be_set(bench: Bench) -> None:
     result = bench.verify(bench.model(), frames=3, size=(40, 34), seed=7, tolerance=1e-12)
     assert (result.seed, result.tolerance) == (7, 1e-12)
     assert result.cases[0].size == (40, 34)
@@ -236,9 +236,7 @@ def test_frames_size_seed_and_tolerance_are_the_callers(bench: Bench) -> None:
         ("state of the batch's first video for all", "batch"),
     ],
 )
-def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
-    bench: Bench, mistake: str, case: str
-) -> None:
+def test_a_mutant_is_first_detected_in_its_case(bench: Bench, mistake: str, case: str) -> None:
     model = bench.model()
     (made,) = (m for m in MISTAKES if m.name == mistake and NAME in m.variants)
     with torch.no_grad():
@@ -247,7 +245,7 @@ def test_a_mistake_of_scripts_mutants_is_first_seen_in_its_case(
     assert next(c.name for c in result.cases if c.beyond(result.tolerance)) == case
 
 
-def test_scripts_mutants_makes_a_hundred_networks_of_four_variants() -> None:
+def test_mutants_has_a_hundred_networks_of_four_variants() -> None:
     assert len({mistake.name for mistake in MISTAKES}) >= 60
     assert len({name for mistake in MISTAKES for name in mistake.variants}) >= 4
     assert sum(len(mistake.variants) for mistake in MISTAKES) >= 100

@@ -57,7 +57,7 @@ def require_agreement(comparison: GradientComparison, reference: Reference) -> N
     [("inference", (2, 2)), ("training", (3,))],
     ids=["inference, through the state", "training"],
 )
-def test_a_step_of_a_stream_is_the_official_models(
+def test_a_training_step_of_a_stream_model_equals_the_official_one(
     stream_reference: Reference, norms: Norms, frames: tuple[int, ...]
 ) -> None:
     comparison = compare_gradients(stream_reference, norms=norms, frames=frames, **SMALL)
@@ -65,7 +65,7 @@ def test_a_step_of_a_stream_is_the_official_models(
     require_agreement(comparison, stream_reference)
 
 
-def test_a_step_of_a_base_model_is_the_official_models() -> None:
+def test_a_training_step_of_a_base_model_equals_the_official_one() -> None:
     # Of the smallest one and in one mode: TensorFlow compiles every 3D convolution for ten seconds.
     reference = training_reference(get_variant("t0-base"))
     require_agreement(compare_gradients(reference, norms="training", **SMALL), reference)
@@ -106,7 +106,7 @@ def test_a_single_gap_takes_the_smallest_shift() -> None:
     assert abs(float(shift)) < 2 * MARGIN
 
 
-def test_labels_keep_every_scale_from_cancelling() -> None:
+def test_labels_prevent_the_scale_gradients_from_cancelling() -> None:
     model = settled_model("t0-stream", num_classes=5)
     video = torch.from_numpy(random_clips(3, 2, 32, 32, seed=0))
     labels = choose_labels(model, video, seed=0)

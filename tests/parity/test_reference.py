@@ -31,11 +31,11 @@ def reference() -> Reference:
     return reference
 
 
-def test_its_variables_are_those_of_the_mapping_table(reference: Reference) -> None:
+def test_variables_equal_those_of_the_mapping_table(reference: Reference) -> None:
     assert reference.shapes == variable_shapes("a0-stream", 20)
 
 
-def test_its_variables_are_named_as_tensorflow_names_them_in_a_checkpoint(
+def test_variables_are_named_as_in_a_tensorflow_checkpoint(
     reference: Reference, tmp_path: Path
 ) -> None:
     import tensorflow as tf
@@ -50,7 +50,7 @@ def test_its_variables_are_named_as_tensorflow_names_them_in_a_checkpoint(
         np.testing.assert_array_equal(stored.get_tensor(key), array)
 
 
-def test_a_saved_checkpoint_is_restored_whole(reference: Reference, tmp_path: Path) -> None:
+def test_a_saved_checkpoint_is_restored_completely(reference: Reference, tmp_path: Path) -> None:
     variables = reference.variables()
     prefix = reference.save(tmp_path)
     reference.load({name: np.zeros_like(array) for name, array in variables.items()})
@@ -59,7 +59,7 @@ def test_a_saved_checkpoint_is_restored_whole(reference: Reference, tmp_path: Pa
         np.testing.assert_array_equal(array, variables[name], err_msg=name)
 
 
-def test_a_checkpoint_of_other_classes_is_not_restored(
+def test_restoring_a_checkpoint_of_other_classes_fails(
     reference: Reference, tmp_path: Path
 ) -> None:
     prefix = Reference(STREAM, num_classes=7).save(tmp_path)
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_other_classes_is_not_restored(
         restore(reference, prefix)
 
 
-def test_every_variable_must_be_given_and_fit(reference: Reference) -> None:
+def test_missing_or_mismatched_variables_are_rejected(reference: Reference) -> None:
     variables = reference.variables()
     name = "head/_project/_batch_norm/gamma"
     lacking = {key: array for key, array in variables.items() if key != name}
@@ -80,7 +80,7 @@ def test_every_variable_must_be_given_and_fit(reference: Reference) -> None:
     reference.load(variables)
 
 
-def test_a_stream_in_chunks_gives_the_logits_and_the_state_of_the_whole(
+def test_a_chunked_stream_gives_the_logits_and_state_of_the_whole_clip(
     reference: Reference,
 ) -> None:
     clip = random_clips(2, 5, 32, 40, seed=3)
@@ -95,7 +95,7 @@ def test_a_stream_in_chunks_gives_the_logits_and_the_state_of_the_whole(
         np.testing.assert_allclose(array, other, atol=1e-4, err_msg=name)
 
 
-def test_a_batch_of_videos_that_began_at_different_times_is_refused(reference: Reference) -> None:
+def test_a_batch_of_videos_started_at_different_times_is_rejected(reference: Reference) -> None:
     clip = random_clips(2, 1, 32, 32, seed=0)
     _, state = reference.stream(clip)
     mixed = dataclasses.replace(state, frame_count=torch.tensor([1, 5]))
@@ -103,7 +103,7 @@ def test_a_batch_of_videos_that_began_at_different_times_is_refused(reference: R
         reference.stream(clip, mixed)
 
 
-def test_endpoints_come_in_order_and_in_our_layout(reference: Reference) -> None:
+def test_endpoints_are_ordered_and_channels_first(reference: Reference) -> None:
     endpoints = reference.endpoints(random_clips(1, 3, 33, 48, seed=0))
     assert list(endpoints) == ["stem", *(block.name for block in STREAM.spec.blocks), "head"]
     assert endpoints["stem"].shape == (1, 8, 3, 17, 24)
@@ -111,7 +111,7 @@ def test_endpoints_come_in_order_and_in_our_layout(reference: Reference) -> None
     assert endpoints["head"].shape == (1, 480, 1, 1, 1)
 
 
-def test_the_legacy_3d_stream_models_are_built_too() -> None:
+def test_legacy_3d_stream_models_can_be_built() -> None:
     legacy = Settings(True, "3d", "3d", "swish", "sigmoid", False)
     reference = Reference(STREAM, legacy, num_classes=5)
     reference.load(synthetic_variables(STREAM, reference.shapes))
@@ -123,7 +123,7 @@ def test_the_legacy_3d_stream_models_are_built_too() -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-4)
 
 
-def test_without_tensorflow_the_extra_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorflow_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tf_keras", None)  # makes its import fail
     with pytest.raises(MissingExtraError, match=r"movinet-convert\[tf\]"):
         Reference(STREAM)

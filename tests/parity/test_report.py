@@ -88,26 +88,26 @@ def failing(section: Section, layer: str = "stem") -> Section:
     return with_result(section, cases=(first, *others), first_difference=layer)
 
 
-def test_a_section_says_how_every_layer_compares(section: Section) -> None:
+def test_a_section_has_the_differences_of_every_layer(section: Section) -> None:
     blocks = [f"block{i}_layer{j}" for i, count in enumerate((1, 3, 3, 4, 4)) for j in range(count)]
     assert list(section.layers) == ["stem", *blocks, "head"]
     assert all(0 < distances.tf_fp32_pt_fp32 < 1e-4 for distances in section.layers.values())
 
 
-def test_a_section_has_the_logits_of_both(section: Section) -> None:
+def test_a_section_has_the_logits_of_both_models(section: Section) -> None:
     assert len(section.tf_fp32_logits) == len(section.pt_fp32_logits) == 7
     assert section.tf_fp32_logits == pytest.approx(section.pt_fp32_logits, abs=1e-3)
     assert section.tf_fp32_logits != section.pt_fp32_logits
 
 
-def test_a_section_survives_json(section: Section) -> None:
+def test_a_section_round_trips_through_json(section: Section) -> None:
     broken = changed(section, layers={"stem": Distances(float("inf"), 0.5, 0.25)})
     assert Section.model_validate_json(broken.model_dump_json()) == broken
     failed = failing(section)
     assert Section.model_validate_json(failed.model_dump_json()) == failed
 
 
-def test_the_page_needs_no_network_and_no_script(section: Section) -> None:
+def test_the_page_loads_no_resources_and_no_scripts(section: Section) -> None:
     parsed = tags(page([section]))
     assert "script" not in parsed.seen
     assert all(address.startswith("#") for address in parsed.addresses)
@@ -126,7 +126,7 @@ def test_the_page_shows_verdict_cases_digests_settings_and_versions(section: Sec
         assert fact in text
 
 
-def test_a_comparison_of_fewer_cases_says_so(section: Section) -> None:
+def test_partial_coverage_is_stated_on_the_page(section: Section) -> None:
     partial = "Partial coverage: not all of the default cases."
     assert partial in page([with_result(section, coverage="partial")])
     assert partial not in page([with_result(section, coverage="full")])
@@ -177,7 +177,7 @@ def constructed(section: Section, value: Value) -> Section:
     return changed(section, parity=result, source=source, versions=value["versions"], **words)
 
 
-def test_no_string_of_a_section_becomes_markup(section: Section) -> None:
+def test_strings_are_escaped_in_the_page(section: Section) -> None:
     failed = failing(section)
     value = failed.model_dump(mode="json")
     clean = tags(page([failed])).seen
@@ -195,7 +195,7 @@ def test_no_string_of_a_section_becomes_markup(section: Section) -> None:
     assert shown > 10  # what is not shown cannot do harm, but most of it is shown
 
 
-def test_it_works_in_the_dark_and_on_a_phone(section: Section) -> None:
+def test_the_page_supports_dark_mode_and_small_screens(section: Section) -> None:
     text = page([section])
     assert "prefers-color-scheme: dark" in text
     assert "width=device-width" in text
@@ -215,7 +215,7 @@ def test_the_layer_chart_draws_larger_differences_higher(section: Section) -> No
     assert float(high) < float(low)
 
 
-def test_equal_logits_are_on_the_line(section: Section) -> None:
+def test_equal_logits_are_on_the_diagonal(section: Section) -> None:
     logits = (-2.0, 0.0, 3.0)
     text = page([changed(section, tf_fp32_logits=logits, pt_fp32_logits=logits)])
     (line,) = re.findall(r'class="same" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', text)
@@ -226,7 +226,7 @@ def test_equal_logits_are_on_the_line(section: Section) -> None:
         assert (float(x) - x1) / (x2 - x1) == pytest.approx((float(y) - y1) / (y2 - y1), abs=2e-3)
 
 
-def test_the_command_reports_on_what_the_store_holds(
+def test_report_covers_the_weights_in_the_store(
     section: Section, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, ParityOptions]] = []
@@ -245,7 +245,7 @@ def test_the_command_reports_on_what_the_store_holds(
     tags(out.read_text("utf-8"))
 
 
-def test_a_comparison_out_of_tolerance_still_writes_the_page(
+def test_a_failed_comparison_still_writes_the_page(
     section: Section, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = failing(section)
@@ -257,7 +257,7 @@ def test_a_comparison_out_of_tolerance_still_writes_the_page(
     assert "0 of 1 within tolerance" in out.read_text("utf-8")
 
 
-def test_an_empty_store_has_nothing_to_report(tmp_path: Path) -> None:
+def test_reporting_on_an_empty_store_is_an_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["report", "--weights-dir", str(tmp_path)])
     assert result.exit_code == 2
     assert "is empty; convert weights, or name files" in result.stderr
@@ -274,6 +274,6 @@ def test_the_weights_that_are_compared_are_not_overwritten(section: Section, sto
     assert weights.read_bytes() == before
 
 
-def test_a_page_that_cannot_be_written_is_named(section: Section, tmp_path: Path) -> None:
+def test_an_unwritable_page_is_named_in_the_error(section: Section, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name another file with --out"):
         write_page(tmp_path / "nowhere" / "report.html", [section])

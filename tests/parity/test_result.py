@@ -39,19 +39,19 @@ def printed(result: ParityResult) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_it_passes_if_every_tensor_of_every_case_is_within_the_tolerance() -> None:
+def test_passed_requires_every_tensor_of_every_case_within_the_tolerance() -> None:
     assert parity_result({"logits": GOOD}, {"logits": GOOD, "head": GOOD}).passed
     assert not parity_result({"logits": GOOD}, {"logits": GOOD, "head": BAD}).passed
 
 
-def test_not_a_number_never_passes() -> None:
+def test_nan_never_passes() -> None:
     nothing = Distances(math.nan, math.nan, math.nan)
     result = parity_result({"logits": GOOD}, {"logits": nothing})
     assert not result.passed
     assert math.isnan(result.worst.tf_fp32_pt_fp32)
 
 
-def test_the_worst_is_the_largest_of_each_kind() -> None:
+def test_worst_is_the_largest_difference_of_each_kind() -> None:
     result = parity_result(
         {"logits": Distances(1.0, 5.0, 3.0)}, {"logits": Distances(2.0, 4.0, 1.0)}
     )
@@ -70,7 +70,7 @@ def test_the_error_names_case_tensor_distance_and_block() -> None:
         assert word in str(caught.value)
 
 
-def test_the_manifest_gets_the_worst_figures() -> None:
+def test_the_manifest_records_the_worst_differences() -> None:
     figures = parity_result({"logits": GOOD, "head": Distances(1e-6, 9e-6, 1e-6)}).figures()
     assert figures.model_dump() == {
         "tolerance": 1e-4,
@@ -86,7 +86,7 @@ def test_the_manifest_gets_the_worst_figures() -> None:
     }
 
 
-def test_programs_get_every_distance_and_the_verdicts() -> None:
+def test_json_has_every_difference_and_the_result() -> None:
     data = json.loads(json.dumps(parity_result({"logits": GOOD, "head": BAD}).to_json()))
     assert data["passed"] is False
     assert data["nearer_than_reference"] is True
@@ -95,7 +95,7 @@ def test_programs_get_every_distance_and_the_verdicts() -> None:
     assert data["settings"]["gating"] == "keras"
 
 
-def test_people_get_a_table_that_fits_a_terminal() -> None:
+def test_the_table_fits_a_terminal() -> None:
     text = printed(parity_result({"logits": GOOD, "head": GOOD}))
     assert "5.0e-06" in text
     assert "states" in text
@@ -134,7 +134,7 @@ def test_clips_differ_from_each_other_and_from_frame_to_frame() -> None:
     assert (clips[:2] == random_clips(2, 4, 24, 32, seed=1)).all()
 
 
-def test_figures_of_earlier_manifests_are_read_under_the_present_names() -> None:
+def test_figures_of_older_manifests_are_read_under_the_current_names() -> None:
     earlier = {"tolerance": 1e-4, "tf32_ours32": 3e-6, "tf32_ours64": 2e-6, "ours32_ours64": 1e-6}
     figures = ParityFigures.model_validate(earlier)
     assert (figures.tf_fp32_pt_fp32, figures.tf_fp32_pt_fp64, figures.pt_fp32_pt_fp64) == (
@@ -146,7 +146,7 @@ def test_figures_of_earlier_manifests_are_read_under_the_present_names() -> None
     assert figures.frames is figures.size is figures.clips is figures.seed is figures.cases is None
 
 
-def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_so() -> None:
+def test_the_table_of_all_cases_fits_a_terminal_and_marks_partial_coverage() -> None:
     cases = tuple(
         CaseResult(case.name, case.batch, case.size, case.chunks, 2.5, {"logits": GOOD})
         for case in parity_cases(get_variant("a5-stream"), SETTINGS, ParityOptions())
@@ -159,7 +159,7 @@ def test_the_table_of_all_default_cases_fits_a_terminal_and_a_partial_one_says_s
     assert "Partial coverage" not in printed(full)
 
 
-def test_of_rounded_weights_only_the_logits_are_compared() -> None:
+def test_only_logits_are_compared_for_rounded_weights() -> None:
     (case,) = parity_result({"logits": GOOD, "block1_layer0.pool": BAD}).cases
     assert case.beyond(1e-4) == ["block1_layer0.pool"]
     assert case.of_logits().beyond(1e-4) == []

@@ -35,7 +35,7 @@ def test_a_few_enormous_values_do_not_change_the_std(share: float) -> None:
     assert robust_std(attacked, share) == pytest.approx(robust_std(NORMAL, share), rel=0.01)
 
 
-def test_half_of_the_logits_at_most_may_be_far_away() -> None:
+def test_up_to_half_of_the_logits_can_be_outliers() -> None:
     assert robust_std(np.array([0.5, -1.0, 2.0, 1e6, -1e6])) < 5.0
 
 
@@ -92,7 +92,7 @@ def test_only_an_outlier_is_relative_to_its_own_size() -> None:
         ({"tolerance": 1e3}, "wrong networks"),
     ],
 )
-def test_settings_that_would_make_the_comparison_empty_are_refused(
+def test_options_that_would_make_the_comparison_meaningless_are_rejected(
     setting: dict[str, object], word: str
 ) -> None:
     with pytest.raises(UsageError, match=word):
@@ -107,7 +107,7 @@ def test_each_dtype_has_a_tolerance_and_a_bound_on_it(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_variants())
-def test_the_default_cases_see_a_long_video_and_the_variants_own_size(name: str) -> None:
+def test_the_default_cases_include_a_long_video_and_the_variants_own_size(name: str) -> None:
     variant = get_variant(name)
     cases = parity_cases(variant, variant.settings(), ParityOptions())
     assert max(case.frames for case in cases) == 65
@@ -115,7 +115,7 @@ def test_the_default_cases_see_a_long_video_and_the_variants_own_size(name: str)
 
 
 @pytest.mark.parametrize("setting", [{"frames": 8}, {"size": (64, 64)}])
-def test_a_comparison_on_other_clips_is_a_partial_one(setting: dict[str, object]) -> None:
+def test_other_frames_or_sizes_are_partial_coverage(setting: dict[str, object]) -> None:
     assert ParityOptions(clips=3, seed=5).coverage == "full"
     assert ParityOptions(**setting).coverage == "partial"  # type: ignore[arg-type]
 

@@ -26,13 +26,13 @@ def a0_variables(seed: int = 0) -> dict[str, np.ndarray]:
     return synthetic_variables(get_variant(A0), variable_shapes(A0, 20), seed=seed)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
+def test_bytes_depend_only_on_the_seed() -> None:
     first, again, other = a0_variables(), a0_variables(), a0_variables(seed=1)
     assert all(first[name].tobytes() == again[name].tobytes() for name in first)
     assert all((first[name] != other[name]).any() for name in first)
 
 
-def test_values_depend_on_names_and_not_on_the_order_of_the_variables() -> None:
+def test_values_depend_on_names_and_not_on_variable_order() -> None:
     shapes = variable_shapes(A0, 20)
     backwards = dict(reversed(shapes.items()))
     first = synthetic_variables(get_variant(A0), shapes)
@@ -40,7 +40,7 @@ def test_values_depend_on_names_and_not_on_the_order_of_the_variables() -> None:
     assert all(first[name].tobytes() == other[name].tobytes() for name in first)
 
 
-def test_processors_without_vector_instructions_give_the_same_bytes() -> None:
+def test_bytes_do_not_depend_on_vector_instructions() -> None:
     # NumPy reports which sets of instructions it has code for; it must do without all of them.
     script = (
         "import hashlib; from tests.parity.test_synthetic import a0_variables as v;"
@@ -61,7 +61,7 @@ def test_processors_without_vector_instructions_give_the_same_bytes() -> None:
     assert result.stdout.strip() == here.hexdigest()
 
 
-def test_rezero_scales_are_as_large_as_trained_ones_and_have_both_signs() -> None:
+def test_rezero_scales_have_the_magnitude_and_signs_of_trained_ones() -> None:
     scales = np.array([v for n, v in a0_variables().items() if "bottleneck/_rezero" in n])
     assert (np.abs(scales) >= 1.6).all()
     assert (np.abs(scales) <= 2.5).all()
@@ -69,7 +69,7 @@ def test_rezero_scales_are_as_large_as_trained_ones_and_have_both_signs() -> Non
     assert (scales < 0).any()
 
 
-def test_positional_encodings_count() -> None:
+def test_positional_encodings_affect_the_logits() -> None:
     name = "a3-stream"
     variables = synthetic_variables(get_variant(name), variable_shapes(name, 20))
     scales = [v for n, v in variables.items() if "_pos_encoding" in n]
@@ -97,7 +97,7 @@ def test_logits_vary_and_top_1_differs_between_clips(name: str) -> None:
     assert len(set(logits.argmax(dim=1).tolist())) >= 3
 
 
-def test_the_archive_is_laid_out_as_released_and_always_has_the_same_bytes(tmp_path: Path) -> None:
+def test_the_archive_has_the_released_layout_and_reproducible_bytes(tmp_path: Path) -> None:
     variant = get_variant("a0-base")
     archives = [write_synthetic_archive(variant, tmp_path / str(i)) for i in range(2)]
     assert archives[0].name == "movinet_a0_base.tar.gz"
