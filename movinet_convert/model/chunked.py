@@ -38,12 +38,12 @@ class ChunkedStem(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        length = chunk_length(x, self.conv.out_channels) or len(x)
-        chunks = [
-            self.conv(chunk.contiguous(memory_format=torch.channels_last))
-            for chunk in torch.split(x, length)
-        ]
-        return _cat(chunks)
+        length = chunk_length(x, self.conv.out_channels)
+        # Not split into len(x) frames: the number of frames stays dynamic in an exported graph.
+        chunks = (x,) if length is None else torch.split(x, length)
+        return _cat(
+            [self.conv(chunk.contiguous(memory_format=torch.channels_last)) for chunk in chunks]
+        )
 
 
 class ChunkedBlock(nn.Module):
