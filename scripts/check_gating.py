@@ -72,15 +72,15 @@ class Answer:
 
     @property
     def told(self) -> bool:
-        return self.evidence.told is not None
+        return self.evidence.gating is not None
 
     @property
     def wrong(self) -> bool:
-        return self.told and self.evidence.told != self.right
+        return self.told and self.evidence.gating != self.right
 
     def line(self) -> str:
         found = self.evidence
-        verdict = "WRONG" if self.wrong else (found.told or "cannot tell")
+        verdict = "WRONG" if self.wrong else (found.gating or "inconclusive")
         return (
             f"{self.what:<44} {found.keras:8.2f} {found.model_garden:8.2f} {found.ratio:7.2f}  "
             f"{verdict}"

@@ -1,12 +1,12 @@
-"""Checkpoints made to exhaust memory or time: small on disk, large in a careless reader.
+"""Hostile checkpoints that are small on disk but exhaust memory or time in a naive reader.
 
 ``INDEXES`` are tables for ``ckpt-1.index``, ``GRAPHS`` object graphs for its data file, each a
-function of the number of bytes that it may take.
+function of the size in bytes.
 
-    python scripts/hostile.py --mib 8    # how much memory and time each of them costs
+    python scripts/hostile.py --mib 8    # measure the memory and time of each
 
-Exits with 1 where one is read, takes more than ``BAR`` bytes of memory beyond its own, or more than
-a second for each MiB.
+Exits with 1 if one is accepted, takes more than its size plus ``BAR`` bytes of memory, or more than
+a second per MiB.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ EMPTY_TENSOR = number(1, 1) + message(2, message(2, b"")) + fixed32(6, 1)  # of 
 
 
 class TableBuilder:
-    """A table block by block, with checksums that hold, whatever else does not."""
+    """Builds a table block by block, with valid checksums for any content."""
 
     def __init__(self) -> None:
         self.data = bytearray()
 
     def add(self, body: bytes) -> Handle:
-        """Put the entries in ``body`` at the end as a block with a single restart."""
+        """Append the entries in ``body`` as a block with a single restart."""
         content = body + bytes(4) + (1).to_bytes(4, "little")
         handle = len(self.data), len(content)
         stored = content + b"\0"
@@ -54,7 +54,7 @@ class TableBuilder:
         return handle
 
     def finish(self, handles: Iterable[Handle]) -> bytes:
-        """The file whose index of blocks is ``handles``, in this order, each as often as it is."""
+        """The file whose block index is exactly ``handles``, duplicates included."""
         body = b"".join(
             entry(at.to_bytes(4, "big"), varint(offset) + varint(size))
             for at, (offset, size) in enumerate(handles)
@@ -66,7 +66,7 @@ class TableBuilder:
 
 
 def entry(key: bytes, value: bytes, shared: int = 0) -> bytes:
-    """One entry of a block: ``key`` is what follows ``shared`` bytes of the key before."""
+    """An entry of a block: ``key`` follows ``shared`` bytes of the previous key."""
     return varint(shared) + varint(len(key)) + varint(len(value)) + key + value
 
 
@@ -76,14 +76,14 @@ def one_block(body: bytes) -> bytes:
 
 
 def repeated_handles(size: int) -> bytes:
-    """One block of entries that the index of blocks reaches thousands of times."""
+    """One block of entries that the block index references thousands of times."""
     table = TableBuilder()
     block = table.add(_numbered(size // 4, EMPTY_TENSOR))
     return table.finish([block] * (size * 3 // 4 // 15))
 
 
 def overlapping_blocks(size: int) -> bytes:
-    """The same bytes in many blocks, each of which begins within the one before."""
+    """The same bytes in many overlapping blocks."""
     table = TableBuilder()
     inner = table.add(_numbered(size // 4, EMPTY_TENSOR))
     outer = table.add(bytes(table.data))
@@ -96,7 +96,7 @@ def empty_blocks(size: int) -> bytes:
 
 
 def growing_keys(size: int) -> bytes:
-    """Prefix compression: seven bytes on disk stand for a key of 1,000."""
+    """Prefix compression: seven bytes on disk expand to a key of 1,000."""
     first = entry(b"\1" * 1000, EMPTY_TENSOR)
     step = b"".join(
         entry(at.to_bytes(3, "big"), b"", shared=997)
@@ -106,7 +106,7 @@ def growing_keys(size: int) -> bytes:
 
 
 def wide_names(size: int) -> bytes:
-    """Names of a byte a letter but for one of four bytes, for which Python gives four to each."""
+    """ASCII names with one four-byte character, so that Python stores four bytes per character."""
     body = (
         entry(f"{at:08}".encode() + b"a" * 990 + "🎬".encode(), EMPTY_TENSOR)
         for at in range(size // 1020)
@@ -115,9 +115,9 @@ def wide_names(size: int) -> bytes:
 
 
 def allowed_names(size: int) -> bytes:
-    """As many entries with as long names as are read, each of which Python gives four times that.
+    """As many entries with as long names as allowed, at four bytes per character in Python.
 
-    None of it is refused before the layout is looked for, so this is the most that is ever held.
+    Nothing is refused before the layout is detected, so this is the peak memory of the reader.
     """
     count = min(size // 132, 30_000)
     body = (
@@ -127,7 +127,7 @@ def allowed_names(size: int) -> bytes:
 
 
 def many_entries(size: int) -> bytes:
-    """As many tensors without a value as there is space for."""
+    """As many empty tensors as fit."""
     return one_block(_numbered(size, EMPTY_TENSOR))
 
 
@@ -140,13 +140,13 @@ def giant_key(size: int) -> bytes:
 
 
 def many_axes(size: int) -> bytes:
-    """Shapes of as many axes as there is space for, two bytes each."""
+    """Shapes with as many axes as fit, two bytes each."""
     value = number(1, 1) + message(2, message(2, b"") * 400)
     return one_block(_numbered(size, value))
 
 
 def long_varints(size: int) -> bytes:
-    """Numbers that take ten bytes to say nothing."""
+    """Zeros encoded in ten bytes."""
     value = (b"\x20" + b"\x80" * 9 + b"\0") * 90
     return one_block(_numbered(size, EMPTY_TENSOR + value))
 
@@ -187,7 +187,7 @@ def empty_attributes(size: int) -> bytes:
 
 
 def odd_fields(size: int) -> bytes:
-    """One attribute whose every field has a number of its own."""
+    """One attribute in which every field has a different number."""
     fields = b"".join(varint(at << 3) + b"\0" for at in range(16, 16 + size // 4))
     return message(1, message(2, fields))
 
@@ -256,21 +256,21 @@ def write_graph(folder: Path, graph: bytes) -> Path:
 
 @dataclass(frozen=True)
 class Cost:
-    """What reading a checkpoint took; ``said`` is the error, None where it was read."""
+    """The cost of reading a checkpoint; ``error`` is None if it was accepted."""
 
     file_bytes: int
     memory_bytes: int
     seconds: float
-    said: str | None
+    error: str | None
 
     @property
     def is_bounded(self) -> bool:
         slow = self.seconds > 1 + self.file_bytes / (1 << 20)
-        return self.said is not None and self.memory_bytes <= self.file_bytes + BAR and not slow
+        return self.error is not None and self.memory_bytes <= self.file_bytes + BAR and not slow
 
 
 def measure(write: Callable[[Path, bytes], Path], make: Callable[[int], bytes], size: int) -> Cost:
-    """Write a checkpoint and open it, each in a fork of this process: memory is never shared."""
+    """Write a checkpoint and open it, each in a forked process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "checkpoint")
         _in_a_fork(lambda: str(write(path, make(size))))
@@ -280,34 +280,34 @@ def measure(write: Callable[[Path, bytes], Path], make: Callable[[int], bytes], 
 def _open(path: Path) -> dict[str, object]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    said = None
+    message = None
     try:
         open_checkpoint(path)
     except CheckpointError as error:
-        said = str(error)
+        message = str(error)
     return {
         "file_bytes": sum(file.stat().st_size for file in path.iterdir()),
         "memory_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before),
         "seconds": time.process_time() - start,
-        "said": said,
+        "error": message,
     }
 
 
 def _in_a_fork(work: Callable[[], str]) -> str:
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(theirs, work().encode())
+            os.write(writer, work().encode())
             os._exit(0)
         finally:
             os._exit(1)
-    os.close(theirs)
-    with os.fdopen(ours) as pipe:
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
         answer = pipe.read()
     os.waitpid(child, 0)
     if not answer:
-        raise RuntimeError("a process that read a hostile checkpoint was ended")
+        raise RuntimeError("the process that read a hostile checkpoint died")
     return answer
 
 
@@ -322,7 +322,7 @@ def main() -> int:
             bounded &= cost.is_bounded
             print(
                 f"{name:20} {cost.file_bytes / (1 << 20):6.1f} MiB: {cost.memory_bytes >> 20} MiB "
-                f"of memory, {cost.seconds:.2f} s, {(cost.said or 'read')[-80:]}",
+                f"of memory, {cost.seconds:.2f} s, {(cost.error or 'accepted')[-80:]}",
                 flush=True,
             )
     return 0 if bounded else 1

@@ -1,4 +1,4 @@
-"""What a file contains: a checkpoint in any layout, or a converted file."""
+"""Inspect the content of a file: a checkpoint in any layout, or a converted file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from movinet_convert.weights.load import locate, read_network
 
 @dataclass(frozen=True)
 class StoredVariable:
-    """A weight: its canonical name, the name it is stored under, its shape as stored."""
+    """A weight: its canonical name, its name in the file, and its shape."""
 
     name: str
     stored: str
@@ -32,11 +32,11 @@ class StoredVariable:
 class Inspection:
     """The content of a file.
 
-    ``variants`` are those that the weights fit; several where only their owner knows. ``gating`` is
-    None where the file does not determine it. A converted file has ``settings`` with their
-    ``origins``, and the ``source`` that it was made from; ``header`` says whether these were
-    verified by a digest, its own or a manifest's. ``ignored`` are stored variables that are not
-    weights, and why.
+    ``variants`` are those that the weights fit, several if ambiguous. ``gating`` is None if the
+    file does not determine it. A converted file has ``settings`` with their ``origins``, and
+    the ``source`` that it was converted from; ``header`` tells whether a digest, its own or a
+    manifest's, verified these. ``ignored`` maps stored variables that are not weights to the
+    reason.
     """
 
     path: Path
@@ -54,15 +54,15 @@ class Inspection:
 
     @property
     def values(self) -> int:
-        """The number of values in all weights."""
+        """The total number of values in all weights."""
         return sum(math.prod(variable.shape) for variable in self.variables)
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Look into a checkpoint without reading its arrays, or into a converted file.
+    """Inspect a checkpoint without reading its arrays, or a converted file.
 
-    A converted file is compared with its digests first. Raises CheckpointError or WeightsError
-    where it is damaged, or no MoViNet.
+    A converted file is verified against its digests first. Raises CheckpointError or WeightsError
+    if the file is damaged or not a MoViNet.
     """
     path = Path(path)
     return _inspect_converted(path) if path.suffix == SUFFIX else _inspect_checkpoint(path)
@@ -71,8 +71,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     """The network of a stream checkpoint or converted file, for ``gating_evidence``.
 
-    It has an arbitrary gating, and a classifier of one class if the checkpoint has none. Raises
-    UsageError for a network that gates with a sigmoid, and what ``inspect`` raises.
+    Its gating is arbitrary, and its classifier has one class if the checkpoint has none. Raises as
+    ``inspect``, and UsageError for a network with sigmoid gating.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
@@ -80,10 +80,10 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     structure = read_structure(open_checkpoint(path))
     if structure.conv_type == "3d":
         raise UsageError(
-            f"{path} gates with a sigmoid, as all networks with 3D convolutions do; only the "
-            "gating of stream models with (2+1)D convolutions is in question."
+            f"{path} has sigmoid gating, like all networks with 3D convolutions; the gating is "
+            "ambiguous only in stream models with (2+1)D convolutions."
         )
-    # The activation of the classifier's hidden layer comes after all that is compared.
+    # The compared statistics come before the classifier, whose activation does not matter.
     return convert_checkpoint(
         given(path),
         gating="keras",

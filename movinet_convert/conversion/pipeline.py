@@ -1,4 +1,4 @@
-"""From a TensorFlow checkpoint to a verified file in a store."""
+"""Convert a TensorFlow checkpoint to a verified file in a store."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ from movinet_convert.weights.tf_variables import tf_variables
 class Conversion:
     """The result of ``convert``: the checkpoint, the file in the store, and its comparison.
 
-    ``parity`` compares the stored file with the official model that has the checkpoint's
-    variables, ``parity_as_stored`` a file of reduced precision with one that has the rounded
-    values; None where no comparison was asked for. ``gating_evidence`` is None unless the gating
-    was detected.
+    ``parity`` compares the stored file with the official model with the checkpoint's variables,
+    ``parity_as_stored`` a file of reduced precision with that model with the rounded values; None
+    if skipped. ``gating_evidence`` is None unless the gating was detected.
     """
 
     converted: Converted
@@ -61,20 +60,19 @@ def convert(
     dtype: Dtype = "float32",
     parity: ParityOptions | None = DEFAULT_PARITY,
 ) -> Conversion:
-    """Convert a checkpoint, write it into a store, and compare what was written.
+    """Convert a checkpoint, write it to a store, and compare the written file with TensorFlow.
 
-    ``name`` confirms the variant; None leaves it to the checkpoint. ``gating`` and
-    ``head_activation`` (of the classifier's hidden layer) must be given for a stream checkpoint
-    that is not one of Google's; ``legacy`` means that 3D weights are those of an older, causal
-    model. ``gating="auto"`` detects it from the moving statistics: ``gating_clips`` is called with
-    the variant for clips (N, 3, T, H, W) like those of training, as
-    ``video.clips.read_clips`` reads them; UsageError where they are inconclusive.
-    ``num_classes`` gives a backbone that was saved without a classifier an untrained one. ``out``
-    is the store, the default one if None. ``parity=None`` skips the comparison with the official
-    model, and with it the need for the extra [tf].
+    ``name`` is the expected variant; with None the checkpoint determines it. ``gating`` and
+    ``head_activation`` (of the classifier's hidden layer) are required for a stream checkpoint that
+    is not Google's; ``legacy`` means that 3D weights are those of an older, causal model.
+    ``gating="auto"`` detects the gating from the moving statistics: ``gating_clips`` is called with
+    the variant and returns clips (N, 3, T, H, W) like those of training, such as from
+    ``video.clips.read_clips``; UsageError if they are inconclusive. ``num_classes`` adds an
+    untrained classifier to a backbone that was saved without one. ``out`` is the store; None is the
+    default store. ``parity=None`` skips the comparison, and then the extra [tf] is not needed.
 
-    The file is written into a staging folder, read back in its own ``dtype``, compared, and only
-    then moved. Raises CheckpointError, ParityError, WeightsError; then the store is as it was.
+    The file is written to a staging folder, read back in its own ``dtype``, compared, and only
+    then moved. Raises CheckpointError, ParityError, WeightsError, leaving the store unchanged.
     """
     source = checkpoint if isinstance(checkpoint, Source) else given(checkpoint)
     converted = convert_checkpoint(
@@ -101,24 +99,24 @@ def _with_detected_gating(
 ) -> tuple[Converted, GatingEvidence]:
     if clips is None:
         raise UsageError(
-            "Gating auto needs videos like those of training; pass --gating-clips DIR."
+            "--gating auto needs videos like those of training; pass --gating-clips DIR."
         )
     evidence = gating_evidence(converted.to_model(), clips(converted.variant))
-    if evidence.told is None:
+    if evidence.gating is None:
         raise UsageError(
             f"The moving statistics of {converted.source.path} do not determine its gating: "
-            f"{evidence.summary()}. Pass --gating keras or --gating model-garden; or, if it was "
-            "trained on clips of another size, length or frame rate than the release, run "
+            f"{evidence.summary()}. Pass --gating keras or --gating model-garden; or, if the size, "
+            "length or frame rate of its training clips differ from the release, run "
             "movinet-convert inspect --gating with --size, --frames and --fps first."
         )
-    settings = dataclasses.replace(converted.settings, gating=evidence.told)
+    settings = dataclasses.replace(converted.settings, gating=evidence.gating)
     origins = dataclasses.replace(converted.origins, gating="checkpoint")
     return dataclasses.replace(converted, settings=settings, origins=origins), evidence
 
 
 @dataclass(frozen=True)
 class Staged:
-    """A converted file in a staging folder; ``model`` was read back from it, in its own type."""
+    """A converted file in a staging folder; ``model`` was read back from it, in its dtype."""
 
     path: Path
     model: MoViNet
@@ -153,10 +151,10 @@ class Staged:
 
 @contextmanager
 def staged(converted: Converted, store: Store, dtype: Dtype = "float32") -> Iterator[Staged]:
-    """Write converted weights into a staging folder of the store, and read them back.
+    """Write converted weights to a staging folder of the store, and read them back.
 
-    The file is removed afterwards unless it was committed. Raises CheckpointError for a value that
-    ``dtype`` cannot represent, WeightsError where the file cannot be written or does not read back.
+    The file is removed afterwards unless committed. Raises CheckpointError for a value that
+    ``dtype`` cannot represent, WeightsError if the file cannot be written and read back.
     """
     header = Header(
         variant=converted.variant.name,
@@ -191,8 +189,8 @@ def _rounded(converted: Converted, dtype: Dtype) -> dict[str, Tensor]:
 def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityResult, ParityResult | None]:
     """Compare a written file with the checkpoint and, if it was rounded, with its own values.
 
-    Rounding hides small mistakes, so a file of reduced precision must also agree, as a float32
-    file must, with the official model that has the values as stored. Raises ParityError.
+    Rounding hides small errors, so a file of reduced precision must also agree, within the float32
+    tolerance, with the official model with the values as stored. Raises ParityError.
     """
     as_stored = None
     if file.dtype != "float32":

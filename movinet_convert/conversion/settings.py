@@ -1,9 +1,9 @@
 """The settings of a checkpoint's network, with the origin of those that no variable determines.
 
-``checkpoint.structure`` reads architecture, convolutions, squeeze-excitation, positional encoding
-and class count. Three settings remain, which the release or the user determines: the gating of a
-stream model, the activation of the classifier's hidden layer, and whether 3D weights belong to a
-base model or to an older, causal one ("legacy"). A name that the user gives only confirms.
+``checkpoint.structure`` infers architecture, convolutions, squeeze-excitation, positional encoding
+and class count. The release or the user determines the other three: the gating of a stream model,
+the activation of the classifier's hidden layer, and whether 3D weights belong to a base model or to
+an older, causal one ("legacy"). A variant name given by the user is only checked.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def determine_settings(
 ) -> tuple[Variant, Settings, Origins]:
     """The variant, its settings and their origins, from the variables and the user's choices.
 
-    Raises CheckpointError where these contradict each other, UsageError where a choice is missing.
+    Raises CheckpointError if these contradict each other, UsageError if a choice is missing.
     """
     if legacy and structure.conv_type != "3d":
         raise CheckpointError(
-            f"{source.path} has (2+1)D convolutions, and legacy stream models have 3D ones; "
+            f"{source.path} has (2+1)D convolutions, but legacy stream models have 3D ones; "
             "convert it without --legacy."
         )
     legacy_stream = structure.conv_type == "3d" and (legacy or structure.causal is True)
@@ -89,11 +89,11 @@ def _contradiction(structure: Structure, source: Source, name: str, found: Varia
 
 
 def _check_release(structure: Structure, source: Source, variant: Variant) -> None:
-    """Refuse weights from the address of a release that have another class count."""
+    """Refuse weights from the URL of a release that have a different class count."""
     if source.provenance == "unpinned" and structure.classes != KINETICS_600_CLASSES:
         raise CheckpointError(
-            f"{source.path} came from the address of the release of {variant.name} but has "
-            f"{structure.classes or 'no'} classes where the release has {KINETICS_600_CLASSES}; "
+            f"{source.path} came from the URL of the release of {variant.name} but has "
+            f"{structure.classes or 'no'} classes instead of {KINETICS_600_CLASSES}; "
             "it is another model: convert it with --checkpoint and its settings."
         )
 
@@ -101,7 +101,7 @@ def _check_release(structure: Structure, source: Source, variant: Variant) -> No
 def _require_choices(
     source: Source, variant: Variant, gating: Gating | None, head_activation: Activation | None
 ) -> None:
-    """UsageError unless the user chose what a stream model of unknown origin leaves open."""
+    """UsageError unless the user gave the settings that a stream checkpoint leaves open."""
     missing = {}
     if gating is None:
         missing["a gating"] = GATING_ADVICE
@@ -117,7 +117,7 @@ def _require_choices(
 def _legacy_settings(structure: Structure, gating: Gating | None) -> Settings:
     if gating not in (None, "sigmoid"):
         raise UsageError(
-            f"Legacy stream models gate with a sigmoid, not with {gating!r}; leave --gating out."
+            f"Legacy stream models have sigmoid gating, not {gating!r}; omit --gating."
         )
     return Settings(
         causal=True,
@@ -132,11 +132,11 @@ def _legacy_settings(structure: Structure, gating: Gating | None) -> Settings:
 def _check_settings(
     structure: Structure, source: Source, settings: Settings, variant: Variant
 ) -> None:
-    """Refuse a network with other settings than the releases, rather than convert it wrongly."""
+    """Refuse a network with settings that differ from the release."""
     for field in ("conv_type", "se_type", "positional_encoding"):
         found, expected = getattr(structure, field), getattr(settings, field)
         if found != expected:
             raise CheckpointError(
-                f"{source.path} has {field}={found!r} where {variant.name} has {expected!r}; it "
-                "is incomplete or was trained with settings of no release: it cannot be converted."
+                f"{source.path} has {field}={found!r}, but {variant.name} has {expected!r}; it is "
+                "incomplete or was trained with other settings, and cannot be converted."
             )

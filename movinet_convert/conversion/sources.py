@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: the user, Google's release, or the official model."""
+"""Sources of checkpoints: the user, Google's releases, or the official model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from movinet_convert.weights.file import SourceKind
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on disk: ``given`` by the user, fetched as a ``release``, or ``synthetic``."""
+    """A checkpoint on disk: ``given`` by the user, a downloaded ``release``, or ``synthetic``."""
 
     path: Path
     name: str
@@ -27,11 +27,11 @@ class Source:
 
     @property
     def provenance(self) -> SourceKind:
-        """The kind of the weights, as far as it is known.
+        """The kind of weights, as far as known.
 
-        A ``release`` is recognised by its digest, whoever named it. Weights from the address of a
-        release whose digest is not in ``RELEASES`` are ``unpinned``. What a catalogue pins beyond
-        that makes no difference, so that a checkpoint converts to the same bytes without it.
+        A ``release`` is identified by its digest, even if the user gave its path. Weights from the
+        URL of a release whose digest is not in ``RELEASES`` are ``unpinned``, even if a catalogue
+        pins them, so that a checkpoint converts to the same bytes with any catalogue.
         """
         if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
             return "release"
@@ -44,17 +44,17 @@ class Source:
 
 
 def given(path: str | os.PathLike[str]) -> Source:
-    """A checkpoint that the user names: folder, prefix or file."""
+    """A checkpoint given by the user: a folder, prefix or file."""
     checkpoint = Path(path)
     digest = file_sha256(checkpoint) if checkpoint.is_file() else None
-    # A file name may have bytes that are not UTF-8, which neither YAML nor JSON can.
+    # A file name may contain bytes that are not UTF-8; YAML and JSON may not.
     name = os.fsencode(checkpoint.name).decode("utf-8", "replace")
     return Source(checkpoint, name, "given", digest)
 
 
 @contextmanager
 def synthetic(variant: Variant, seed: int = 0) -> Iterator[Source]:
-    """A temporary seeded checkpoint in the released layout, written by the official model."""
+    """A temporary checkpoint of random seeded weights, in the layout of the releases."""
     from movinet_convert.parity.synthetic import write_synthetic_archive
 
     with tempfile.TemporaryDirectory(prefix="movinet-synthetic-") as folder:
@@ -64,5 +64,5 @@ def synthetic(variant: Variant, seed: int = 0) -> Iterator[Source]:
 
 
 def release(fetched: FetchedRelease) -> Source:
-    """Google's release, as ``download.fetch_release`` returns it."""
+    """A release of Google's, as returned by ``download.fetch_release``."""
     return Source(fetched.path, fetched.path.name, "release", fetched.sha256)

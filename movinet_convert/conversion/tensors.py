@@ -1,4 +1,4 @@
-"""The PyTorch tensors of a TensorFlow checkpoint."""
+"""Convert the variables of a TensorFlow checkpoint to PyTorch tensors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ OUTPUT_STD = 0.01  # of the last layer, as in the official ClassifierHead
 
 @dataclass(frozen=True)
 class Converted:
-    """A checkpoint as PyTorch tensors, float32, not yet written anywhere.
+    """A checkpoint as float32 tensors for PyTorch, not yet written.
 
-    ``variables`` are the checkpoint's and those of a new classifier, whose names are ``drawn``.
+    ``variables`` are those of the checkpoint and of a new classifier, whose names are ``drawn``.
     """
 
     source: Source
@@ -64,10 +64,10 @@ def convert_checkpoint(
     head_activation: Activation | None = None,
     num_classes: int | None = None,
 ) -> Converted:
-    """Convert all variables of a checkpoint, with the settings of ``convert``.
+    """Convert all variables of a checkpoint; see ``convert`` for the arguments.
 
-    Raises CheckpointError unless they are exactly those of a MoViNet, UsageError where a choice is
-    missing or is not possible.
+    Raises CheckpointError unless they are exactly those of a MoViNet, UsageError if a choice is
+    missing or invalid.
     """
     checkpoint = open_checkpoint(source.path)
     structure = read_structure(checkpoint)
@@ -85,24 +85,24 @@ def convert_checkpoint(
     )
 
 
-def _class_count(source: Source, variant: Variant, found: int | None, asked: int | None) -> int:
-    if found is None and asked is None:
+def _class_count(source: Source, variant: Variant, found: int | None, requested: int | None) -> int:
+    if found is None and requested is None:
         raise CheckpointError(
             f"{source.path} is a backbone of {variant.name} without classifier; pass --num-classes "
-            "to give it an untrained one, or a checkpoint of the whole model."
+            "to add an untrained one, or a checkpoint of the whole model."
         )
-    if found is not None and asked not in (None, found):
+    if found is not None and requested not in (None, found):
         raise UsageError(
-            f"{source.path} has a classifier of {found} classes, not {asked}; leave --num-classes "
-            "out, and replace the loaded model's with load_converted(..., num_classes=...)."
+            f"{source.path} has a classifier of {found} classes, not {requested}; omit "
+            "--num-classes, and replace the classifier with load_converted(..., num_classes=...)."
         )
-    return found or asked or 0
+    return found or requested or 0
 
 
 def new_classifier(links: tuple[mapping.Link, ...]) -> dict[str, NDArray[np.float32]]:
-    """Variables of an untrained classifier: small random kernels, zero biases.
+    """Variables of an untrained classifier: random kernels, zero biases.
 
-    Seeded by their names, so that the same backbone always converts to the same bytes.
+    They are seeded by name, so that the same backbone always converts to the same bytes.
     """
     classifier = [link for link in links if link.tf.startswith("classifier_head/")]
     return {link.tf: _random_variable(link.tf, link.tf_shape) for link in classifier}
@@ -113,8 +113,8 @@ def _random_variable(path: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         return np.zeros(shape, np.float32)
     std = math.sqrt(2.0 / math.prod(shape[:-1])) if "/_head/" in path else OUTPUT_STD
     bits = np.random.PCG64(int.from_bytes(hashlib.sha256(path.encode()).digest(), "big"))
-    # A uniform of this width has the same std and, unlike a normal, needs no logarithm, which
-    # machines round differently.
+    # A uniform distribution of this width has the same std and, unlike a normal one, needs no
+    # logarithm, whose rounding differs between machines.
     unit = bits.random_raw(math.prod(shape)).astype(np.float64) / 2.0**64
     values = (2.0 * unit - 1.0) * (math.sqrt(3.0) * std)
     return values.reshape(shape).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Comparing a converted file with the official TensorFlow model."""
+"""Compare a converted file with the official TensorFlow model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def verify(
 ) -> ParityResult:
     """Compare a converted variant, or a file, with the official TensorFlow model.
 
-    Without a ``checkpoint`` the official model has the file's own tensors, mapped back to
-    TensorFlow: that proves the network. With one, the file must have exactly its values in the
-    file's type, and the official model has the checkpoint's.
+    Without ``checkpoint`` the official model gets the file's own tensors, mapped back to
+    TensorFlow: this verifies the network. With ``checkpoint``, the file must have exactly its
+    values, rounded to the file's dtype, and the official model gets the checkpoint's values.
 
-    Raises as ``load_converted`` does, WeightsError where the file has other values than the
-    checkpoint, and MissingExtraError without the extra [tf].
+    Raises as ``load_converted``, WeightsError if the file does not have the checkpoint's values,
+    and MissingExtraError without the extra [tf].
     """
     file = locate(name, weights_dir=weights_dir, version=version)
     model = load_file(file)
@@ -41,7 +41,7 @@ def verify(
         # Both have the same values, rounded or not: the tolerance is that of float32.
         return verify_model(model, tf_variables(model), parity, dtype="float32")
     converted = _convert_as(model, checkpoint)
-    _check_made_from(file.path, model, converted)
+    _check_values(file.path, model, converted)
     return verify_model(model, converted.variables, parity)
 
 
@@ -58,12 +58,12 @@ def _convert_as(model: MoViNet, checkpoint: str | os.PathLike[str]) -> Converted
     )
 
 
-def _check_made_from(file: Path, model: MoViNet, converted: Converted) -> None:
+def _check_values(file: Path, model: MoViNet, converted: Converted) -> None:
     for name, tensor in model.state_dict().items():
         array = torch.from_numpy(converted.tensors[name])
         if not torch.equal(array.to(tensor.dtype), tensor):
             raise WeightsError(
-                f"{file} was not made from {converted.source.path}: its {name} differs by up to "
-                f"{(array - tensor.float()).abs().max().item():.2g}; name the checkpoint that it "
-                "was made from, or convert this one."
+                f"{file} was not converted from {converted.source.path}: its {name} differs by up "
+                f"to {(array - tensor.float()).abs().max().item():.2g}; pass the checkpoint that "
+                "it was converted from, or convert this one."
             )

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from movinet_convert.model import MoViNet
 
-LIMIT = 1e-4  # of the logits' deviation; 1e-5 is the goal
-ROUNDING = 1e-5  # of ours in float32 against ours in float64
+LIMIT = 1e-4  # relative to the std of the logits; 1e-5 is the goal
+ROUNDING = 1e-5  # of PyTorch float32 against PyTorch float64
 STREAM_CASES = ["one clip", "frame by frame", "uneven chunks", "batch", "not square", "odd size"]
 BASE_CASES = ["one clip", "batch", "not square", "odd size"]
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -43,7 +43,7 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 @dataclass(frozen=True)
 class Pair:
-    """Our network and the official one, with the same synthetic weights."""
+    """The PyTorch network and the official one, with the same synthetic weights."""
 
     model: MoViNet
     variables: dict[str, Any]
@@ -71,7 +71,7 @@ SMALL = ParityOptions(frames=5, size=(36, 36))
 
 @pytest.fixture(scope="module")
 def result_of() -> Callable[..., ParityResult]:
-    """The result of a variant, computed once; small clips, for Conv3D is slow in TensorFlow."""
+    """The result of a variant, computed once; clips are small, as TensorFlow's Conv3D is slow."""
     results: dict[str, ParityResult] = {}
 
     def of(name: str, pair: Pair | None = None) -> ParityResult:
@@ -109,7 +109,7 @@ def test_every_case_and_state_is_within_tolerance(
 def test_loaded_tensors_and_logits_are_bitwise_equal(pair: Pair, tmp_path: Path) -> None:
     """TensorFlow -> PyTorch -> TensorFlow."""
     reference = pair.reference
-    clip = random_clips(1, 5, 36, 36, seed=1)  # of a shape that the comparison has run already
+    clip = random_clips(1, 5, 36, 36, seed=1)  # of a shape that the comparison has already traced
     logits, weights = reference.logits(clip), reference.variables()
     before = reference.save(tmp_path / "tensorflow")
     after = export_checkpoint(converted(pair.name, before), tmp_path / "ours")

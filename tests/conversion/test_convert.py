@@ -1,4 +1,4 @@
-"""From a checkpoint to a store: right, repeatable, and careful with what is there."""
+"""Conversion into a store is correct and repeatable, and never damages an existing store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers.seeded import choices, variables, write_checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Of converted files with the weights of ``--synthetic`` and its default seed.
+# Digests of converted files with the weights of ``--synthetic`` and its default seed.
 SYNTHETIC_SHA256 = {
     "a0-base": "553b735d713667de7fd2f8cc4894ae66eca6bad5658f2ac92f2d408fdcf4b7e0",
     "a0-stream": "aefb942a5d5b712928dfa25da437dc3777212704e3291658287acea89aaee208",
@@ -32,7 +32,7 @@ KERAS = choices("a0-stream")
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every file of a store with its digest, the lock apart."""
+    """Digest of every file in a store, except the lock."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -294,7 +294,7 @@ def test_does_not_write_store_with_broken_manifest(a0_stream: Path, tmp_path: Pa
 
 
 def synthetic_checkpoint(folder: Path, name: str) -> Path:
-    """What ``--synthetic`` converts, written without TensorFlow."""
+    """The checkpoint of ``--synthetic``, written without TensorFlow."""
     shapes = {path: array.shape for path, array in variables(name, num_classes=600).items()}
     return write_checkpoint(folder, name, dict(synthetic_variables(get_variant(name), shapes)))
 

@@ -1,4 +1,4 @@
-"""Moving statistics tell which gate a stream model was trained with, or that they cannot tell."""
+"""The gating of a stream model is detected from its moving statistics, or inconclusive."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def network_that_saw(clips: Tensor, gating: Gating, batch: int = 12) -> MoViNet:
 def test_detects_gating_for_any_training_batch_size(
     seen: Tensor, gating: Gating, batch: int
 ) -> None:
-    # Small batches take away what their clips have in common, as a gate of smaller slope would.
+    # Small batches remove what their clips have in common, like a gate with a smaller slope.
     evidence = gating_evidence(network_that_saw(seen, gating, batch), seen)
-    assert evidence.told == gating
+    assert evidence.gating == gating
     assert evidence.layers == len(VARIANT.spec.blocks)
 
 
@@ -92,7 +92,7 @@ def test_unrelated_clips_never_give_wrong_gating(
 ) -> None:
     model = network_that_saw(seen, gating)
     others = [read_clips(folder, VARIANT, FORM), torch.rand_like(seen)]
-    assert {gating_evidence(model, clips).told for clips in others} <= {gating, None}
+    assert {gating_evidence(model, clips).gating for clips in others} <= {gating, None}
 
 
 def test_evidence_does_not_depend_on_assumed_gating(seen: Tensor) -> None:
@@ -111,16 +111,16 @@ def test_statistics_without_training_are_inconclusive(seen: Tensor) -> None:
             norms[0].running_var.fill_(0.999)
             norms[1].running_mean.normal_()
             norms[1].running_var.uniform_(0.5, 2.0)
-    assert [gating_evidence(m, seen).told for m in (untrained, folded, drawn)] == [None] * 3
+    assert [gating_evidence(m, seen).gating for m in (untrained, folded, drawn)] == [None] * 3
 
 
 def test_gate_without_effect_is_inconclusive(seen: Tensor) -> None:
     model = network_that_saw(seen, "keras")
     for name, parameter in model.named_parameters():
         if ".attention.expand." in name:
-            torch.nn.init.zeros_(parameter)  # both gates are then one half
+            torch.nn.init.zeros_(parameter)  # both gatings then output 0.5
     evidence = gating_evidence(model, seen)
-    assert evidence.told is None
+    assert evidence.gating is None
     assert evidence.ratio == pytest.approx(1.0, abs=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_inspect_reports_inconclusive_evidence(folder: Path, tmp_path: Path) -> 
     file = save_weights(random_network("keras"), tmp_path / "mine.safetensors")
     result = run("inspect", file, "--gating", "--clips", folder, *OPTIONS)
     assert result.exit_code == 0
-    assert "cannot tell: " in result.stdout
+    assert "inconclusive: " in result.stdout
 
 
 def test_inspect_computes_no_evidence_by_default(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_base_model_always_has_sigmoid_gating(folder: Path, tmp_path: Path) -> N
     ):
         result = run("inspect", path, "--gating", "--clips", folder)
         assert result.exit_code == 2
-        assert "gates with a sigmoid" in result.stderr
+        assert "has sigmoid gating" in result.stderr
 
 
 @EACH_GATING
@@ -215,7 +215,7 @@ def test_convert_requires_gating_if_evidence_is_inconclusive(
     checkpoint = export_checkpoint(random_network("keras"), tmp_path / "mine")
     result = run(*conversion(checkpoint, tmp_path / "out"), "--gating-clips", folder)
     assert result.exit_code == 2
-    assert "cannot tell: " in result.stderr
+    assert "inconclusive: " in result.stderr
     assert "--gating keras or --gating model-garden" in result.stderr
     assert not list((tmp_path / "out").glob("*.safetensors"))
 

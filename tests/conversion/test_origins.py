@@ -1,4 +1,4 @@
-"""What no checkpoint tells is said, or known of a release, and recorded with where it came from."""
+"""Settings that no checkpoint determines are recorded with their origin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "t0-stream"
 
 
 def release_of(path: Path) -> Source:
-    """What a server sent from the address of a release that nobody has pinned."""
+    """A download from the URL of a release whose digest is not pinned."""
     return Source(path, "movinet_t0_stream.tar.gz", "release")
 
 
@@ -79,7 +79,7 @@ def test_unpinned_release_is_marked_as_such(kinetics: Path, tmp_path: Path) -> N
 
 
 def test_weights_with_other_class_count_are_not_a_release(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="7 classes where the release has 600"):
+    with pytest.raises(CheckpointError, match="7 classes instead of 600"):
         convert(NAME, release_of(checkpoint), out=tmp_path, parity=None)
 
 
@@ -122,7 +122,9 @@ def test_verifies_file_against_its_checkpoint(checkpoint: Path, tmp_path: Path) 
     name = "head/_project/_batch_norm/beta"
     other[name] = other[name] + np.float32(0.25)
     path = write_checkpoint(tmp_path / "other", NAME, other)
-    with pytest.raises(WeightsError, match=r"not made from .*head\.norm\.bias differs .* 0\.25"):
+    with pytest.raises(
+        WeightsError, match=r"not converted from .*head\.norm\.bias differs .* 0\.25"
+    ):
         verify(NAME, checkpoint=path, weights_dir=tmp_path / "store")
 
 

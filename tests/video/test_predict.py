@@ -409,4 +409,4 @@ def test_labels_come_from_a_file_which_the_output_suggests_if_missing(
     names.write_text("rouge\n")
     result = run(path, red_then_blue, "--labels", names)
     assert result.exit_code == 2
-    assert "names 1 classes where the model has 7" in result.stderr
+    assert "names 1 classes, but the model has 7" in result.stderr

@@ -1,9 +1,9 @@
-"""Which gating fits the moving statistics: for every block, a position between the two.
+"""Evidence for either gating in the moving statistics of every block.
 
-For a block with C channels, the two gatings predict two vectors of 2C statistics behind the gate:
-the means, in standard deviations, and the logarithms of the variances. The stored statistics are
-projected onto the line between them by generalised least squares: position 0 fits the Keras gate,
-1 the Model Garden's; statistics unrelated to the clips are far from both. Every block gives
+For a block with C channels, the two gatings predict two vectors of 2C statistics after the gate:
+the means, in standard deviations, and the logarithms of the variances. Generalized least squares
+projects the stored statistics onto the line between them: position 0 fits the gating of Keras, 1
+that of the Model Garden; statistics unrelated to the clips are far from both. The blocks are
 independent evidence.
 """
 
@@ -26,53 +26,54 @@ from movinet_convert.model import MoViNet
 from movinet_convert.variants import BATCH_NORM_EPSILON, Gating
 
 GATINGS: tuple[Gating, ...] = ("keras", "model-garden")
-# The unknown batch size of training may change statistics by this many times what smaller ones do.
+# The unknown training batch size may change statistics this many times as much as smaller batches.
 BATCH_STD = 2.0
 MIN_RATIO = 2.0
 MAX_MISFIT = 0.6  # of the detected gating; where the blocks scatter around it, a ratio of 2
 BLOCK_STD = 0.25  # of the positions of blocks without sampling error, in trained networks
-ITERATIONS = 10  # of expectation maximisation; the positions converge within five
+ITERATIONS = 10  # of expectation maximization; the positions converge within five
 MIN_NOISE = 1e-9
 MIN_PRECISION = 1e-12
 
 
 @dataclass(frozen=True)
 class GatingEvidence:
-    """How far the stored statistics are from what each gating predicts.
+    """The distances of the stored statistics from the predictions of each gating.
 
     ``keras`` and ``model_garden`` are root mean squares over the blocks, in units of the distance
     between the two predictions. ``ratio`` is the larger over the smaller: how many times worse the
-    other gating fits. ``told`` is the detected gating, None where the evidence is too weak.
+    other gating fits. ``gating`` is the detected one, None if the evidence is inconclusive.
     ``positions`` are those of the blocks, from 0 (Keras) to 1 (Model Garden).
     """
 
     keras: float
     model_garden: float
     ratio: float
-    told: Gating | None
+    gating: Gating | None
     positions: tuple[float, ...]
     clips: int
 
     @property
     def layers(self) -> int:
-        """The number of normalisations compared: one behind the gate of each block."""
+        """The number of compared batch normalizations: one after the gate of each block."""
         return len(self.positions)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "layers": self.layers}
+        values = asdict(self)
+        values["told"] = values.pop("gating")
+        return {**values, "layers": self.layers}
 
     def summary(self) -> str:
-        """The verdict in one line, with its figures."""
+        """The result and its figures on one line."""
         nearer, farther = "keras", "model-garden"
         if self.model_garden < self.keras:
             nearer, farther = farther, nearer
-        verdict = self.told or "cannot tell"
-        needed = "" if self.told else f" where {MIN_RATIO:g} would tell"
-        if not self.told and self.ratio >= MIN_RATIO:
+        needed = "" if self.gating else f" where {MIN_RATIO:g} is needed"
+        if not self.gating and self.ratio >= MIN_RATIO:
             needed = ", but neither fits"
         return (
-            f"{verdict}: {farther} fits {self.ratio:.2f} times worse than {nearer}{needed} "
-            f"({self.layers} normalisations, {self.clips} clips)"
+            f"{self.gating or 'inconclusive'}: {farther} fits {self.ratio:.2f} times worse than "
+            f"{nearer}{needed} ({self.layers} layers, {self.clips} clips)"
         )
 
 
@@ -92,8 +93,8 @@ def gating_evidence(model: MoViNet, clips: Tensor) -> GatingEvidence:
     """
     if model.settings.gating == "sigmoid":
         raise UsageError(
-            f"This {model.variant.name} gates with a sigmoid; only the gating of stream models "
-            "with (2+1)D convolutions is in question."
+            f"This {model.variant.name} has sigmoid gating; the gating is ambiguous only in stream "
+            "models with (2+1)D convolutions."
         )
     return _combined(_positions(model, _stored_statistics(model), clips), len(clips))
 
@@ -112,13 +113,14 @@ def _combined(blocks: list[_Position], clips: int) -> GatingEvidence:
     smaller, larger = sorted((keras, model_garden))
     ratio = larger / max(smaller, MIN_NOISE)
     nearer: Gating = "keras" if keras < model_garden else "model-garden"
-    sure = ratio >= MIN_RATIO and smaller <= MAX_MISFIT
+    conclusive = ratio >= MIN_RATIO and smaller <= MAX_MISFIT
     positions = tuple(block.value for block in blocks)
-    return GatingEvidence(keras, model_garden, ratio, nearer if sure else None, positions, clips)
+    gating = nearer if conclusive else None
+    return GatingEvidence(keras, model_garden, ratio, gating, positions, clips)
 
 
 def _stored_statistics(model: MoViNet) -> dict[str, tuple[Tensor, Tensor]]:
-    """Moving mean and variance behind the gate of every block, float64."""
+    """Moving mean and variance after the gate of every block, float64."""
     state = model.state_dict()
     found = {}
     for name in model.blocks:
@@ -127,7 +129,7 @@ def _stored_statistics(model: MoViNet) -> dict[str, tuple[Tensor, Tensor]]:
         if not (torch.isfinite(mean).all() and torch.isfinite(variance).all()):
             raise CheckpointError(
                 f"The moving statistics of {norm} are not finite (NaN or infinity); the training "
-                "run diverged: take an earlier checkpoint."
+                "run diverged: use an earlier checkpoint."
             )
         found[name] = (mean, variance.clamp_min(0.0))
     return found
@@ -147,41 +149,43 @@ def _positions(
 
 
 def _position(stored: tuple[Tensor, Tensor], predicted: list[list[InputStatistics]]) -> _Position:
-    """The position of stored statistics (C,) between those predicted by the two gatings.
+    """The position of stored statistics (C,) between the predictions of the two gatings.
 
-    ``predicted`` are those of the two gatings for several batch sizes, the largest first.
+    ``predicted`` are the two predictions for several batch sizes, the largest first.
     """
     large, *smaller = predicted
-    keras, garden = large
-    scale = ((keras.variance + BATCH_NORM_EPSILON) * (garden.variance + BATCH_NORM_EPSILON)).sqrt()
-    centre = (keras.mean + garden.mean) / 2
+    keras, model_garden = large
+    scale = (
+        (keras.variance + BATCH_NORM_EPSILON) * (model_garden.variance + BATCH_NORM_EPSILON)
+    ).sqrt()
+    centre = (keras.mean + model_garden.mean) / 2
 
     def vector(mean: Tensor, variance: Tensor) -> Tensor:
-        """(2C,) statistics relative to those midway between the gatings."""
+        """(2C,) statistics relative to the midpoint of the two predictions."""
         offset = (mean - centre) / scale.sqrt()
         return torch.cat((offset, ((variance + BATCH_NORM_EPSILON) / scale).log()))
 
-    def midway(pair: list[InputStatistics]) -> Tensor:
+    def midpoint(pair: list[InputStatistics]) -> Tensor:
         return torch.stack([vector(of.mean, of.variance) for of in pair]).mean(0)
 
-    clips = [torch.cat((of.means / scale.sqrt(), of.deviations / scale), dim=1) for of in large]
-    batches = torch.stack([midway(small) - midway(large) for small in smaller]) * BATCH_STD
-    span = vector(garden.mean, garden.variance) - vector(keras.mean, keras.variance)
+    clips = [torch.cat((of.means / scale.sqrt(), of.variances / scale), dim=1) for of in large]
+    batches = torch.stack([midpoint(small) - midpoint(large) for small in smaller]) * BATCH_STD
+    span = vector(model_garden.mean, model_garden.variance) - vector(keras.mean, keras.variance)
     sampling = _sampling(torch.stack(clips).mean(0))
     return _least_squares(vector(*stored), span, sampling + batches.T @ batches)
 
 
 def _sampling(clips: Tensor) -> Tensor:
-    """(2C, 2C) covariance of a mean over all clips, from those of the clips (N, 2C)."""
+    """(2C, 2C) covariance of the mean over all clips, from the statistics of each (N, 2C)."""
     spread = (clips - clips.mean(0)) / clips.shape[0]
     return spread.T @ spread
 
 
 def _least_squares(stored: Tensor, span: Tensor, known: Tensor) -> _Position:
-    """The position p that maximises the likelihood of ``stored - (p - 1/2) span``.
+    """The position p that maximizes the likelihood of ``stored - (p - 1/2) span``.
 
-    Its covariance is ``known``, that of sampled clips and batches, plus independent noise: one
-    variance for the means and one for the variances, by expectation maximisation.
+    Its covariance is ``known``, from sampling of clips and batches, plus independent noise, whose
+    variance (one for the means, one for the variances) is estimated by expectation maximization.
     """
     channels = len(stored) // 2
     noise = stored.reshape(2, channels).square().mean(1).clamp_min(MIN_NOISE)
@@ -190,7 +194,7 @@ def _least_squares(stored: Tensor, span: Tensor, known: Tensor) -> _Position:
         factor = torch.linalg.cholesky(known + diagonal.diag())
         inverse = torch.cholesky_inverse(factor)
         precision = float(span @ inverse @ span)
-        # Where the gating has no effect, the position is midway and has hardly any weight.
+        # If the gating has no effect, the position is the midpoint and has hardly any weight.
         precision = max(precision, MIN_PRECISION)
         offset = float(span @ inverse @ stored) / precision
         residual = stored - offset * span

@@ -1,8 +1,8 @@
-"""Statistics of the inputs of the normalisation behind every gate, for a given gating.
+"""Statistics of the inputs of the batch normalization after every gate, for a given gating.
 
-Every normalisation uses the statistics of its own batch, as in training. Activations then have the
-scale that they had in training whatever the clips look like, and an error does not grow from block
-to block, as it would with the stored statistics.
+Batch normalization uses batch statistics, as in training. Activations then have the same scale as
+in training for any clips, and errors do not grow from block to block, as they would with the stored
+statistics.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from movinet_convert.variants import Gating, Variant
 
 SMALLEST_BATCH, LARGEST_BATCH = 8, 64  # clips
 MEMORY = 2 * 2**30  # bytes of the activations of the largest block
-LIVE_TENSORS = 3  # expanded tensors of a block at once
+LIVE_TENSORS = 3  # expanded tensors of a block in memory at once
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """The inputs of one normalisation of C channels for N clips, float64.
+    """The inputs of a batch normalization of C channels for N clips, float64.
 
-    ``means`` (N, C) are over the frames and pixels of a clip, ``squares`` (N, C) those of the
-    squared values, ``batch_means`` (N, C) the means over the clip's batch.
+    ``means`` (N, C) are over the frames and pixels of a clip, ``squares`` (N, C) are the means of
+    the squared values, ``batch_means`` (N, C) the means over the clip's batch.
     """
 
     means: Tensor
@@ -40,28 +40,28 @@ class InputStatistics:
 
     @property
     def mean(self) -> Tensor:
-        """(C,) the moving mean after long training."""
+        """(C,) the expected moving mean."""
         return self.means.mean(0)
 
     @property
-    def deviations(self) -> Tensor:
-        """(N, C) mean squared deviations from the mean of the clip's batch."""
+    def variances(self) -> Tensor:
+        """(N, C) mean squared differences from the mean of the clip's batch."""
         return self.squares - 2 * self.batch_means * self.means + self.batch_means**2
 
     @property
     def variance(self) -> Tensor:
-        """(C,) the moving variance after long training."""
-        return self.deviations.mean(0)
+        """(C,) the expected moving variance."""
+        return self.variances.mean(0)
 
 
 @torch.no_grad()
 def projection_inputs(
     model: MoViNet, gating: Gating, clips: Tensor, batch: int
 ) -> dict[str, InputStatistics]:
-    """Statistics of the inputs of every block's projection norm, by the block's name.
+    """Statistics of the inputs of every block's projection norm, by block name.
 
-    ``clips`` (N, 3, T, H, W) are uint8, or floats in [0, 1]. They pass in batches of ``batch``
-    through a copy of the network with this gating; an incomplete last batch is left out.
+    ``clips`` (N, 3, T, H, W), uint8 or floats in [0, 1], are run in batches of ``batch`` through a
+    copy of the network with this gating; an incomplete last batch is dropped.
     """
     network = _network(model, gating)
     found: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in network.blocks}
@@ -77,10 +77,10 @@ def projection_inputs(
 
 
 def _network(model: MoViNet, gating: Gating) -> MoViNet:
-    """A copy that normalises as in training, without dropout and stochastic depth."""
+    """A copy with batch statistics as in training, but without dropout and stochastic depth."""
     settings = dataclasses.replace(model.settings, gating=gating)
     network = MoViNet(model.variant, settings, model.num_classes, dropout=0.0, stochastic_depth=0.0)
-    # As a plain dict: without its record of the settings, one of which is unknown here.
+    # As a plain dict: without the recorded settings, as the gating differs.
     network.load_state_dict(dict(model.state_dict()))
     network.eval()
     for module in network.modules():
@@ -90,11 +90,11 @@ def _network(model: MoViNet, gating: Gating) -> MoViNet:
 
 
 def _recorder(batches: list[tuple[Tensor, ...]], frames: int) -> Callable[..., None]:
-    """A hook that records the statistics of a normalisation's inputs (N * T, C, H, W)."""
+    """A hook that records the statistics of a layer's inputs (N * T, C, H, W)."""
 
     def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].reshape(-1, frames, *inputs[0].shape[1:])
-        # Over the pixels in float32, over the frames in float64.
+        # Pixels are averaged in float32, frames in float64.
         means = values.mean(dim=(3, 4)).double().mean(dim=1)
         squares = values.square().mean(dim=(3, 4)).double().mean(dim=1)
         batches.append((means, squares, means.mean(0).expand_as(means)))
@@ -103,9 +103,9 @@ def _recorder(batches: list[tuple[Tensor, ...]], frames: int) -> Callable[..., N
 
 
 def batch_sizes(variant: Variant, clips: Tensor) -> tuple[int, int, int]:
-    """Three batch sizes for clips (N, 3, T, H, W), from the largest that fits in memory down.
+    """Three batch sizes for clips (N, 3, T, H, W), starting with the largest that fits in memory.
 
-    Smaller batches have statistics that vary more; the batch size of training is unknown.
+    Smaller batches have noisier statistics; the training batch size is unknown.
     """
     size = max(clips.shape[-2:])
     fitting = MEMORY // (clips.shape[2] * _frame_bytes(variant, size))
@@ -114,12 +114,12 @@ def batch_sizes(variant: Variant, clips: Tensor) -> tuple[int, int, int]:
 
 
 def longest_clip(variant: Variant, size: int) -> int:
-    """The number of frames of ``size`` pixels square that fit in memory in the smallest batch."""
+    """The maximum number of ``size`` x ``size`` frames in memory with the smallest batch."""
     return MEMORY // (SMALLEST_BATCH * _frame_bytes(variant, size))
 
 
 def _frame_bytes(variant: Variant, size: int) -> int:
-    """Memory of a frame's activations in the largest block."""
+    """Bytes of a frame's activations in the largest block."""
     side = -(-size // 2)  # after the stem
     largest = 0
     for block in variant.spec.blocks:
