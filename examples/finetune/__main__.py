@@ -4,9 +4,9 @@
     python -m examples.finetune videos/ --model a2-stream --out runs/mine --epochs 20
     torchrun --nproc-per-node 4 -m examples.finetune videos/ --model a2-base --out runs/mine
 
-Whole clips by default; --chunk N feeds a stream model N frames at a time, with its state. A run
-that was killed continues with --resume. OUT gets model.safetensors (load_converted reads it), the
-best weights, the last checkpoint, metrics.csv and, if TensorBoard is installed, its log.
+Whole clips by default; --chunk N feeds a stream model N frames at a time, with its state. A killed
+run continues with --resume. OUT contains model.safetensors (load_converted reads it), the best
+weights, the last checkpoint, metrics.csv and, if TensorBoard is installed, its log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from movinet_convert.video.processes import Group, group
 MODEL_NAME = "model.safetensors"
 MAX_NAMED = 10  # unreadable videos
 FORMATS = ("tf-checkpoint", "saved-model", "tflite")
-# The shapes are small and short, so that a CPU learns them in minutes.
+# The clips are small and short, so that training takes minutes on a CPU.
 SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
 
 
@@ -50,20 +50,20 @@ SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
 @click.option("--epochs", default=10)
 @click.option("--batch", default=8, help="Videos per step and process.")
 @click.option("--frames", type=int, help="Frames per clip; by default as the variant was trained.")
-@click.option("--fps", type=float, help="Frames a second; by default as the variant was trained.")
+@click.option("--fps", type=float, help="Frames per second; by default as the variant was trained.")
 @click.option("--size", type=int, help="Pixels; by default as the variant was trained.")
 @click.option("--chunk", type=int, help="Frames that a stream model reads per call.")
 @click.option("--piece", type=int, hidden=True, help="The earlier name of --chunk.")
 @click.option("--through-time", is_flag=True, help="Let gradients flow from chunk to chunk.")
-@click.option("--lr", default=1e-3, help="Largest learning rate.")
-@click.option("--warmup", default=20, help="Steps until the largest learning rate.")
+@click.option("--lr", default=1e-3, help="Peak learning rate.")
+@click.option("--warmup", default=20, help="Steps until the peak learning rate.")
 @click.option("--weight-decay", default=1e-4)
 @click.option("--label-smoothing", default=0.0)
 @click.option("--dropout", type=float, help="Instead of the variant's.")
 @click.option("--stochastic-depth", type=float, help="Instead of the authors' 0.2.")
-@click.option("--freeze", is_flag=True, help="Train the classifier alone.")
+@click.option("--freeze", is_flag=True, help="Train only the classifier.")
 @click.option("--half", is_flag=True, help="Compute in bfloat16 where that is safe (autocast).")
-@click.option("--held-out", default=0.2, help="Share of the videos to evaluate on.")
+@click.option("--held-out", default=0.2, help="Fraction of the videos to evaluate on.")
 @click.option("--workers", default=2, help="Processes that decode videos.")
 @click.option("--save-every", default=50, help="Steps between checkpoints.")
 @click.option("--seed", default=0)
@@ -81,13 +81,13 @@ def main(**options: Any) -> None:
 def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> None:
     if options["shapes"]:
         if data is not None:
-            raise UsageError("--shapes makes its own data; leave the folder out.")
+            raise UsageError("--shapes creates its own data; omit the folder.")
         data = out / "shapes"
         if processes.rank == 0 and not data.exists():
             write_shapes(data, options["shapes_count"], seed=options["seed"])
         processes.wait()
     if data is None:
-        raise UsageError("Name a folder of videos, one folder for each class, or use --shapes.")
+        raise UsageError("Name a folder of videos, with one folder per class, or use --shapes.")
     split = read_split(data, options["held_out"])
     model = make_model(len(split.classes), **options)
     config = make_config(model, **options)
@@ -137,7 +137,7 @@ def make_config(model: MoViNet, **options: Any) -> TrainConfig:
 
 
 class ProgressBar:
-    """A bar on a terminal, and a line per epoch; nothing at all if ``quiet``."""
+    """A progress bar on a terminal, and a line per epoch; nothing if ``quiet``."""
 
     def __init__(self, epochs: int, quiet: bool) -> None:
         self._epochs, self._quiet = epochs, quiet
@@ -180,7 +180,7 @@ class ProgressBar:
 
 def print_unreadable(unreadable: dict[str, str]) -> None:
     if unreadable:
-        print(f"{len(unreadable)} videos could not be read and were left out:", file=sys.stderr)
+        print(f"{len(unreadable)} videos could not be read and were skipped:", file=sys.stderr)
     for reason in list(unreadable.values())[:MAX_NAMED]:
         print(f"  {reason}", file=sys.stderr)
     if len(unreadable) > MAX_NAMED:

@@ -36,9 +36,9 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: ``batch`` batches into ``epoch``, with its measurements.
+    """The progress of a run: ``batch`` batches into ``epoch``, with its measurements.
 
-    ``unreadable`` has the videos that were left out by name, and the reasons.
+    ``unreadable`` has the skipped videos by name, with the reasons.
     """
 
     epoch: int = 0
@@ -50,9 +50,9 @@ class Progress:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of PyTorch's random generators, which dropout and stochastic depth draw from.
+    """The states of PyTorch's random generators, used by dropout and stochastic depth.
 
-    Nothing else needs to be kept: data are drawn from the seed, the epoch and the video.
+    No other state is needed: data loading is seeded by the seed, the epoch and the video.
     """
     gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": list(gpus)}
@@ -67,9 +67,9 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 class RunFolder:
-    """The files of a run, each complete or absent: a kill costs the steps since the last ``save``.
+    """The files of a run, written atomically: a kill loses the steps since the last ``save``.
 
-    ``settings`` are those that a resumed run must share; ``modules`` have state dicts to keep.
+    ``settings`` are those that a resumed run must share; ``modules`` are saved by state dict.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], modules: Mapping[str, Any]) -> None:
@@ -95,7 +95,7 @@ class RunFolder:
     def resume(self, rank: int = 0) -> Progress:
         """Restore the modules and the random generators of the process ``rank``.
 
-        Raises WeightsError for a file that is damaged or no checkpoint of a run, UsageError where
+        Raises WeightsError for a file that is damaged or not a checkpoint of a run, UsageError if
         the run was started with other settings.
         """
         try:
@@ -113,7 +113,7 @@ class RunFolder:
         except Exception as error:
             raise WeightsError(
                 f"{self.checkpoint} cannot be resumed ({type(error).__name__}); it is damaged or "
-                "no checkpoint of this version of the script: start over in another folder."
+                "not a checkpoint of this version of the script: start over in another folder."
             ) from error
 
     def _require_same(self, settings: Mapping[str, Any]) -> None:
@@ -127,7 +127,7 @@ class RunFolder:
     def write_metrics(self, history: Sequence[EpochMetrics]) -> None:
         """Write all rows as CSV, and the last for TensorBoard if it is installed.
 
-        All rows, so that a resumed run drops those that came after its checkpoint.
+        All rows, so that a resumed run drops those after its checkpoint.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (

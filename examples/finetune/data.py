@@ -26,7 +26,7 @@ Key = tuple[int, int]  # epoch, index of the video
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """``frames`` frames at ``fps`` a second (None: the video's own), ``size`` pixels square."""
+    """``frames`` frames at ``fps`` per second (None: the video's own), ``size`` pixels square."""
 
     frames: int
     size: int
@@ -45,9 +45,9 @@ class Split:
 def read_split(root: Path, held_out: float = 0.2) -> Split:
     """``root/train/class/*.mp4`` with ``root/val/class/*.mp4``, or ``root/class/*.mp4``.
 
-    The latter is split by the digest of each video's name, so that a video stays on its side when
-    others are added or removed; ``held_out`` is the share to evaluate on. Raises UsageError for a
-    folder without classes, or without videos on either side.
+    The latter is split by the digest of each video's name, so that a video stays in its split when
+    others are added or removed; ``held_out`` is the fraction to evaluate on. Raises UsageError for
+    a folder without classes, or without videos in either split.
     """
     if (root / "train").is_dir():
         validation = next((root / n for n in HELD_OUT_FOLDERS if (root / n).is_dir()), None)
@@ -102,12 +102,12 @@ class Batch(NamedTuple):
 class Clips(Dataset[Sample]):
     """Clips and labels by (epoch, index of the video).
 
-    With a ``seed``, for training: a random clip and crop, which depend on the seed, the epoch and
-    the index alone, so that a resumed run sees what an uninterrupted one sees. A video that cannot
-    be read is replaced by another, drawn in the same way, so that all processes take equally many
-    steps. Without, for evaluation: the middle of the video, and no replacement.
+    With a ``seed``, for training: a random clip and crop, which depend only on the seed, the epoch
+    and the index, so that a resumed run gets the same data as an uninterrupted one. A video that
+    cannot be read is replaced by another, drawn in the same way, so that all processes take the
+    same number of steps. Without, for evaluation: the middle of the video, and no replacement.
 
-    A video that is shorter than the clip starts over at its end.
+    A video that is shorter than the clip is repeated.
     """
 
     def __init__(self, videos: Sequence[LabelledVideo], spec: ClipSpec, *, seed: int | None):
@@ -147,7 +147,7 @@ class Clips(Dataset[Sample]):
 def random_window(frames: Iterable[Frame], length: int, random: np.random.Generator) -> list[Frame]:
     """``length`` consecutive frames, all positions equally likely.
 
-    Reservoir sampling: the video is read once, and 2 x ``length`` frames at most are in memory.
+    Reservoir sampling: the video is read once, with at most 2 x ``length`` frames in memory.
     """
     latest: deque[Frame] = deque(maxlen=length)
     window: list[Frame] = []
@@ -161,8 +161,8 @@ def random_window(frames: Iterable[Frame], length: int, random: np.random.Genera
 class TrainingSampler(Sampler[list[Key]]):
     """The batches of one process in the epoch ``epoch``, from batch ``start`` on.
 
-    Every process gets the same number of batches; videos that do not fill a last batch of every
-    process are left out of the epoch.
+    Every process gets the same number of batches; videos that do not fill a last batch for every
+    process are skipped in this epoch.
     """
 
     def __init__(self, videos: int, batch: int, group: Group, seed: int) -> None:
@@ -207,7 +207,7 @@ def loader(clips: Clips, batches: Sampler[list[Key]], workers: int) -> DataLoade
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        # The default draws from the global generator, which would change what a resumed run draws.
+        # The default uses the global generator, which would change the state of a resumed run.
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )

@@ -1,4 +1,4 @@
-"""A synthetic data set: shapes that move over a background, as mp4 files."""
+"""A synthetic data set: moving shapes on a background, as mp4 files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHAPES: dict[str, Callable[[Grid, Grid], Mask]] = {
 def write_shapes(root: Path, videos: int, *, seed: int = 0) -> Path:
     """Write ``videos`` videos of every shape as ``root/shape/NNN.mp4``; returns ``root``.
 
-    Colours, sizes and paths differ from video to video, and depend on ``seed`` alone.
+    Colours, sizes and paths differ between videos, and depend only on ``seed``.
     """
     for label, name in enumerate(SHAPES):
         folder = root / name

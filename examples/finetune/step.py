@@ -16,11 +16,11 @@ from movinet_convert.model import MoViNet, StreamState
 
 @dataclass(frozen=True)
 class StepConfig:
-    """How a step is taken.
+    """The settings of a training step.
 
     ``chunk``: frames that a stream model reads per call, None for whole clips.
     ``through_time``: gradients flow through the stream state from chunk to chunk; otherwise the
-    state is detached after each chunk, so that memory is that of one chunk.
+    state is detached after each chunk, so that only one chunk is kept in memory.
     ``half``: autocast to bfloat16.
     """
 
@@ -31,14 +31,14 @@ class StepConfig:
 
 
 class TrainingModel(nn.Module):
-    """``model`` and ``model.stream`` both as ``forward``, all that DistributedDataParallel sees."""
+    """``model`` and ``model.stream`` both as ``forward``, as DistributedDataParallel needs."""
 
     def __init__(self, model: MoViNet, config: StepConfig) -> None:
         super().__init__()
         if config.chunk is not None and not model.settings.causal:
             raise UsageError(
                 f"{model.variant.name} reads whole clips and cannot be trained in chunks; "
-                f"use {model.variant.arch}-stream, or leave --chunk out."
+                f"use {model.variant.arch}-stream, or omit --chunk."
             )
         self.model = model
         self.config = config
@@ -63,7 +63,7 @@ def accumulate_gradients(
     losses: list[Tensor] = []
     state: Any = None
     for i, chunk in enumerate(chunks):
-        # Processes exchange gradients once a step, in the backward pass of the last chunk.
+        # Gradients are synchronised once per step, in the backward pass of the last chunk.
         distributed = isinstance(model, nn.parallel.DistributedDataParallel)
         local = distributed and not config.through_time and i < len(chunks) - 1
         with model.no_sync() if local else nullcontext():  # type: ignore[operator]
@@ -82,7 +82,7 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def evaluate_batch(model: TrainingModel, clips: Tensor, labels: Tensor) -> tuple[int, float]:
-    """How many clips are classified correctly after their last frame; the sum of their losses."""
+    """The number of clips classified correctly after their last frame, and the sum of losses."""
     state = None
     for chunk in torch.split(clips, model.config.chunk or clips.shape[2], dim=2):
         logits, state = model(chunk, state)

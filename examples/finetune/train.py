@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, an evaluation after each, checkpoints in between."""
+"""The training loop: epochs of steps, an evaluation after each epoch, regular checkpoints."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ BEST_NAME = "best.safetensors"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run; ``batch`` is that of each process."""
+    """The settings of a run; ``batch`` is per process."""
 
     clip: ClipSpec
     step: StepConfig
     epochs: int
     batch: int
-    learning_rate: float  # the largest
+    learning_rate: float  # peak
     warmup: int = 20  # steps
     weight_decay: float = 1e-4
     seed: int = 0
@@ -48,7 +48,7 @@ class TrainConfig:
 
 
 class Listener(Protocol):
-    """Whoever shows the progress of a run."""
+    """Receives the progress of a run, to display it."""
 
     def step(self, epoch: int, batch: int, batches: int, loss: float) -> None: ...
 
@@ -56,7 +56,7 @@ class Listener(Protocol):
 
 
 class Trainer:
-    """Trains ``model`` in place; ``folder`` gets checkpoints, metrics and ``best.safetensors``."""
+    """Trains ``model`` in place; writes checkpoints, metrics and the best weights to ``folder``."""
 
     def __init__(
         self, model: MoViNet, split: Split, config: TrainConfig, folder: Path, group: Group
@@ -85,14 +85,14 @@ class Trainer:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """The videos that could not be read and were left out, by name, and the reasons."""
+        """The unreadable videos that were skipped, by name, with the reasons."""
         return dict(sorted(self._unreadable.items()))
 
     def train(self, listener: Listener, *, resume: bool) -> tuple[EpochMetrics, ...]:
         """Train to the end, from the checkpoint in the folder if ``resume``; returns all metrics.
 
-        Raises UsageError for a folder that already has a run when not ``resume``, and VideoError
-        where no video can be read.
+        Raises UsageError if the folder already has a run and ``resume`` is false, and VideoError if
+        no video can be read.
         """
         progress = self._start(resume)
         self._unreadable.update(progress.unreadable)
@@ -123,7 +123,7 @@ class Trainer:
             return Progress()
         if not resume:
             raise UsageError(
-                f"{self._folder.path} has a run already; add --resume to continue it, or name "
+                f"{self._folder.path} already has a run; add --resume to continue it, or name "
                 "another folder."
             )
         return self._folder.resume(self._group.rank)
@@ -215,7 +215,7 @@ class Trainer:
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
-        """Give every process the mean of all processes' moving statistics."""
+        """Average the moving statistics over all processes."""
         if self._group.size > 1:
             for statistic in self._model.buffers():
                 shared: Any = statistic.cpu() / self._group.size  # the process group is gloo's
@@ -224,7 +224,7 @@ class Trainer:
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; as in the official recipe, only kernels decay."""
+    """AdamW; as in the official recipe, weight decay applies to kernels only."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},

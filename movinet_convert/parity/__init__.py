@@ -1,4 +1,4 @@
 """Comparing a converted network with the official TensorFlow model.
 
-The only package that imports TensorFlow, and only once a comparison begins.
+With the TensorFlow exports, the only code that imports TensorFlow, and it does so lazily.
 """

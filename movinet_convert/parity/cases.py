@@ -1,4 +1,4 @@
-"""What a comparison runs: cases, and the seeded random clips for them."""
+"""The cases of a comparison, and their seeded random clips."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def random_clips(
 ) -> NDArray[np.float32]:
     """``count`` clips (B, 3, T, H, W), float32 RGB in [0, 1]; clip i depends on (seed, i).
 
-    Pure noise has the same statistics in every clip and frame, and a network that pools over space
-    would hardly distinguish them. These have waves, colours and a moving spot of their own, under
-    some noise. A shorter clip is the beginning of a longer one of the same size, up to its noise.
+    Pure noise has the same statistics in every clip and frame, so a network that pools over space
+    would hardly distinguish them. Each clip therefore has its own waves, colours and moving spot,
+    plus some noise. A shorter clip is a prefix of a longer one of the same size, except its noise.
     """
     return np.stack([_random_clip(frames, height, width, (seed, i)) for i in range(count)])
 

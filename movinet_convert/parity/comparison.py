@@ -19,7 +19,7 @@ from movinet_convert.parity.scales import element_scales, logits_std, state_std
 
 Array = NDArray[Any]
 
-# Logits that are all this many standard deviations from zero leave float32 too few digits.
+# If all logits are this many std from zero, float32 has too few digits left.
 MAX_OFFSET = 10.0
 
 
@@ -34,13 +34,13 @@ def verify_model(
     """Compare ``model`` with the official model that has ``variables`` (canonical TF paths).
 
     ``dtype`` is what the weights of ``model``, unlike ``variables``, were rounded to: by default
-    the model's own. It decides the tolerance unless ``options`` do, and of rounded weights only the
-    logits are compared, since states amplify rounding. Where both have the same values, rounded or
+    the model's own. It determines the tolerance unless ``options`` do; for rounded weights only the
+    logits are compared, since states amplify rounding. If both have the same values, rounded or
     not, pass "float32". ``reference`` is an official model of the same variant, settings and class
     count to use instead of building one.
 
-    Raises CheckpointError where the variables do not fit, UsageError where the tolerance is too
-    wide for ``dtype``, MissingExtraError without TensorFlow.
+    Raises CheckpointError if the variables do not match, UsageError if the tolerance is too wide
+    for ``dtype``, MissingExtraError without TensorFlow.
     """
     dtype = dtype or str(model.dtype).removeprefix("torch.")
     tolerance = options.tolerance_for(dtype)
@@ -73,7 +73,7 @@ def verify_model(
 def compare_cases(
     models: Models, cases: Sequence[Case], options: ParityOptions
 ) -> Iterator[CaseResult]:
-    """Compare case by case, after the official model ran them all: its logits give the scale."""
+    """Compare case by case, after running the official model on all: its logits give the scale."""
     clips = [[case.clip(options.seed + i) for i in range(options.clips)] for case in cases]
     reference = [
         [run(models.tf_fp32, clip, case.chunks) for clip in case_clips]
@@ -93,7 +93,7 @@ def _compare_case(
     reference: Sequence[Mapping[str, Array]],
     logits_std: float | None,
 ) -> CaseResult:
-    """Compare one case; of every tensor the largest distances over the clips."""
+    """Compare one case: the largest distances over the clips for every tensor."""
     distances: dict[str, list[Distances]] = {}
     problems: dict[str, str] = {}
     for clip, tf_fp32 in zip(clips, reference, strict=True):
@@ -116,7 +116,7 @@ def _compare_tensors(
     pt_fp64: Array | None,
     logits_std: float | None,
 ) -> tuple[Distances, str | None]:
-    """The distances and, where tensors cannot be compared, why: the end of a sentence."""
+    """The distances and, for tensors that cannot be compared, the reason: the end of a sentence."""
     if tf_fp32 is None or pt_fp32 is None or pt_fp64 is None:
         owner = "this network" if tf_fp32 is None else "the official model"
         return Distances(np.inf, np.inf, np.inf), f"exist only in {owner}"
@@ -140,7 +140,7 @@ def _unequal(tf_fp32: Array, pt_fp32: Array) -> str | None:
         if count := int((~np.isfinite(tensor)).sum()):
             return (
                 f"of {owner} are not all finite ({count} of {tensor.size} are NaN or infinite); "
-                "look for NaN, infinity or enormous numbers among the weights"
+                "look for NaN, infinite or huge values among the weights"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Differences after each layer: how rounding grows, and where two networks begin to differ."""
+"""Differences after each layer: how rounding grows, and where two networks first differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from movinet_convert.parity.result import LOGITS, CaseResult, Distances
 from movinet_convert.parity.scales import robust_std
 
 CLASSIFIER = "classifier_head"
-# TensorFlow rounds up to a few times as much as PyTorch; a fault is orders of magnitude above it.
+# TensorFlow's rounding is up to a few times PyTorch's; a mistake is orders of magnitude larger.
 MAX_ROUNDINGS = 20.0
 FLOOR = 1e-6
 
@@ -40,8 +40,8 @@ def first_different_layer(
 ) -> str:
     """Name the first of stem, blocks, head and classifier that differs by more than rounding.
 
-    Chunked execution that is wrong leaves all layers of the whole clip equal; the first state
-    tensor that differs then indicates the block.
+    If only streaming is wrong, all layers of the whole clip are equal; the first state tensor that
+    differs then indicates the block.
     """
     for name, distances in layer_distances(models, clip).items():
         # Written so that NaN is a difference.

@@ -1,10 +1,10 @@
 """Moving statistics and classifier biases for random weights, measured on a few still images.
 
-Every machine must measure the same bits, so this does not run ``model.Block``: the order in which
-PyTorch's kernels add differs between processors, as do exponentials. It is the same network in
-NumPy, with additions in a fixed order, the piecewise gates and activations in all variants, and a
-temporal convolution as the sum of its taps, since the images stand still. For statistics that is
-near enough. Images are (N, H, W, C), in [0, 1].
+Every machine must compute the same bits, so this does not run ``model.Block``: the summation order
+of PyTorch's kernels differs between processors, as do exponentials. It is the same network in
+NumPy, with additions in a fixed order, the piecewise gates and activations in all variants, and
+temporal convolutions as the sum of their taps, since the images are static. For statistics that is
+accurate enough. Images are (N, H, W, C), in [0, 1].
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def measure_statistics(
 
 
 class _Network:
-    """The network on still images; fills in its statistics as they pass."""
+    """The network on still images; measures the statistics layer by layer."""
 
     def __init__(self, variables: Variables) -> None:
         self.variables = variables
@@ -89,7 +89,7 @@ class _Network:
     def _norm(self, layer: str, x: Array) -> Array:
         mean = _mean(x)
         variance = _mean((x - mean) ** 2)
-        # A channel that hardly varies on these images may vary a lot on others.
+        # A channel that hardly varies on these images may vary much more on others.
         variance = np.maximum(variance, _mean(variance[:, None]))
         std = np.sqrt(variance)
         moving_mean = self._fill(f"{layer}/moving_mean", lambda drawn: mean + std * drawn)
@@ -98,7 +98,7 @@ class _Network:
         return (x - moving_mean) * scale + self._value(f"{layer}/beta")
 
     def _conv(self, conv: str, x: Array, stride: int = 1) -> Array:
-        """A dense convolution: taps and input channels added one after the other."""
+        """A dense convolution: taps and input channels are added sequentially."""
         kernel = self._value(self._path(conv, "kernel"))
         height, width = kernel.shape[-4:-2]
         shifts = _shifts(x, height, width, stride)
@@ -137,12 +137,12 @@ def _shifts(x: Array, height: int, width: int, stride: int) -> Iterator[Array]:
 
 
 def _average_pool(x: Array, stride: int) -> Array:
-    """3 x 3 means that leave the padding out."""
+    """3 x 3 means that exclude padding."""
     return _sum(_shifts(x, 3, 3, stride)) / _sum(_shifts(np.ones_like(x), 3, 3, stride))
 
 
 def _sum(arrays: Iterable[Array]) -> Array:
-    """One after the other: ``np.sum`` adds in an order of its own."""
+    """Sequential sum; the order of ``np.sum`` is not specified."""
     total: Array = reduce(np.add, arrays)
     return total
 

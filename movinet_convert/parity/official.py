@@ -1,4 +1,4 @@
-"""The official TensorFlow model: the one place that imports TensorFlow, and builds the model.
+"""The official TensorFlow model: the only module that imports TensorFlow and builds the model.
 
 Source: ``official/projects/movinet/modeling`` of tf-models-official.
 """
@@ -33,8 +33,8 @@ class TensorFlow:
 def import_tensorflow(purpose: str) -> TensorFlow:
     """Import TensorFlow and the Model Garden; MissingExtraError names the ``purpose``.
 
-    TensorFlow logs devices and compilers at import. Only its errors are let through, unless the
-    user set ``TF_CPP_MIN_LOG_LEVEL``.
+    TensorFlow logs devices and compilers at import. Only its errors are shown, unless the user set
+    ``TF_CPP_MIN_LOG_LEVEL``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -104,7 +104,7 @@ def build_official(
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """A Keras model is millions of objects that stay; scanning them takes a quarter of the time."""
+    """Building a Keras model creates millions of objects; scanning them takes 25% of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

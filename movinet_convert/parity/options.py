@@ -1,4 +1,4 @@
-"""How to compare with the official model: the clips, and what difference passes."""
+"""How to compare with the official model: the clips and the tolerance."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from movinet_convert.errors import UsageError
 #   float16    1.0e-2                        3.2e-2 (A4-Stream) 9.2e-3
 #   bfloat16   6.3e-2                        3.9e-1 (A4-Stream) 2.3e-1
 TOLERANCES = {"float32": 1e-4, "float16": 8e-2, "bfloat16": 8e-1}
-# Beyond these a comparison proves nothing: the wrong gate moves the logits of seeded weights by
-# 5e-2 or more, and logits a standard deviation away may be those of another clip.
+# Above these a comparison proves nothing: the wrong gate changes the logits of seeded weights by
+# 5e-2 or more, and logits that differ by one std may be those of another clip.
 MAX_TOLERANCES = {"float32": 1e-2, "float16": 1e-1, "bfloat16": 1.0}
 
 # Below these the cases coincide: fewer frames cannot be split unevenly, fewer pixels leave one in
@@ -35,12 +35,12 @@ MIN_SIZE = 32
 class ParityOptions:
     """``clips`` random clips per case, drawn from ``seed``.
 
-    ``frames`` and ``size`` (height, width) replace those of the ordinary cases, and leave out the
-    long case and that of the variant's own size: coverage is then partial. ``tolerance`` is the
-    largest difference that passes, relative to the standard deviation of the reference tensor;
-    None is that of ``TOLERANCES`` for the dtype.
+    ``frames`` and ``size`` (height, width) replace those of the ordinary cases, and skip the long
+    case and that of the variant's own size: coverage is then partial. ``tolerance`` is the largest
+    difference that passes, relative to the standard deviation of the reference tensor; None is that
+    of ``TOLERANCES`` for the dtype.
 
-    Raises UsageError where a setting would make the comparison empty.
+    Raises UsageError for a value that would make the comparison meaningless.
     """
 
     seed: int = 0
@@ -51,7 +51,7 @@ class ParityOptions:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise UsageError(f"The seed of the clips is 0 or more, not {self.seed}.")
+            raise UsageError(f"The seed of the clips must be 0 or more, not {self.seed}.")
         if self.clips < 1:
             raise UsageError(f"A comparison needs at least 1 clip per case, not {self.clips}.")
         if self.frames is not None and self.frames < MIN_FRAMES:
@@ -70,11 +70,11 @@ class ParityOptions:
 
     @property
     def coverage(self) -> Literal["full", "partial"]:
-        """Full where all default cases run, with any number of clips."""
+        """Full if all default cases run, with any number of clips."""
         return "full" if self.frames is None and self.size is None else "partial"
 
     def tolerance_for(self, dtype: str) -> float:
-        """The tolerance for weights rounded to ``dtype``; UsageError where it proves nothing."""
+        """The tolerance for weights rounded to ``dtype``; UsageError if it would prove nothing."""
         if self.tolerance is None:
             return TOLERANCES[dtype]
         _check_tolerance(self.tolerance, MAX_TOLERANCES[dtype])
@@ -86,7 +86,7 @@ DEFAULT_PARITY = ParityOptions()
 
 def _check_tolerance(tolerance: float, largest: float) -> None:
     if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise UsageError(f"A tolerance is a number above 0, not {tolerance}.")
+        raise UsageError(f"A tolerance must be a number above 0, not {tolerance}.")
     if tolerance > largest:
         raise UsageError(
             f"At a tolerance of {tolerance:g} wrong networks pass, such as one with the wrong "

@@ -1,7 +1,7 @@
-"""The official TensorFlow model behind this package's names and layouts.
+"""The official TensorFlow model with this package's names and layouts.
 
-Variables go by canonical TF path. Clips (B, 3, T, H, W), activations (B, C, T, H, W) and logits are
-NumPy arrays, the state of a stream is a ``StreamState``.
+Variables are named by canonical TF path. Clips (B, 3, T, H, W), activations (B, C, T, H, W) and
+logits are NumPy arrays, the state of a stream is a ``StreamState``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Array = NDArray[Any]
 
 @functools.lru_cache(maxsize=1)
 def shared_reference(variant: Variant, settings: Settings, num_classes: int) -> Reference:
-    """A reference that is kept for the next caller, since building one is slow.
+    """A cached reference, since building one is slow.
 
-    It still has the weights of the caller before: ``load`` others first.
+    It still has the weights of its last use: ``load`` yours first.
     """
     return Reference(variant, settings, num_classes)
 
@@ -66,7 +66,7 @@ class Reference:
 
     @property
     def classifier_bias(self) -> Array:
-        """(num_classes,), what the last layer adds to the logits."""
+        """(num_classes,), the bias of the last layer."""
         prefix, suffix = "classifier_head/_classifier/", "/bias"
         (bias,) = (
             variable
@@ -126,7 +126,7 @@ class Reference:
         }
 
     def inputs(self, clip: Array, states: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What the official model is called with: the clip and, for streams, TensorFlow states."""
+        """The inputs of the official model: the clip and, for streams, TensorFlow states."""
         image = self.tf.constant(np.ascontiguousarray(clip.transpose(0, 2, 3, 4, 1), self.dtype))
         if not self.settings.causal:
             return {"image": image}
@@ -140,7 +140,7 @@ class Reference:
         return outputs if self.settings.causal else (outputs, {})
 
     def _to_logits(self, logits: Any, clip: Array) -> Array:
-        # float32 for any clip: the reference is the model as it was released.
+        # Always float32, since the reference is the model as released.
         return np.asarray(logits.numpy(), np.float32).reshape(clip.shape[0], self.num_classes)
 
 

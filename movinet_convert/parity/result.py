@@ -1,4 +1,4 @@
-"""The result of a comparison, as values."""
+"""The result of a comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Distances:
     """Largest absolute differences, relative to the standard deviation of the reference tensor.
 
     ``tf_fp32`` is the official model, ``pt_fp32`` and ``pt_fp64`` this package's network in float32
-    and float64. ``parity.scales`` says which standard deviation.
+    and float64. ``parity.scales`` defines the standard deviation.
     """
 
     tf_fp32_pt_fp32: float
@@ -43,8 +43,8 @@ class CaseResult(Case):
     """A case and the distances of every tensor in it.
 
     ``spread`` is the robust standard deviation of the reference logits. ``tensors`` has "logits",
-    then the state as ``StreamState.tensors`` names it. ``problems`` says of tensors that could not
-    be compared (not finite, of another shape) why.
+    then the state tensors by their names in ``StreamState.tensors``. ``problems`` has the reasons
+    why tensors could not be compared (not finite, of another shape).
     """
 
     spread: float
@@ -62,13 +62,13 @@ class CaseResult(Case):
         return Distances.largest(states) if states else None
 
     def of_logits(self) -> CaseResult:
-        """The same without the state tensors."""
+        """This result without the state tensors."""
         problems = {name: problem for name, problem in self.problems.items() if name == LOGITS}
         return replace(self, tensors={LOGITS: self.logits}, problems=problems)
 
     def beyond(self, tolerance: float) -> list[str]:
         """Names of the tensors that differ by more than ``tolerance``."""
-        # Written so that NaN is beyond any tolerance.
+        # Written so that NaN exceeds any tolerance.
         return [
             name
             for name, distances in self.tensors.items()
@@ -116,7 +116,7 @@ class ParityResult:
         return f"Passed: {figures}; PyTorch float32 is {nearer} to float64 as TF float32."
 
     def figures(self) -> ParityFigures:
-        """What a manifest records of it."""
+        """The figures that a manifest records."""
         first = self.cases[0]
         return ParityFigures(
             tolerance=self.tolerance,
@@ -130,7 +130,7 @@ class ParityResult:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The result in JSON's types, with what follows from it."""
+        """The result, derived values included, in JSON types."""
         return {
             **asdict(self),
             "passed": self.passed,

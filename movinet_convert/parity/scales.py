@@ -1,4 +1,4 @@
-"""What a difference is relative to: a standard deviation that no single value decides."""
+"""The scale of a difference: a standard deviation that is robust to outliers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# The share of values that decide. Logits may be few, and any minority of them far away; the values
+# The share of values that count. Logits may be few, any minority of them outliers; the values
 # of a state are many and heavy-tailed, and float32 rounds all of them like those in the tails.
 LOGITS_SHARE, STATE_SHARE = 0.5, 0.9
 # An element this many standard deviations from zero is relative to its own size: its rounding grows
@@ -24,7 +24,7 @@ MIN_ROUNDINGS = 1024.0
 
 
 def robust_std(values: Array, share: float = LOGITS_SHARE) -> float:
-    """A standard deviation that the most extreme values do not change.
+    """A standard deviation that outliers do not affect.
 
     The distance from the median within which ``share`` of the values are, divided by what it is for
     a unit normal; for a half, 1.4826 times the median absolute deviation. Of the distinct values,
@@ -52,7 +52,7 @@ def logits_std(logits: Array, bias: Array) -> float | None:
 
 
 def state_std(state: Array, logits_std: float | None) -> float:
-    """The standard deviation that differences of a state tensor are relative to."""
+    """The standard deviation to which differences of a state tensor are relative."""
     if np.issubdtype(state.dtype, np.integer):
         return 1.0
     own = robust_std(state, STATE_SHARE)
@@ -62,7 +62,7 @@ def state_std(state: Array, logits_std: float | None) -> float:
 
 
 def element_scales(reference: Array, std: float) -> Array:
-    """What each element's difference is relative to, of the shape of ``reference``."""
+    """The scale of each element's difference, of the shape of ``reference``."""
     if np.issubdtype(reference.dtype, np.integer):
         return np.full(reference.shape, std)
     scales: Array = np.maximum(np.abs(reference.astype(np.float64)) / OUTLIER, std)

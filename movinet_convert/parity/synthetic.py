@@ -4,8 +4,8 @@ Kernels, scales and norms are drawn by variable name; the moving statistics of t
 classifier's biases are then measured on a few random images that run through the network. Without
 that, a random deep network gives every clip the same logits.
 
-Every machine gets the same bytes: only the raw bits of PCG64 and correctly rounded operations
-(+, -, *, /, sqrt) in a fixed order are used, and neither TensorFlow's generators nor BLAS.
+The bytes are the same on every machine: only the raw bits of PCG64 and correctly rounded operations
+(+, -, *, /, sqrt) in a fixed order are used, neither TensorFlow's generators nor BLAS.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ GAMMA = (0.7, 1.3)
 STDS = {"beta": 0.3, "bias": 0.3, "moving_mean": 0.2}
 MOVING_VARIANCE = (2.5, 5.0)  # of the measured variance, so that other clips do not saturate
 
-# Activations of a deep random network grow without bound where its blocks add much to the residual
-# stream, so they add little: times ReZero, under a tenth of what a skip projection brings.
+# Activations of a deep random network grow without bound if its blocks add much to the residual
+# stream, so they add little: with ReZero, less than a tenth of a skip projection's output.
 PROJECTION_GAMMA = (0.04, 0.1)
 PROJECTION_BETA_STD = 0.1
 SKIP_VARIANCE = (0.8, 1.2)
@@ -151,7 +151,7 @@ class _Random:
         return sign * self.uniform(low, high)
 
     def normal(self, std: float) -> NDArray[np.float64]:
-        """A sum of four uniforms: near enough to normal, and free of libm's logarithm."""
+        """A sum of four uniforms: close enough to normal, without libm's logarithm."""
         total = self._unit() + self._unit() + self._unit() + self._unit()
         return (total - 2.0) * (std * math.sqrt(3.0))
 

@@ -13,7 +13,7 @@ PARTIAL = "Partial coverage: not all of the default cases."
 
 
 def result_table(result: ParityResult) -> Group:
-    """The distances of the logits and of the worst state of every case, and the verdict."""
+    """The distances of the logits and of the worst state of every case, and the result."""
     table = Table(
         title=f"{result.variant}, largest differences in standard deviations of the reference"
         + (f"\n{PARTIAL}" if result.coverage == "partial" else ""),

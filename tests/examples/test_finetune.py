@@ -271,7 +271,7 @@ def test_an_invalid_checkpoint_is_rejected(content: object, split: Split, tmp_pa
     if isinstance(content, dict) and content.get("settings") != 3:
         content = {**content, "settings": settings}
     torch.save(content, tmp_path / CHECKPOINT_NAME)
-    with pytest.raises(WeightsError, match="no checkpoint of this version"):
+    with pytest.raises(WeightsError, match="not a checkpoint of this version"):
         ours.train(Listener(), resume=True)
 
 

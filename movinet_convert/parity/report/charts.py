@@ -1,4 +1,4 @@
-"""Where the points, lines and ticks of the report's two charts go; the templates draw them."""
+"""Coordinates of the points, lines and ticks of the report's two charts, for the templates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from movinet_convert.parity.result import Distances
 
-# In SVG units, small enough to be read on a phone, where one is a little under a pixel.
+# In SVG units, each a little less than a pixel on a phone.
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 390, 10, 210
 SERIES = {
@@ -66,7 +66,7 @@ def layer_chart(layers: Mapping[str, Distances]) -> dict[str, Any]:
 
 
 def _stages(layers: Sequence[str], x: Axis) -> list[dict[str, Any]]:
-    """Where each stage begins: stem, block0, block1, ..., head; labels where there is room."""
+    """The start of each stage: stem, block0, block1, ..., head; labels where they fit."""
     stages: list[dict[str, Any]] = []
     previous, free = "", 0.0
     for i, name in enumerate(layers):
@@ -81,7 +81,7 @@ def _stages(layers: Sequence[str], x: Axis) -> list[dict[str, Any]]:
 
 
 def logit_chart(tf_fp32: Sequence[float], pt_fp32: Sequence[float]) -> dict[str, Any]:
-    """PyTorch's logit over TensorFlow's, a point for each class."""
+    """PyTorch's logits against TensorFlow's, one point per class."""
     pairs = [
         (tf, pt)
         for tf, pt in zip(tf_fp32, pt_fp32, strict=True)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script."""
+"""The report as one self-contained HTML page, without external resources or scripts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_page(path: Path, sections: Sequence[Section]) -> None:
 
 
 def page(sections: Sequence[Section]) -> str:
-    """The report as HTML; what a section says is escaped."""
+    """The report as HTML; the contents of sections are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__ or ""),
         autoescape=True,

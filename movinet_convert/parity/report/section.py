@@ -1,4 +1,4 @@
-"""What the report says of one converted file, as a value that can be stored as JSON."""
+"""The report's section on one converted file, which can be stored as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")
 
 
 class Section(pydantic.BaseModel):
-    """One converted file: how it compares, layer by layer too, and what it was made from.
+    """One converted file: its comparison, also layer by layer, and its source.
 
     ``layers`` and the logits (classes,) are of the first clip.
     """
