@@ -1,11 +1,11 @@
-"""Compare our forms with official TensorFlow and TFLite, in one run and one table.
+"""Compare the forms of this package with official TensorFlow and TFLite, in one table.
 
     python scripts/benchmark.py [--only a0-stream ...] [--threads 1 2] [--rounds N] [--clock cpu]
                                 [--without compiled official ...] [--json] [--plot out.png]
 
-All contenders have the same weights and take turns, so that what else the machine does falls on
-all alike. Times are medians with their quartiles; the ratio is to TFLite with states in and out,
-to official TensorFlow where there is no TFLite, and for loading to building and filling a model.
+All contenders have the same weights and alternate, so that other load on the machine affects all
+equally. Times are medians with quartiles; the ratio is to TFLite with states in and out, to
+official TensorFlow if there is no TFLite, and for loading to creating and loading a model.
 ``--clock cpu`` counts processor time instead of wall time: for one thread on a busy machine.
 """
 

@@ -3,8 +3,8 @@
     python scripts/benchmark_reading.py                  # a random a5-stream, written on the spot
     python scripts/benchmark_reading.py path/to/ckpt-1 --rounds 20
 
-Both run in processes of their own; imports are not counted. The CPU time is what a busy machine
-leaves comparable. Exit code 1 if TensorFlow is faster.
+Both run in separate processes; imports are not counted. On a busy machine only the CPU times are
+comparable. Exit code 1 if TensorFlow is faster.
 """
 
 from __future__ import annotations

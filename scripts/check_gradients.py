@@ -4,8 +4,8 @@
     python scripts/check_gradients.py a0-stream --dtype float64
     python scripts/check_gradients.py a0-stream --frames 2 2 --norms inference
 
-Needs the extra [tf]. A row a step: the largest relative difference of a gradient and of a moving
-statistic, and in float32 how far each program is from float64. Exits with 1 where a tolerance is
+Needs the extra [tf]. One row per step: the largest relative difference of gradients and moving
+statistics, and in float32 the distance of each from float64. Exits with 1 if a tolerance is
 exceeded: 1e-4 with the normalisations in inference mode, 1e-3 in training mode, and 1e-4 for the
 moving statistics after the step; in float64 1e-9 for gradients and 1e-7 for statistics.
 """

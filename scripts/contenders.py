@@ -1,4 +1,4 @@
-"""What the benchmark compares: forms of ours, and what people would use instead.
+"""What the benchmark compares: the forms of this package, and the alternatives.
 
 A contender is a function of no arguments that does one unit of work, a frame with its states in
 and out or a clip, and keeps its states from call to call.
@@ -56,7 +56,7 @@ def compiled(model: MoViNet) -> Work:
 
     inductor.freezing = True
     fused, clip = fuse(model), example(model)
-    # A process measures several sizes of picture, for which there is no one graph.
+    # A process measures several frame sizes, which cannot share one graph.
     how: dict[str, Any] = {"dynamic": False, "fullgraph": True}
     if clip.is_cuda or torch.cuda.is_available():
         how["mode"] = "reduce-overhead"

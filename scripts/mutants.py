@@ -1,11 +1,11 @@
-"""Does the parity check refuse wrong networks? Make them, compare them, and document the outcome.
+"""Check that parity rejects wrong networks: build them, compare them, and document the results.
 
     python scripts/mutants.py                     # all, and write docs/mutants.md
     python scripts/mutants.py a3-stream --match encoding --no-write
 
 Each mutant is the correct network with one realistic mistake, compared with the official TensorFlow
 model in the default cases at the default tolerance. The correct network must pass and every mutant
-must be refused; the exit code is 1 otherwise. A mutant that passes shows a case that is missing.
+must be rejected; the exit code is 1 otherwise. A mutant that passes means that a case is missing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OPTIONS = ParityOptions()
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which case and tensor refused a mutant, and by how much; None where it passed."""
+    """The case and tensor that rejected a mutant, and the difference; None if it passed."""
 
     mistake: str
     variant: str
@@ -92,7 +92,7 @@ class Bench:
         return parity_cases(self.model.variant, self.model.settings, OPTIONS)
 
     def compare(self, mistake: Mistake, cases: Sequence[Case] | None = None) -> Verdict:
-        """Make the mistake in a copy, and compare up to the first case that refuses it."""
+        """Make the mistake in a copy, and compare up to the first case that rejects it."""
         torch.manual_seed(0)  # for mistakes that leave something random on
         mutant = copy.deepcopy(self.model)
         with torch.no_grad():
@@ -133,24 +133,24 @@ def compare_all(
 
 def _line(verdict: Verdict) -> str:
     caught = f"{verdict.case}, {verdict.tensor}" if verdict.case else "PASSED"
-    return f"{verdict.variant:10s} {verdict.mistake:50s} {verdict.difference:8.1e}  {caught}"
+    return f"{verdict.variant:10s} {verdict.mistake:55s} {verdict.difference:8.1e}  {caught}"
 
 
 def document(rights: Sequence[Verdict], verdicts: Sequence[Verdict], minutes: float) -> str:
     """docs/mutants.md."""
     lines = [
-        "# Wrong networks that the parity check refuses",
+        "# Wrong networks that the parity check rejects",
         "",
-        f"`scripts/mutants.py` made {len(verdicts)} wrong "
-        f"networks of {len(rights)} correct ones, each by one of "
+        f"`scripts/mutants.py` built {len(verdicts)} wrong "
+        f"networks from {len(rights)} correct ones, each with one of "
         f"{len({v.mistake for v in verdicts})} realistic mistakes, and compared "
         "them with the official TensorFlow model in the default cases at the default tolerance of "
         f"{OPTIONS.tolerance_for('float32'):g}. "
-        f"{sum(v.case is not None for v in verdicts)} were refused; the correct networks passed. "
-        f"It took {minutes:.0f} minutes of processor time.",
+        f"{sum(v.case is not None for v in verdicts)} were rejected; the correct networks passed. "
+        f"It took {minutes:.0f} minutes of CPU time.",
         "",
-        "A row shows the first case and tensor that refused a mutant, and that tensor's largest "
-        "difference in standard deviations. A comparison usually has several that do.",
+        "A row shows the first case and tensor that rejected a mutant, and that tensor's largest "
+        "difference relative to the standard deviation. Usually several do.",
         "",
         "| variant | largest difference of the correct network |",
         "|---|---|",
@@ -166,7 +166,7 @@ def document(rights: Sequence[Verdict], verdicts: Sequence[Verdict], minutes: fl
     return "\n".join(lines) + "\n"
 
 
-@click.command(help="Show that the parity check refuses wrong networks.")
+@click.command(help="Show that the parity check rejects wrong networks.")
 @click.argument("names", nargs=-1, metavar="[VARIANT...]")
 @click.option("--match", default="", help="Only mistakes whose name contains this.")
 @click.option("--write/--no-write", default=True, help="Write docs/mutants.md if all were made.")

@@ -4,8 +4,8 @@
     python scripts/parity_figures.py a0-stream --dtype float16 --json figures.json
 
 Each file is written into a store (a temporary one unless --out names it), read back and compared
-by the default cases, as ``movinet-convert --synthetic --dtype`` does; the store's manifest holds
-the same figures. Exit status 1 if a file is beyond its tolerance.
+in the default cases, as by ``movinet-convert --synthetic --dtype``; the store's manifest records
+the same figures. Exit code 1 if a file exceeds its tolerance.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         store = out or Path(scratch)
         work = [(name, dtypes, store, ParityOptions()) for name in names or list_variants()]
-        # TensorFlow gives memory back only when its process ends.
+        # TensorFlow frees its memory only when the process ends.
         context = multiprocessing.get_context("spawn")
         rows: list[Row] = []
         with context.Pool(1, maxtasksperchild=1) as pool:

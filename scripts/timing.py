@@ -1,4 +1,4 @@
-"""Timing of contenders that take turns, and what the table says of them."""
+"""Timing of alternating contenders, and the table of the results."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ PEERS = (TFLITE, OFFICIAL, BUILT)
 def measure(works: dict[str, Any], rounds: int, clock: Any) -> dict[str, list[float]]:
     """Milliseconds per call of every contender, taking turns of a few calls.
 
-    A turn begins with some that are not counted, so that the caches hold the weights of the
-    contender and not of its neighbour, whose threads, that look out for more work for a while, have
-    gone to sleep: as where one network runs alone.
+    A turn starts with warm-up calls, which are not timed, so that the caches hold the contender's
+    weights and the spinning threads of the previous one are asleep, as if it ran alone.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():

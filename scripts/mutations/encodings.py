@@ -71,14 +71,18 @@ def unscaled(model: MoViNet) -> None:
 
 
 ENCODING_MISTAKES = (
-    Mistake("positional encoding interleaved", WITH_ENCODING, encoded(interleaved)),
+    Mistake(
+        "positional encoding with sines and cosines interleaved",
+        WITH_ENCODING,
+        encoded(interleaved),
+    ),
     Mistake(
         "positional encoding missing",
         WITH_ENCODING,
         encoded(lambda timeline, width, dtype: torch.zeros(1, 1, width, dtype=dtype)),
     ),
     Mistake(
-        "positional encoding one frame ahead",
+        "positional encoding off by one frame",
         WITH_ENCODING,
         encoded(joined(lambda timeline: positions(timeline) + 1)),
     ),
@@ -90,7 +94,7 @@ ENCODING_MISTAKES = (
     ),
     Mistake("positional encoding cosines first", WITH_ENCODING, encoded(cosines_first)),
     Mistake(
-        "positional encoding of another wavelength",
+        "positional encoding with another wavelength",
         WITH_ENCODING,
         encoded(joined(positions, longest=1000.0)),
     ),

@@ -61,7 +61,7 @@ def of_the_first_video(buffer: Tensor | None, videos: Tensor) -> Tensor | None:
 
 
 def non_causal(model: MoViNet) -> None:
-    """Temporal convolutions that see as many frames to come as gone by."""
+    """Temporal convolutions that see as many future frames as past ones."""
 
     def temporal(self: Any, videos: Tensor) -> Any:
         frames, half = videos[:, :, self.length - 1 :], self.length // 2
@@ -213,47 +213,49 @@ STREAM_MISTAKES = (
     Mistake("buffer one frame late", STREAM, buffered(after=one_frame_late)),
     Mistake("buffer never updated", STREAM, buffered(after=never_updated)),
     Mistake(
-        "buffer filled with the output",
+        "buffer of outputs instead of inputs",
         STREAM,
         buffered(after=lambda buffer, new, y: last_frames(new, y)),
     ),
-    Mistake("buffer forgotten between calls", STREAM, buffered(before=lambda buffer, x: None)),
+    Mistake("buffer reset between calls", STREAM, buffered(before=lambda buffer, x: None)),
     Mistake(
-        "buffer in the other order of time",
+        "buffer in reverse time order",
         STREAM,
         buffered(before=lambda buffer, x: None if buffer is None else buffer.flip(2)),
     ),
     Mistake("buffer of the batch's first video", STREAM, buffered(before=of_the_first_video)),
-    Mistake("buffer begun with the first frame", STREAM, begun_with_the_first_frame),
-    Mistake("temporal convolution that sees what comes", STREAM, non_causal),
-    Mistake("count from 0", STREAM, counted(lambda counts, _: (counts - 1).clamp(min=1))),
-    Mistake("count one too many", STREAM, counted(lambda counts, _: counts + 1)),
-    Mistake("count that stops at 8", STREAM, counted(counts_stop_at(8))),
-    Mistake("count that stops at 64", STREAM, counted(counts_stop_at(64))),
+    Mistake("buffer initialized with the first frame", STREAM, begun_with_the_first_frame),
+    Mistake("temporal convolution that is not causal", STREAM, non_causal),
+    Mistake("frame count from 0", STREAM, counted(lambda counts, _: (counts - 1).clamp(min=1))),
+    Mistake("frame count one too high", STREAM, counted(lambda counts, _: counts + 1)),
+    Mistake("frame count that saturates at 8", STREAM, counted(counts_stop_at(8))),
+    Mistake("frame count that saturates at 64", STREAM, counted(counts_stop_at(64))),
     Mistake(
-        "count that restarts every call",
+        "frame count that restarts every call",
         STREAM,
         counted(lambda counts, positions: counts - counts[:, :1] + 1),
     ),
     Mistake(
-        "count of calls",
+        "number of calls instead of frames",
         STREAM,
         counted(lambda counts, positions: counts[:, :1].expand_as(counts)),
     ),
     Mistake(
-        "count over the batch",
+        "frame count summed over the batch",
         STREAM,
         counted(lambda counts, positions: counts * positions.batch),
     ),
-    Mistake("state of the batch's first video for all", STREAM, state_before(first_video_for_all)),
-    Mistake("head pooled over the chunk", STREAM, state_before(without_head)),
+    Mistake(
+        "state of the batch's first video for all videos", STREAM, state_before(first_video_for_all)
+    ),
+    Mistake("head pooled over the chunk only", STREAM, state_before(without_head)),
     Mistake("pools of two blocks exchanged", STREAM, state_before(pools_of_the_next_block)),
     Mistake("head's sums weighted by the count", STREAM, head_of_the_last_frame),
-    Mistake("frame's mean before the cumulative mean", STREAM, context(frame_mean_first)),
-    Mistake("frame's mean for the cumulative mean", STREAM, context(frame_mean_twice)),
-    Mistake("cumulative mean for the frame's mean", STREAM, context(cumulative_mean_twice)),
-    Mistake("chunk's mean for the cumulative mean", STREAM, context(chunk_mean)),
-    Mistake("cumulative mean that knows the chunk's end", STREAM, context(mean_to_come)),
-    Mistake("moving average for the cumulative mean", STREAM, context(moving_average)),
-    Mistake("pool forgotten between calls", STREAM, context(pool_forgotten)),
+    Mistake("frame mean and cumulative mean in the wrong order", STREAM, context(frame_mean_first)),
+    Mistake("frame mean instead of cumulative mean", STREAM, context(frame_mean_twice)),
+    Mistake("cumulative mean instead of frame mean", STREAM, context(cumulative_mean_twice)),
+    Mistake("chunk mean instead of cumulative mean", STREAM, context(chunk_mean)),
+    Mistake("cumulative mean that includes the rest of the chunk", STREAM, context(mean_to_come)),
+    Mistake("moving average instead of cumulative mean", STREAM, context(moving_average)),
+    Mistake("pool reset between calls", STREAM, context(pool_forgotten)),
 )

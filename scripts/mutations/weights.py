@@ -144,12 +144,12 @@ WEIGHT_MISTAKES = (
         exchanged_within("stem.norm.running_mean", "stem.norm.running_var"),
     ),
     Mistake(
-        "standard deviation taken for variance",
+        "standard deviation used as variance",
         EVERY,
         changed(LATER + "expansion.norm.running_var", torch.sqrt),
     ),
     Mistake(
-        "beta of one norm lost", EVERY, changed(LATER + "projection.norm.bias", torch.zeros_like)
+        "beta of one norm missing", EVERY, changed(LATER + "projection.norm.bias", torch.zeros_like)
     ),
     Mistake(
         "kernel transposed in space", EVERY, changed(LATER_KERNEL, lambda w: w.transpose(-1, -2))
@@ -163,24 +163,24 @@ WEIGHT_MISTAKES = (
     Mistake("kernel flipped in time", BASE, changed(LATER_KERNEL, lambda w: w.flip(2))),
     Mistake("kernel flipped in time", STREAM, changed(TIME, lambda w: w.flip(2))),
     Mistake(
-        "oldest tap of a temporal kernel cut off",
+        "oldest tap of a temporal kernel missing",
         STREAM,
         changed(TIME, lambda w: torch.cat((torch.zeros_like(w[:, :, :1]), w[:, :, 1:]), 2)),
     ),
     Mistake("red and blue exchanged", EVERY, changed("stem.conv.weight", lambda w: w.flip(1))),
     Mistake("ReZero skipped in one block", EVERY, changed(LATER + "scale", torch.ones_like)),
-    Mistake("ReZero scale without its sign", EVERY, first_negative_scale(torch.abs)),
+    Mistake("absolute value of a ReZero scale", EVERY, first_negative_scale(torch.abs)),
     Mistake("one ReZero scale for all blocks", EVERY, one_scale_for_all),
     Mistake(
-        "last class's bias lost",
+        "last class's bias missing",
         EVERY,
         changed("classifier.output.bias", lambda b: torch.cat((b[:-1], b[-1:] * 0))),
     ),
-    Mistake("hidden bias lost", EVERY, changed("classifier.hidden.bias", torch.zeros_like)),
+    Mistake("hidden bias missing", EVERY, changed("classifier.hidden.bias", torch.zeros_like)),
     Mistake(
-        "classes moved by one", EVERY, changed("classifier.output.weight", lambda w: w.roll(1, 0))
+        "classes shifted by one", EVERY, changed("classifier.output.weight", lambda w: w.roll(1, 0))
     ),
-    Mistake("float16 passed off as float32", EVERY, rounded(torch.float16)),
-    Mistake("bfloat16 passed off as float32", EVERY, rounded(torch.bfloat16)),
+    Mistake("float16 weights declared as float32", EVERY, rounded(torch.float16)),
+    Mistake("bfloat16 weights declared as float32", EVERY, rounded(torch.bfloat16)),
     Mistake("projections quantized to 8 bits", EVERY, quantized),
 )

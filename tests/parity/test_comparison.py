@@ -229,11 +229,11 @@ def test_frames_size_seed_and_tolerance_can_be_set(bench: Bench) -> None:
     ("mistake", "case"),
     [
         ("symmetric padding", "one clip"),
-        ("pooling that counts the padding", "one clip"),
-        ("count one too many", "one clip"),
+        ("pooling that includes the padding", "one clip"),
+        ("frame count one too high", "one clip"),
         ("buffer one frame late", "one clip"),
-        ("buffer in the other order of time", "frame by frame"),
-        ("state of the batch's first video for all", "batch"),
+        ("buffer in reverse time order", "frame by frame"),
+        ("state of the batch's first video for all videos", "batch"),
     ],
 )
 def test_a_mutant_is_first_detected_in_its_case(bench: Bench, mistake: str, case: str) -> None:
