@@ -1,16 +1,16 @@
-"""Check that moving statistics tell a network's gate: train networks of both, and ask.
+"""Check that the gating of trained networks is detected from their moving statistics.
 
     python scripts/check_gating.py --folder runs/gating
 
-Trains twelve small stream models on videos of moving shapes, six of each gate, with
-examples/finetune, and tells their gates with videos of another seed. Controls follow, whose
-statistics cannot tell: random and synthetic weights, folded normalisations; and clips that are
-unlike those of training, with which no answer may be wrong. $MOVINET_CHECKPOINTS adds a trained
-checkpoint with folded normalisations.
+Trains twelve small stream models on videos of moving shapes, six with each gating, with
+examples/finetune, and detects their gating with videos of another seed. Controls must be
+inconclusive (random and synthetic weights, folded batch normalization), or at least not wrong
+(clips unlike those of training). $MOVINET_CHECKPOINTS adds a trained
+checkpoint with folded batch normalization.
 
 Training takes about half an hour of one core. Networks stay in the folder and are not trained
 again; a run that was stopped resumes. Exits with 1 if the bar is missed: no wrong answer, at least
-10 of 12 networks told, none of the controls told that must not be.
+10 of 12 networks detected.
 """
 
 from __future__ import annotations
@@ -51,38 +51,38 @@ if TYPE_CHECKING:
 # The thresholds were chosen on t0-stream networks of seeds 100 and 101; these are others.
 SEEDS = {"t0-stream": (0, 1, 2, 3), "a0-stream": (4, 5)}
 GATINGS: tuple[Gating, ...] = ("keras", "model-garden")
-VIDEOS_A_SHAPE = 60  # a fifth of them is held out by the training run
+VIDEOS_A_SHAPE = 60  # the training run holds out a fifth of them
 EPOCHS = 20  # 480 steps: 0.99 ** 480 = 0.8% of the moving statistics are the initial ones
 TRAINING = f"--shapes --shapes-count {VIDEOS_A_SHAPE} --random --epochs {EPOCHS} --batch 8"
 CLIPS_A_SHAPE, CLIPS_SEED = 16, 7000
 FORM = ClipFormat(frames=6, size=48, fps=10.0)
-LEAST_TOLD = 10
+MIN_DETECTED = 10
 FOLDED_VARIANCE = 0.999
 CATTLE = "movinet_a0_stream_cattle7"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was told of one network; ``right`` is its gate, None where nothing must be told."""
+    """The evidence for one network; ``expected`` is its gating, None if none may be detected."""
 
-    what: str
+    name: str
     evidence: GatingEvidence
-    right: Gating | None
-    needed: bool = False  # counts among the networks that should be told
+    expected: Gating | None
+    needed: bool = False  # counts among the networks whose gating should be detected
 
     @property
-    def told(self) -> bool:
+    def detected(self) -> bool:
         return self.evidence.gating is not None
 
     @property
     def wrong(self) -> bool:
-        return self.told and self.evidence.gating != self.right
+        return self.detected and self.evidence.gating != self.expected
 
     def line(self) -> str:
         found = self.evidence
         verdict = "WRONG" if self.wrong else (found.gating or "inconclusive")
         return (
-            f"{self.what:<44} {found.keras:8.2f} {found.model_garden:8.2f} {found.ratio:7.2f}  "
+            f"{self.name:<44} {found.keras:8.2f} {found.model_garden:8.2f} {found.ratio:7.2f}  "
             f"{verdict}"
         )
 
@@ -96,7 +96,7 @@ def main() -> None:
     folder: Path = options.folder
     trained = train(folder / "networks", time.monotonic() + 60 * options.minutes)
     clips = held_out(folder / "clips")
-    print(f"{'':<44} {'keras':>8} {'garden':>8} {'ratio':>7}  told")
+    print(f"{'':<44} {'keras':>8} {'garden':>8} {'ratio':>7}  gating")
     answers = []
     for answer in chain(ask(trained, clips), controls(trained, clips)):
         print(answer.line(), flush=True)
@@ -106,16 +106,16 @@ def main() -> None:
 
 def passed(answers: list[Answer], networks: int) -> bool:
     expected = len(GATINGS) * sum(map(len, SEEDS.values()))
-    told = sum(answer.told and answer.needed for answer in answers)
+    detected = sum(answer.detected and answer.needed for answer in answers)
     wrong = sum(answer.wrong for answer in answers)
-    print(f"{told} of {networks} trained networks told (bar {LEAST_TOLD}), {wrong} wrong (bar 0)")
+    print(f"{detected} of {networks} networks detected (bar {MIN_DETECTED}), {wrong} wrong (bar 0)")
     if networks < expected:
         print(f"{networks} of {expected} networks are trained; run again to train the others.")
-    return told >= LEAST_TOLD and wrong == 0 and networks == expected
+    return detected >= MIN_DETECTED and wrong == 0 and networks == expected
 
 
 def train(folder: Path, deadline: float) -> dict[str, MoViNet]:
-    """Networks by name; those that are there already are loaded."""
+    """Networks by name; those already trained are loaded."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = Path(__file__).resolve().parent.parent
     networks = {}
@@ -126,10 +126,10 @@ def train(folder: Path, deadline: float) -> dict[str, MoViNet]:
                 file = folder / name / "model.safetensors"
                 if not file.exists() and time.monotonic() < deadline:
                     print(f"training {name}", flush=True)
-                    said = f"--model {variant} --gating {gating} --seed {seed} --workers 0"
+                    options = f"--model {variant} --gating {gating} --seed {seed} --workers 0"
                     command = [sys.executable, "-m", "examples.finetune", *TRAINING.split()]
                     command += [
-                        *said.split(),
+                        *options.split(),
                         "--out",
                         str(folder / name),
                         "--device",
@@ -193,7 +193,7 @@ def larger(clips: Tensor) -> Tensor:
 
 
 def synthetic(name: str, seed: int) -> MoViNet:
-    """The seeded weights that stand in for a release."""
+    """A network with the seeded weights used in place of a release."""
     variant = get_variant(name)
     settings = variant.settings()
     pairs = mapping.links(variant, settings.conv_type, tensor_shapes(variant, settings, 4))
@@ -205,7 +205,7 @@ def synthetic(name: str, seed: int) -> MoViNet:
 
 @torch.no_grad()
 def folded(model: MoViNet) -> MoViNet:
-    """The same network with its normalisations folded into the convolutions, as exporters do."""
+    """The same network with batch normalization folded into the convolutions, as exporters do."""
     copy = create_model(
         model.variant.name, num_classes=model.num_classes, gating=model.settings.gating
     )
@@ -226,7 +226,7 @@ def fold(part: nn.Module, prefix: str = "") -> None:
     conv, norm = getattr(part, f"{prefix}conv"), getattr(part, f"{prefix}norm")
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     norm.bias -= norm.running_mean * scale
-    # The exporter keeps a normalisation that does nothing but divide by almost one.
+    # Exporters leave a batch normalization that only divides by almost one.
     factor = scale * (FOLDED_VARIANCE + norm.eps) ** 0.5
     conv.weight *= factor.view(-1, *[1] * (conv.weight.dim() - 1))
     norm.weight.fill_(1)

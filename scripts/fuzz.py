@@ -1,12 +1,13 @@
-"""Feed damaged files to every reader and report what comes out that should not.
+"""Feed damaged files to every reader and report failures.
 
     python scripts/fuzz.py                                    # all targets, 10,000 inputs each
     python scripts/fuzz.py bundle-index --count 100000 --seed 7
     python scripts/fuzz.py tar --atheris                      # coverage-guided, until stopped
 
-A failure is a foreign exception, a crash, an input that takes longer than 5 s, memory beyond
-1 GiB, or other weights out of a file with checksums. The seed of each is printed (``--count 1
---seed N`` repeats it) and the exit code is 1. ``--atheris`` needs ``pip install atheris``.
+A failure is an exception other than the package's own, a crash, an input that takes longer than
+5 s, more than 1 GiB of memory, or wrong weights from a file with checksums. Its seed is printed
+(``--count 1 --seed N`` repeats it) and the exit code is 1. ``--atheris`` needs ``pip install
+atheris``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STARTED, DONE, FAILED, FINISHED = "started", "done", "failed", "finished"
 
 @dataclass
 class Tally:
-    """What came of the inputs of one target."""
+    """The results of the inputs of one target."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -45,7 +46,7 @@ class Tally:
 
 
 def work(target: Target, seeds: range, pipe: Connection) -> None:
-    """In a process of its own, so that a crash or a hang costs one input: try each seed."""
+    """Try each seed, in a child process, so that a crash or a hang costs one input."""
     original = target.original.read_bytes()
     expected = target.read(target.original)
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
@@ -66,7 +67,7 @@ def work(target: Target, seeds: range, pipe: Connection) -> None:
 
 
 def fuzz(target: Target, seeds: range) -> Tally:
-    """Try all ``seeds``; after a crash or a hang, go on with the next one."""
+    """Try all ``seeds``; after a crash or a hang, continue with the next one."""
     tally = Tally()
     while seeds:
         done = _run(target, seeds, tally)
@@ -75,18 +76,18 @@ def fuzz(target: Target, seeds: range) -> Tally:
 
 
 def _run(target: Target, seeds: range, tally: Tally) -> int:
-    """Try ``seeds`` in one process until it ends; returns how many are dealt with."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=work, args=(target, seeds, theirs))
+    """Try ``seeds`` in one process until it ends; returns the number of completed seeds."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=work, args=(target, seeds, sender))
     process.start()
-    theirs.close()
+    sender.close()
     done = 0
     seed = None
     while True:
         problem = None
         try:
-            if ours.poll(SECONDS_PER_INPUT if seed is not None else 60):
-                kind, what, taken, peak = ours.recv()
+            if receiver.poll(SECONDS_PER_INPUT if seed is not None else 60):
+                kind, value, taken, peak = receiver.recv()
             else:
                 problem = "hangs"
         except EOFError:
@@ -101,19 +102,19 @@ def _run(target: Target, seeds: range, tally: Tally) -> int:
             process.join()
             return len(seeds)
         if kind == STARTED:
-            seed = what
+            seed = value
             continue
         done += 1
         tally.slowest = max(tally.slowest, taken)
         tally.peak_bytes = max(tally.peak_bytes, peak)
         if kind == FAILED:
-            tally.failures.append(f"seed {seed}: {what}")
+            tally.failures.append(f"seed {seed}: {value}")
         else:
-            tally.outcomes[what] += 1
+            tally.outcomes[value] += 1
 
 
 def report(name: str, tally: Tally, seconds: float) -> bool:
-    """Print one line, and the failures; returns whether all is well."""
+    """Print one line and the failures; returns whether the target passed."""
     inputs = tally.outcomes.total() + len(tally.failures)
     outcomes = ", ".join(f"{count:,} {kind}" for kind, count in sorted(tally.outcomes.items()))
     print(
@@ -128,7 +129,7 @@ def report(name: str, tally: Tally, seconds: float) -> bool:
 
 
 def run_atheris(target: Target, arguments: list[str]) -> None:
-    """Hand the target to atheris, which looks for inputs that reach new code; never returns."""
+    """Fuzz the target with atheris, guided by coverage; never returns."""
     import atheris
 
     with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
@@ -149,7 +150,7 @@ def run_atheris(target: Target, arguments: list[str]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("targets", nargs="*", help="which readers; all of them by default")
+    parser.add_argument("targets", nargs="*", help="the readers; all by default")
     parser.add_argument("--count", type=int, default=10_000, help="inputs for each target")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
     parser.add_argument("--atheris", action="store_true", help="coverage-guided, one target")

@@ -1,7 +1,7 @@
-"""Undamaged files of every kind that is read, ways to damage them, and what must then hold.
+"""Valid files of every supported kind, ways to damage them, and the conditions to check.
 
-An input passes if it is read to the same weights as the undamaged file (or to others, where the
-format has no checksum), or refused with one of the package's own errors.
+An input passes if it gives the same weights as the undamaged file (or others, if the format has no
+checksum), or is refused with one of the package's own exceptions.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Mutation = Callable[[random.Random, bytes], bytes]
 
 
 class SilentDamageError(Exception):
-    """A damaged file with checksums was read to other weights."""
+    """A damaged file with checksums gave wrong weights."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file to damage (``original``, among the others of its folder) and how it is read."""
+    """A file to damage (``original``, next to the others of its checkpoint) and its reader."""
 
     original: Path
     read: Callable[[Path], Content]
@@ -48,7 +48,7 @@ class Target:
     mutate: Mutation
 
     def prepare(self, scratch: Path) -> None:
-        """Put the undamaged files of the folder into ``scratch``, where inputs are tried."""
+        """Copy the undamaged files of the folder to ``scratch``, where inputs are tried."""
         for file in self.original.parent.iterdir():
             (scratch / file.name).write_bytes(file.read_bytes())
 
@@ -63,7 +63,7 @@ class Target:
         if content == expected:
             return "same"
         if self.checksummed:
-            raise SilentDamageError("a damaged file was read to other weights")
+            raise SilentDamageError("a damaged file gave wrong weights")
         return "different"
 
 
@@ -71,7 +71,7 @@ class Target:
 
 
 def small_weights(shape: tuple[int, ...] = (2, 3)) -> dict[str, np.ndarray]:
-    """One or two small arrays in each part of a T0; enough for its layout to be recognised."""
+    """One or two small arrays per layer of a T0; enough to detect its layout."""
     generator = np.random.default_rng(7)
     leaves = {"stem": "_stem/_conv/kernel", "head": "_project/_conv/kernel"}
     names = [f"{c}/{leaves.get(c, '_expansion/_conv/kernel')}" for c in containers(ARCH)]
@@ -135,7 +135,7 @@ _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 1 << 15, (1 << 31) - 1, 1 << 31, (1 << 32) -
 
 
 def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
-    """One to six small changes: flips, numbers, cuts, copies."""
+    """One to six small changes: bit flips, numbers, deletions, copies."""
     out = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         at = rng.randrange(len(out)) if out else 0
@@ -164,9 +164,9 @@ def flip_one_byte(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_entries(rng: random.Random, data: bytes) -> bytes:
-    """Damage keys and values of a table, then give every block its right checksum again.
+    """Damage keys and values of a table, then recompute the checksum of every block.
 
-    ``data`` is the table; without this, its checksums would stop all but a few mutations early.
+    Otherwise the checksums would stop nearly all mutations early.
     """
     entries = _decode(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -208,18 +208,18 @@ def mutate_tar(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_gzip(rng: random.Random, data: bytes) -> bytes:
-    """Damage the stream, or what is in it."""
+    """Damage the stream or its content."""
     if rng.randrange(2):
         return mutate_bytes(rng, data)
-    packer = zlib.compressobj(1, wbits=31)
+    compressor = zlib.compressobj(1, wbits=31)
     content = mutate_tar(rng, zlib.decompress(data, wbits=31))
-    return packer.compress(content) + packer.flush()
+    return compressor.compress(content) + compressor.flush()
 
 
 def make_targets(folder: Path) -> Mapping[str, Target]:
     """Write the undamaged files into ``folder``; targets by name."""
     bundle = folder / "bundle"
-    # In real bundles nearly all bytes are weights; so that damage meets them, here too.
+    # Nearly all bytes are weights, as in real bundles, so that damage hits them.
     write_checkpoint(bundle, ARCH, small_weights((32, 32)))
     for name in ("tar", "gzip", "graph", "hdf5", "torch", "safetensors", "manifest"):
         (folder / name).mkdir()

@@ -1,14 +1,13 @@
-"""Kill conversions at random moments and check that their store always loads.
+"""Kill conversions at random times and check that their store always loads.
 
     python scripts/kill_test.py --kills 200
     python scripts/kill_test.py --kills 200 --checkpoint movinet_a0_stream/ --variant a0-stream
 
-A store holds version 1 of a variant, in bfloat16. Again and again a child process converts the same
-checkpoint in float32, which would become version 2, and is killed (SIGKILL): half of the times at a
-moment drawn over the whole conversion, half of the times over the part that writes. After each kill
-both what was there and what the store now calls newest must load, and have every tensor as a
-conversion that nobody disturbed wrote it. What a killed run leaves behind stays for the next one; a
-store that got its version 2 is set back.
+A store has version 1 of a variant, in bfloat16. A child process repeatedly converts the same
+checkpoint in float32, which would become version 2, and is killed (SIGKILL): half of the time at a
+random time during the whole conversion, half of the time while it writes. After each kill version 1
+and the newest version must load, with the same tensors as from an undisturbed conversion. Leftovers
+of a killed run stay for the next one; a store that got version 2 is reset.
 
 Exits with 1 if a store did not load. Without --checkpoint the weights are random.
 """
@@ -53,7 +52,7 @@ WRITTEN: Dtype = "float32"
 
 @dataclass(frozen=True)
 class Job:
-    """What is converted."""
+    """The conversion to run."""
 
     variant: str
     checkpoint: Path
@@ -71,47 +70,47 @@ class Job:
         )
 
     def timing(self, scratch: Path) -> Timing:
-        """The longest of three conversions that nobody disturbs, each in a process of its own."""
+        """The longest of three undisturbed conversions, each in a process of its own."""
         whole, writing = [], []
         for attempt in range(3):
-            begun = time.perf_counter()
+            begin = time.perf_counter()
             child = start(self.run, scratch / f"timed-{attempt}", WRITTEN)
             wait_for_writing(child, scratch / f"timed-{attempt}", frozenset())
             written = time.perf_counter()
             child.join()
-            whole.append(time.perf_counter() - begun)
+            whole.append(time.perf_counter() - begin)
             writing.append(time.perf_counter() - written)
         return Timing(max(whole), max(writing))
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds that a conversion takes in all, and from its first byte in the store on."""
+    """Seconds of a whole conversion, and from its first byte in the store on."""
 
     whole: float
     writing: float
 
 
 def start(target: Callable[..., object], *args: object) -> BaseProcess:
-    """Work in a child. Forked: a fresh interpreter would spend its life importing."""
+    """Start a child process, forked, as a fresh interpreter would spend its time importing."""
     child = multiprocessing.get_context("fork").Process(target=target, args=args)
     child.start()
     return child
 
 
 def wait_for_writing(child: BaseProcess, store: Path, before: Contents) -> None:
-    """Until the child has put something new into the store, or has ended."""
+    """Wait until the child has written to the store, or has ended."""
     while child.is_alive() and contents(store) <= before:
         time.sleep(0.001)
 
 
 def kill_conversions(job: Job, kills: int, seed: int, scratch: Path) -> Counter[str]:
-    """Do it ``kills`` times; how often each outcome was seen. ``failed`` must not be among them."""
+    """Kill ``kills`` conversions and count the outcomes; ``failed`` must not be among them."""
     pristine, complete, store = (scratch / name for name in ("pristine", "complete", "store"))
     job.run(pristine, KEPT)
     shutil.copytree(pristine, complete)
     job.run(complete, WRITTEN)
-    right = {version: tensors(complete, job.variant, version) for version in (1, 2)}
+    expected = {version: tensors(complete, job.variant, version) for version in (1, 2)}
     moments = random.Random(seed)
     timing = job.timing(scratch)
     shutil.copytree(pristine, store)
@@ -126,7 +125,7 @@ def kill_conversions(job: Job, kills: int, seed: int, scratch: Path) -> Counter[
             time.sleep(moments.uniform(0, timing.writing))
         child.kill()
         child.join()
-        problem = fault(store, job.variant, right)
+        problem = fault(store, job.variant, expected)
         if child.exitcode == -signal.SIGKILL:
             seen["killed"] += 1
             seen[reached(store, before)] += 1
@@ -146,7 +145,7 @@ def kill_conversions(job: Job, kills: int, seed: int, scratch: Path) -> Counter[
 
 
 def reached(store: Path, before: Contents) -> str:
-    """How far the killed run had come."""
+    """How far the killed run got."""
     if "-v2." in Store(store).manifest_path.read_text(encoding="utf-8"):
         return "killed after it replaced the manifest"
     new = [name for name, _ in contents(store) - before]
@@ -160,7 +159,7 @@ def reached(store: Path, before: Contents) -> str:
 
 
 def contents(store: Path) -> Contents:
-    """The files, also of staging folders, by path and inode: a replaced one counts as new."""
+    """The files, including staging folders, by path and inode: a replaced file counts as new."""
     found = set()
     for folder, _, names in os.walk(store):
         for name in names:
@@ -170,17 +169,19 @@ def contents(store: Path) -> Contents:
     return frozenset(found)
 
 
-def fault(store: Path, variant: str, right: Mapping[int, Mapping[str, torch.Tensor]]) -> str | None:
-    """What is wrong with a store, if anything: version 1 and the newest one load, and are right."""
+def fault(
+    store: Path, variant: str, expected: Mapping[int, Mapping[str, torch.Tensor]]
+) -> str | None:
+    """The problem of a store, or None if version 1 and the newest load with the right values."""
     try:
         newest = Store(store).find(variant).version
         for version in {1, newest}:
             loaded = tensors(store, variant, version)
             wrong = [
-                name for name, value in right[version].items() if not same(loaded, name, value)
+                name for name, value in expected[version].items() if not same(loaded, name, value)
             ]
-            if wrong or loaded.keys() != right[version].keys():
-                return f"version {version} has other values in {wrong[:3]}"
+            if wrong or loaded.keys() != expected[version].keys():
+                return f"version {version} has wrong values in {wrong[:3]}"
     except MovinetError as error:
         return str(error)
     return None

@@ -6,7 +6,7 @@
 
 Each variant is converted, and compared with the official model, in a process of its own: TensorFlow
 frees its memory only when its process ends, and a process that is killed takes no other variant
-with it. What an earlier run has done is not repeated. Exit code 1 where anything failed or differs.
+with it. Results of earlier runs are reused. Exit code 1 if anything failed or differs.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
 from movinet_convert.weights.store import Store, store_folder  # noqa: E402
 
-BYTES_PER_JOB = 4 << 30  # what comparing the largest variant takes, with room to spare
+BYTES_PER_JOB = 4 << 30  # enough to compare the largest variant
 COLOURS = {"unchanged": "green", "converted": "green", "differs": "red", "failed": "red"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """One variant: where from, where to, how to compare, and what the catalogue pins."""
+    """One variant: its source, its store, the comparison, and the digests in the catalogue."""
 
     name: str
     store: Path
@@ -78,7 +78,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a task; ``problem`` is a sentence where it differs or failed."""
+    """The result of a task; ``problem`` is a sentence if it differs or failed."""
 
     name: str
     state: Literal["unchanged", "converted", "differs", "failed"]
@@ -101,7 +101,7 @@ def tasks(
     offline: bool = False,
     parity: ParityOptions | None = None,
 ) -> list[Task]:
-    """The tasks for some variants, with what the catalogue pins for them."""
+    """The tasks for some variants, with their digests in the catalogue."""
     todo = []
     for name in names:
         entry = catalogue.variants.get(name) or manifests.describe(get_variant(name))
@@ -150,12 +150,12 @@ def updated(catalogue: Manifest, results: Sequence[Result]) -> Manifest:
 
 
 def report_path(store: Path, entry: ConvertedVersion) -> Path:
-    """Where the comparison of a converted file is kept for the report."""
+    """The path of the stored comparison of a converted file, for the report."""
     return store / "reports" / f"{Path(entry.file).stem}.json"
 
 
 def default_jobs() -> int:
-    """As many as there are cores and memory for; at least one."""
+    """The number of jobs that cores and memory allow; at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     available = BYTES_PER_JOB
     if (meminfo := Path("/proc/meminfo")).is_file():
@@ -176,7 +176,7 @@ def _earlier_result(task: Task) -> Result | None:
         if not same or not store.is_intact(same[-1]):
             return None
     except MovinetError:
-        return None  # the process that does the work reports it
+        return None  # the worker process reports it
     return _compared_with_catalogue(task, "unchanged", same[-1], source)
 
 
@@ -228,7 +228,7 @@ def _work(task: Task, jobs: int) -> Result:
 
 
 def _convert(task: Task) -> Result:
-    """One task from the release to the store."""
+    """Download, convert, compare and store one variant."""
     from movinet_convert.conversion.pipeline import staged
     from movinet_convert.conversion.tensors import convert_checkpoint
 

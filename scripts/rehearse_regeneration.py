@@ -6,7 +6,7 @@
 
 Runs ``regenerate_weights.py`` with an empty store, then again, then with another empty store and
 one damaged archive. Exit code 0 if the first run converts and verifies all, the second has nothing
-to do and takes less than a tenth of the time, and in the third the damaged one fails alone.
+to do and takes less than a tenth of the time, and in the third only the damaged archive fails.
 """
 
 from __future__ import annotations

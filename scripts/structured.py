@@ -1,7 +1,7 @@
-"""Damage with a form: what a file is made of, put together in another way and summed up again.
+"""Structured mutations: rebuild a file from changed parts, with valid checksums.
 
-Random bytes rarely get past a checksum, and never repeat a block a thousand times. These mutations
-take a file apart, change its parts as an attacker would, and give it the checksums that it needs.
+Random bytes rarely pass a checksum, and never repeat a block a thousand times. These mutations
+parse a file, change its parts as an attacker would, and recompute the checksums.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 Bytes = Callable[[random.Random, bytes], bytes]
-_MAX_NODE_BYTES = 128 << 10  # the reader is to be tried, not the mutation
+_MAX_NODE_BYTES = 128 << 10  # test the reader, not the mutation
 Entries = list[tuple[bytes, bytes]]
 
 
 def mutate_blocks(rng: random.Random, entries: Entries, mutate_bytes: Bytes) -> bytes:
-    """A table of ``entries`` whose blocks repeat, overlap, grow, or change places."""
+    """A table of ``entries`` whose blocks repeat, overlap, grow or are reordered."""
     table = TableBuilder()
     handles = []
     while entries:
@@ -57,7 +57,7 @@ def mutate_blocks(rng: random.Random, entries: Entries, mutate_bytes: Bytes) -> 
 
 
 def _bodies(rng: random.Random, body: bytes, mutate_bytes: Bytes) -> bytes:
-    """The entries of a block with more behind them, or damaged."""
+    """The entries of a block, damaged or with more entries appended."""
     count = rng.choice((1, 100, 10_000))
     more = (
         lambda: entry(b"\xfe" * 900, b"") + entry(b"\xff", b"", shared=899) * count,
@@ -71,7 +71,7 @@ def _bodies(rng: random.Random, body: bytes, mutate_bytes: Bytes) -> bytes:
 
 
 def keras_names(weights: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Canonical name -> what Keras calls the variable in an object graph."""
+    """Canonical name -> the variable's Keras name in an object graph."""
     words = {"_stem": "stem", "_project": "project", "_expansion": "bneck/expansion"}
     words |= {"_classifier": "classifier"}
     names = {}
@@ -96,10 +96,10 @@ def saved_model(weights: Mapping[str, np.ndarray], graph: list[bytes] | None = N
 
 def graph_nodes(weights: Mapping[str, np.ndarray]) -> list[bytes]:
     """One serialized object for each variable."""
-    called = keras_names(weights).values()
+    names = keras_names(weights).values()
     return [
         message(1, message(2, text(2, name) + text(3, checkpoint_key(f"variables/{at}"))))
-        for at, name in enumerate(called)
+        for at, name in enumerate(names)
     ]
 
 
@@ -137,7 +137,7 @@ _OPCODES = (
 
 
 def mutate_pickle(rng: random.Random, data: bytes, mutate_bytes: Bytes) -> bytes:
-    """A state dict whose pickle has other opcodes, in a zip that is whole."""
+    """A state dict whose pickle has other opcodes, in a valid zip."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(target, "w") as changed:
         for name in source.namelist():

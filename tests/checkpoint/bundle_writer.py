@@ -1,4 +1,4 @@
-"""A small writer of tensor bundles, so that tests can state every byte of a crafted one."""
+"""A small writer of tensor bundles, with which tests control every byte."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def message(tag: int, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class RawEntry:
-    """A BundleEntryProto, free to lie."""
+    """A BundleEntryProto with arbitrary values."""
 
     shape: tuple[int, ...] = ()
     dtype: int = 1
@@ -67,7 +67,7 @@ def header(shards: int = 1, endianness: int = 0, min_consumer: int = 0) -> bytes
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose entries are one block each, so that several blocks are always at hand."""
+    """A table with one block per entry, so that it always has several blocks."""
 
     entries: list[tuple[bytes, bytes]]
     compression: int = 0
@@ -125,7 +125,7 @@ def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> Path:
 
 
 def small_movinet(blocks: int = 15) -> dict[str, np.ndarray]:
-    """Names of a released MoViNet with one small variable in each part."""
+    """A checkpoint named like a released MoViNet, with one small variable per layer."""
     parts = {0: "_stem/_conv/kernel", blocks + 1: "_project/_conv/kernel"}
     backbone = "model/layer_with_weights-0/layer_with_weights-"
     names = [f"{backbone}{k}/{parts.get(k, '_expansion/_conv/kernel')}" for k in range(blocks + 2)]

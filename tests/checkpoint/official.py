@@ -14,7 +14,7 @@ from movinet_convert.parity.official import build_official, import_tensorflow
 
 
 def build(variant: str, classes: int = 7, **settings: Any) -> Any:
-    """The official model of ``variant`` with weights that depend on variable names alone."""
+    """The official model of ``variant`` with seeded weights that depend only on variable names."""
     modules = import_tensorflow("Writing a checkpoint with the official code")
     modules.keras.backend.clear_session()
     chosen = dataclasses.replace(get_variant(variant).settings(), **settings)
@@ -63,7 +63,7 @@ def save_training_run(
 
 
 def save_in_shards(prefix: Path, folder: Path, shards: int) -> Path:
-    """The checkpoint at ``prefix`` again, its tensors dealt out over ``shards`` data files."""
+    """A copy of the checkpoint at ``prefix``, split into ``shards`` data files."""
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(prefix))

@@ -1,4 +1,4 @@
-"""Archives are read in place, whatever they are called, and refused when they are not plain."""
+"""Archives are read in place, under any name, and refused if they contain unsafe members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A damaged or lying bundle gives one clear error, before memory is spent on it."""
+"""A damaged or crafted bundle gives one clear error, before memory is allocated for it."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_refuses_two_backbones(tmp_path: Path) -> None:
 
 
 def test_names_two_keys_of_one_variable(tmp_path: Path) -> None:
-    """The shorter is what TensorFlow 1 would call it; one of them used to win in silence."""
+    """The shorter is the TensorFlow 1 name; neither may silently take precedence."""
     bare = STEM.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
     write_bundle(tmp_path / "x", {**small_movinet(), bare: np.zeros(6, np.float32)})
     with pytest.raises(CheckpointError, match=rf"both '{bare}' and '{bare}/\.ATTRIBUTES"):

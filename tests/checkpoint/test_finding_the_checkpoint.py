@@ -1,4 +1,4 @@
-"""Whatever a person points at, the checkpoint in it is found by content or the error says why."""
+"""The checkpoint at a path is detected from the content, or the error says why not."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_names_missing_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["checkpoint", "ckpt-1.index", "ckpt-1.data-00000-of-00001"])
 @pytest.mark.parametrize("kind", ["named pipe", "device"])
 def test_reports_pipe_or_device_in_place_of_file(folder: Path, name: str, kind: str) -> None:
-    """A pipe that nobody fills would be waited for without end, and a device read without end."""
+    """Reading a pipe without writer, or a device, would never end."""
     file = folder / name
     file.unlink(missing_ok=True)
     if kind == "device":

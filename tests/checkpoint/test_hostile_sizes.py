@@ -1,4 +1,4 @@
-"""What is read is bounded by the size of the file, whatever the file says."""
+"""The memory and time to read a file are bounded by its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""However the same weights are stored, they come out under the same names, bit for bit."""
+"""The same weights in any layout give the same names and values, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDF5 and PyTorch files that point elsewhere, claim too much, or would run code are refused."""
+"""HDF5 and PyTorch files with external links, false sizes or code are refused."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_refuses_zip_bomb(state_dict: Path) -> None:
 
 
 def test_refuses_zip_that_claims_to_span_disks(state_dict: Path) -> None:
-    """Python's zipfile raises where it is only asked whether the file is a zip."""
+    """Python's zipfile raises even when only asked whether the file is a zip."""
     data = state_dict.read_bytes()
     locator = data.index(b"PK\x06\x07")
     state_dict.write_bytes(data[: locator + 16] + b"\x02" + data[locator + 17 :])

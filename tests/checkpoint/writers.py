@@ -1,4 +1,4 @@
-"""The same weights in every layout, each written by the library that people write it with."""
+"""The same weights in every layout, each written by the library that defines it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def listed_variables(model: Any, variant: str, folder: Path) -> Path:
 
 
 def training_run(model: Any, variant: str, folder: Path) -> Path:
-    """After a step with a learning rate of 0, so that there are slots and the weights stay."""
+    """After a step with a learning rate of 0, which creates slots but keeps the weights."""
     optimizer = {"optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}}}
     averaged = {**optimizer, "ema": {"average_decay": 0.9}}
     return official.save_training_run(model, folder, averaged, learning_rate=0.0)
 
 
 def training_in_3d(model: Any, variant: str, folder: Path) -> Path:
-    """``3d_2plus1d``, in which the stream models were trained: the same numbers, 3D shapes."""
+    """``3d_2plus1d``, in which the stream models were trained: the same values, 3D shapes."""
     mixed = official.build(variant, conv_type="3d_2plus1d")
     weights = zip(model.get_weights(), mixed.get_weights(), strict=True)
     mixed.set_weights([ours.reshape(theirs.shape) for ours, theirs in weights])

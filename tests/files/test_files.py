@@ -1,4 +1,4 @@
-"""Opening files that may be none, and replacing files in one step."""
+"""Only regular files are opened, and files are replaced atomically."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def pair(folder: Path, content: str) -> list[Path]:
 
 
 def complete_sets(folder: Path) -> list[str]:
-    """Contents of the pairs in a folder; fails where two generations stand beside each other."""
+    """Contents of the pairs in a folder; fails if two generations are mixed."""
     found = []
     for opened in folder.glob("*.xml"):
         beside = opened.with_suffix(".bin")
@@ -131,5 +131,5 @@ def test_kill_during_move_never_mixes_two_sets(tmp_path: Path, step: int) -> Non
     kept = {path.read_text() for path in tmp_path.iterdir() if path.is_file()}
     complete_sets(tmp_path)
     assert "old" in kept
-    move_pair(tmp_path)  # and what is left does not stand in the way
+    move_pair(tmp_path)  # and leftovers do not block it
     assert "new" in complete_sets(tmp_path)

@@ -1,4 +1,4 @@
-"""Staging folders: private, gone afterwards, and swept where their owner was killed."""
+"""Staging folders are private, removed afterwards, and also if their process was killed."""
 
 from __future__ import annotations
 
