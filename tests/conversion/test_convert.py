@@ -167,7 +167,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "not a number": (
         rewritten(lambda arrays: arrays.update({BETA: np.full(480, np.nan, np.float32)})),
-        f"{BETA} holds values that are not finite",
+        f"{BETA} has values that are not finite",
     ),
     "no classifier": (
         rewritten(
