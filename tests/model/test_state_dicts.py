@@ -77,7 +77,7 @@ def test_bare_weights_of_custom_classes_warn_with_the_default_gating() -> None:
     with pytest.warns(UserWarning, match="keras.*model-garden") as caught:
         create_model("t0-stream", num_classes=7).load_state_dict(bare)
     assert caught[0].filename == __file__
-    with pytest.warns(UserWarning, match="does not record the gating"):
+    with pytest.warns(UserWarning, match="does not record its gating"):
         MoViNet(get_variant("t0-stream"), num_classes=7).load_state_dict(bare)
 
 

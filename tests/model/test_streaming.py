@@ -111,7 +111,7 @@ def test_invalid_calls_raise_clear_errors(model: MoViNet, videos: torch.Tensor) 
         batch.step({"b": videos[0, :, 0]})
     with pytest.raises(UsageError, match="32 x 40"):
         batch.step({"a": torch.rand(3, 64, 64)})
-    with pytest.raises(StateError, match="holds 2"):
+    with pytest.raises(StateError, match="has 2"):
         batch.join("c", model.initial_state(2, *SIZE))
     with pytest.raises(StateError, match=r"\.buffer is of shape"):
         batch.join("c", model.initial_state(1, 64, 64))
