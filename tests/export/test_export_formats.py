@@ -312,15 +312,13 @@ def open_gates(model: MoViNet) -> None:
 def test_a_wrong_network_fails_the_int8_floor(
     change: Callable[[MoViNet], None], stream_model: MoViNet, int8_file: ExportReport
 ) -> None:
-    """Neither the floor nor the error that the file above was allowed lets it pass."""
+    """Nor does it stay within the error that the file of the right network was written with."""
     wrong = copy.deepcopy(stream_model)
     with torch.no_grad():
         change(wrong)
     program = flat_program(fuse(stream_model), 1, SIZE)
-    clips = moving_clips(program, causal=True)[::4]  # those held out of the calibration
-    run = onnx.open_file(int8_file.path)
-    right = measure(run, program, stream_model, clips)
-    require_floor(right, "it", "int8", allow_loss=FLOORS["int8"].mean_error)
+    clips = moving_clips(program, causal=True)[:1]  # not one that it was calibrated with
+    run = onnx.open_file(int8_file.path, threads=1)
     agreement = measure(run, program, wrong, clips)
     assert agreement.correlation < FLOORS["int8"].correlation
     for allow_loss in (None, FLOORS["int8"].mean_error):
