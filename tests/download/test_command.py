@@ -33,7 +33,7 @@ def test_command_downloads_and_reports_recorded_digest(cache: Path) -> None:
         again = command("fetch", "a0-base", "--offline")
     assert (first.exit_code, again.exit_code) == (0, 0)
     assert first.stdout == again.stdout == f"a0-base  {digest}  {cache / ARCHIVE}\n"
-    assert f"{digest} is trusted and recorded" in first.stderr
+    assert f"{digest} is recorded and trusted" in first.stderr
     assert again.stderr == ""
 
 

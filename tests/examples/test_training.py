@@ -170,7 +170,7 @@ def test_a_wrapped_network_is_saved_without_its_wrapper(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda model, path: (nn.Linear(2, 2), path, None), "not a MoViNet"),
+        (lambda model, path: (nn.Linear(2, 2), path, None), "neither a MoViNet"),
         (lambda model, path: (model, path.with_suffix(".pt"), None), r"\.safetensors"),
         (lambda model, path: (model, path, ["one"]), "1 labels.*3 classes"),
     ],

@@ -194,7 +194,7 @@ def test_kill_test_detects_store_that_does_not_load(checkpoint: Path, tmp_path: 
     right = {1: kill_test.tensors(tmp_path, NAME, 1)}
     assert kill_test.fault(tmp_path, NAME, right) is None
     wrong = {1: {**right[1], "stem.conv.weight": right[1]["stem.conv.weight"] + 1}}
-    assert "other values" in str(kill_test.fault(tmp_path, NAME, wrong))
+    assert "wrong values" in str(kill_test.fault(tmp_path, NAME, wrong))
     (file,) = tmp_path.glob("*.safetensors")
     os.truncate(file, 1000)
     assert "bytes 1000" in str(kill_test.fault(tmp_path, NAME, right))

@@ -26,7 +26,7 @@ from tests.helpers.colour_model import write_colours
 from tests.helpers.seeded import choices, variables, write_checkpoint
 from tests.scripts.test_regenerate import write_archive
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
