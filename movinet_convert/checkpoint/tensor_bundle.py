@@ -19,13 +19,7 @@ import numpy as np
 
 from movinet_convert.checkpoint import protobuf as wire
 from movinet_convert.checkpoint.random_access import ByteRange, Bytes
-from movinet_convert.checkpoint.sstable import (
-    crc32c,
-    encode_table,
-    mask,
-    masked_crc32c,
-    read_table,
-)
+from movinet_convert.checkpoint.sstable import crc32c, encode_table, mask, masked_crc32c, read_table
 from movinet_convert.checkpoint.tensor_source import MAX_RANK, Array, plausible
 from movinet_convert.errors import CheckpointError
 
