@@ -17,11 +17,9 @@ from movinet_convert.conversion.settings import determine_settings
 from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.model import MoViNet
-from movinet_convert.model.create import empty_model, fill, tensor_shapes
+from movinet_convert.model.create import CLASSIFIER_STD, empty_model, fill, tensor_shapes
 from movinet_convert.variants import Activation, Gating, Origins, Settings, Variant
 from movinet_convert.weights.file import tensors_digest
-
-OUTPUT_STD = 0.01  # of the last layer, as in the official ClassifierHead
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def new_classifier(links: tuple[mapping.Link, ...]) -> dict[str, NDArray[np.floa
 def _random_variable(path: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if path.endswith("/bias"):
         return np.zeros(shape, np.float32)
-    std = math.sqrt(2.0 / math.prod(shape[:-1])) if "/_head/" in path else OUTPUT_STD
+    std = math.sqrt(2.0 / math.prod(shape[:-1])) if "/_head/" in path else CLASSIFIER_STD
     bits = np.random.PCG64(int.from_bytes(hashlib.sha256(path.encode()).digest(), "big"))
     # A uniform distribution of this width has the same std and, unlike a normal one, needs no
     # logarithm, whose rounding differs between machines.

@@ -15,6 +15,7 @@ from movinet_convert.model.positions import FramePositions
 from movinet_convert.model.settings import (
     DEFAULT_ORIGINS,
     METADATA_KEY,
+    check_num_classes,
     check_record,
     settings_record,
 )
@@ -256,8 +257,7 @@ def _check_options(
     ):
         if value not in known:
             raise UsageError(f"There is no {what} {value!r}; choose one of {', '.join(known)}.")
-    if type(num_classes) is not int or num_classes < 1:
-        raise UsageError(f"num_classes must be an integer of at least 1; got {num_classes!r}.")
+    check_num_classes(num_classes)
     for what, rate in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
         if rate is not None and not 0 <= rate < 1:
             raise UsageError(f"{what} is a probability in [0, 1); got {rate!r}.")

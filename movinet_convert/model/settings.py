@@ -87,6 +87,12 @@ def check_settings(variant: Variant, settings: Settings) -> None:
             )
 
 
+def check_num_classes(num_classes: object) -> None:
+    """Raise UsageError unless a classifier can have so many classes; a bool is no number."""
+    if type(num_classes) is not int or num_classes < 1:
+        raise UsageError(f"num_classes must be an integer of at least 1; got {num_classes!r}.")
+
+
 def with_origins(settings: Settings, origins: Origins | None) -> dict[str, str]:
     """The settings that no checkpoint stores, with origins: ``{"gating": "keras (user)", ...}``."""
     values = {

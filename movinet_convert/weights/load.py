@@ -14,7 +14,7 @@ from movinet_convert.errors import MovinetWarning, UsageError, WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, initialize_classifier
 from movinet_convert.model.layers import Linear
-from movinet_convert.model.settings import get_variant
+from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
 from movinet_convert.weights.file import SUFFIX, check_content, read_header, read_tensors
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
@@ -172,8 +172,7 @@ def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
 
 
 def _replace_classifier(model: MoViNet, num_classes: int) -> None:
-    if type(num_classes) is not int or num_classes < 1:
-        raise UsageError(f"num_classes must be an integer of at least 1; got {num_classes!r}.")
+    check_num_classes(num_classes)
     old = model.classifier.output
     new = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
     model.classifier.output = new.train(old.training)

@@ -82,24 +82,16 @@ def begun_with_the_first_frame(model: MoViNet) -> None:
     change_temporal(model, forward=forward)
 
 
-class Counted(FramePositions):
-    """Positions with changed counts."""
-
-    @staticmethod
-    def wrong(counts: Tensor, positions: FramePositions) -> Tensor:
-        raise NotImplementedError
-
-    def counts(self) -> Tensor:
-        return self.wrong(super().counts(), self)
-
-
 def counted(wrong: Callable[[Tensor, FramePositions], Tensor]) -> Callable[[MoViNet], None]:
     """Replace the frame counts (B, T), from 1, by ``wrong(counts, positions)``."""
-    kind = type("WrongCounts", (Counted,), {"wrong": staticmethod(wrong)})
+
+    class WrongCounts(FramePositions):
+        def counts(self) -> Tensor:
+            return wrong(super().counts(), self)
 
     def to_frames(self: Any, clip: Tensor, seen: Tensor | None) -> Any:
         flat, positions = original(self)._to_frames(self, clip, seen)
-        return flat, kind(positions.batch, positions.frames, positions.seen)
+        return flat, WrongCounts(positions.batch, positions.frames, positions.seen)
 
     return lambda model: become(model, _to_frames=to_frames)
 
