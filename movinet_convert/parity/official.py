@@ -80,7 +80,8 @@ def build_official(
         for name in (settings.activation, settings.head_activation)
     )
     specs = keras.layers.InputSpec(shape=clip_shape)
-    with _without_garbage_collection():
+
+    def build() -> Any:
         backbone = modules.movinet.Movinet(
             model_id=arch,
             causal=settings.causal,
@@ -100,6 +101,12 @@ def build_official(
             activation=head_activation,
             output_states=settings.causal,
         )
+
+    # No condition in this code depends on a tensor's value: converting it to graph control flow
+    # would take a sixth of the time and change nothing.
+    without_autograph = modules.tf.autograph.experimental.do_not_convert
+    with _without_garbage_collection():
+        return without_autograph(build)()
 
 
 @contextlib.contextmanager
