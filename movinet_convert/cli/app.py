@@ -30,6 +30,7 @@ EXAMPLES = """
 \b
 Examples:
   movinet-convert --arch a2 --causal                   the release of A2 stream, verified
+  movinet-convert --all                                all twelve releases
   movinet-convert --arch a0 --checkpoint movinet_a0_base/
   movinet-convert --arch a0 --causal --synthetic       random seeded weights, no download
   movinet-convert verify a2-stream
@@ -49,10 +50,15 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 )
 @click.option(
     "--arch",
+    "archs",
     type=click.Choice(list(ARCHS)),
-    help="Architecture; with --checkpoint it is detected by default.",
+    multiple=True,
+    help="Architecture, several if repeated; with --checkpoint it is detected by default.",
 )
 @click.option("--causal", is_flag=True, help="The stream model; without it, the base model.")
+@click.option(
+    "--all", "every", is_flag=True, help="All twelve releases; with --causal the six stream models."
+)
 @click.option("--checkpoint", metavar="PATH", help="Your own checkpoint: folder, prefix or file.")
 @click.option(
     "--synthetic", is_flag=True, help="Random seeded weights, written by the official model."
@@ -99,7 +105,7 @@ def main(context: click.Context, /, **settings: Any) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    if settings["arch"] or settings["checkpoint"]:
+    if settings["archs"] or settings["every"] or settings["checkpoint"]:
         convert_and_print(**settings)
     elif any(context.get_parameter_source(o) is ParameterSource.COMMANDLINE for o in settings):
         raise click.UsageError("Missing option '--arch': one of " + ", ".join(ARCHS) + ".")

@@ -49,7 +49,7 @@ def reported(as_json: bool) -> Iterator[None]:
         with _warnings_as_sentences():
             yield
     except KeyboardInterrupt:
-        echo("Stopped; nothing was changed.", err=True)
+        echo("Stopped; what was finished is kept, and nothing is left half-written.", err=True)
         sys.exit(INTERRUPTED)
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
         raise  # click handles these
@@ -82,7 +82,7 @@ def _warnings_as_sentences() -> Iterator[None]:
 def _print_error(error: Exception, exit_code: int, as_json: bool) -> None:
     """Print one sentence on stderr, after the table if a comparison failed."""
     result = error.result if isinstance(error, ParityError) else None
-    text = _sentence(error)
+    text = sentence(error)
     if as_json:
         parity = result.to_json() if result is not None else None
         echo_json({"error": text, "exit_code": exit_code, "parity": parity})
@@ -98,7 +98,8 @@ def print_parity(result: Any) -> None:
     console().print(result_table(result))
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """An exception as one sentence, for a person."""
     if isinstance(error, MovinetError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:

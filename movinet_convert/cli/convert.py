@@ -1,56 +1,65 @@
-"""``movinet-convert`` without a command: from a checkpoint to a verified file in the store."""
+"""``movinet-convert`` without a command: from checkpoints to verified files in the store."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.cli import options
-from movinet_convert.cli.command import print_parity
+from movinet_convert.cli.convert_many import convert_many
+from movinet_convert.cli.convert_one import conversion_json, convert_one, print_conversion
 from movinet_convert.cli.fetch import download
-from movinet_convert.cli.list import settings_line
-from movinet_convert.cli.terminal import doing, echo, echo_json
+from movinet_convert.cli.terminal import doing, echo_json
 from movinet_convert.errors import UsageError
-from movinet_convert.variants import Variant
+from movinet_convert.variants import Variant, list_variants
 
 if TYPE_CHECKING:
-    from movinet_convert.conversion.pipeline import Conversion
     from movinet_convert.conversion.sources import Source
 
 AUTO = "auto"
 
 
-def convert_and_print(*, arch: str | None, causal: bool, as_json: bool, **settings: Any) -> None:
-    from movinet_convert.conversion.pipeline import convert
+def convert_and_print(
+    *, archs: tuple[str, ...], causal: bool, every: bool, as_json: bool, **settings: Any
+) -> None:
+    variants = _variants(archs, causal, every)
+    first = variants[0] if variants else None  # None: the checkpoint determines it
+    for variant in variants[1:]:
+        _check_gating(variant, settings["gating"], settings["gating_clips"])
+    _check_gating(first, settings["gating"], settings["gating_clips"])
+    if not settings["no_verify"]:
+        options.parity_settings(settings)  # refuses values that would prove nothing
+    if settings["checkpoint"] and settings["synthetic"]:
+        raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
+    if len(variants) > 1:
+        if settings["checkpoint"]:
+            raise UsageError("--checkpoint is one model; select its variant with one --arch.")
+        convert_many(variants, settings, as_json)
+        return
+    with ExitStack() as stack:
+        source = _source(stack, first, settings)
+        stack.enter_context(doing(f"Converting {source.name}"))
+        conversion = convert_one(first, source, settings)
+    if as_json:
+        echo_json(conversion_json(conversion))
+    else:
+        print_conversion(conversion)
+
+
+def _variants(archs: tuple[str, ...], causal: bool, every: bool) -> list[Variant]:
+    """The selected variants; none if a checkpoint determines its own."""
     from movinet_convert.model.settings import get_variant
 
-    if arch is None and causal:
-        raise UsageError("--causal selects a variant together with --arch; pass both or neither.")
-    variant = get_variant(f"{arch}-{'stream' if causal else 'base'}") if arch else None
-    _check_gating(variant, settings["gating"], settings["gating_clips"])
-    clips = None
-    if settings["gating_clips"] is not None:
-        from movinet_convert.video.clips import read_clips
-
-        clips = partial(read_clips, Path(settings["gating_clips"]))
-    parity = None if settings["no_verify"] else options.parity_settings(settings)
-    passed_on = ("gating", "legacy", "head_activation", "num_classes", "out", "dtype")
-    with ExitStack() as stack:
-        source = _source(stack, variant, settings)
-        stack.enter_context(doing(f"Converting {source.name}"))
-        conversion = convert(
-            variant.name if variant else None,
-            source,
-            gating_clips=clips,
-            parity=parity,
-            **{name: settings[name] for name in passed_on},
-        )
-    if as_json:
-        echo_json(_as_json(conversion))
-    else:
-        _print(conversion)
+    if every and archs:
+        raise UsageError("--all and --arch both select variants; choose one.")
+    if every:
+        known = map(get_variant, list_variants())
+        return [variant for variant in known if variant.causal or not causal]
+    if causal and not archs:
+        raise UsageError("--causal selects a variant together with --arch or --all; pass both.")
+    return [
+        get_variant(f"{arch}-{'stream' if causal else 'base'}") for arch in dict.fromkeys(archs)
+    ]
 
 
 def _check_gating(variant: Variant | None, gating: Any, clips: str | None) -> None:
@@ -69,53 +78,9 @@ def _check_gating(variant: Variant | None, gating: Any, clips: str | None) -> No
 def _source(stack: ExitStack, variant: Variant | None, settings: dict[str, Any]) -> Source:
     from movinet_convert.conversion import sources
 
-    if settings["checkpoint"] and settings["synthetic"]:
-        raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
     if settings["checkpoint"] or variant is None:
         return sources.given(settings["checkpoint"])
     if settings["synthetic"]:
         with doing("Making a synthetic checkpoint with the official model"):
             return stack.enter_context(sources.synthetic(variant, settings["seed"]))
     return sources.release(download(variant, settings["source_root"], settings["offline"]))
-
-
-def _as_json(conversion: Conversion) -> dict[str, Any]:
-    converted, stored = conversion.converted, conversion.stored
-    evidence, as_stored = conversion.gating_evidence, conversion.parity_as_stored
-    return {
-        "variant": converted.variant.name,
-        "path": str(stored.path),
-        "created": stored.created,
-        **stored.entry.model_dump(mode="json", exclude={"parity", "parity_as_stored"}),
-        "drawn": list(converted.drawn),
-        "ignored": dict(converted.checkpoint.ignored),
-        "gating_evidence": evidence.to_json() if evidence else None,
-        "parity": conversion.parity.to_json() if conversion.parity else None,
-        "parity_as_stored": as_stored.to_json() if as_stored else None,
-    }
-
-
-def _print(conversion: Conversion) -> None:
-    converted, stored = conversion.converted, conversion.stored
-    entry = stored.entry
-    echo(
-        f"{converted.variant.name} from {entry.source.name} ({entry.source.layout} layout, "
-        f"{entry.source.kind}), {entry.num_classes} classes",
-        f"  {settings_line(entry)}",
-    )
-    if conversion.gating_evidence is not None:
-        echo(f"  gating detected from moving statistics: {conversion.gating_evidence.summary()}")
-    for name, reason in converted.checkpoint.ignored.items():
-        echo(f"  ignored: {name} ({reason})")
-    if converted.drawn:
-        echo("  Warning: the checkpoint has no classifier; an untrained one was added.")
-    if conversion.parity_as_stored:
-        echo(f"Against the official model with the values as stored, in {entry.dtype}:")
-        print_parity(conversion.parity_as_stored)
-        echo("Against the official model with the values of the checkpoint:")
-    if conversion.parity:
-        print_parity(conversion.parity)
-    else:
-        echo("Not compared with the official model (--no-verify).")
-    done = "Wrote" if stored.created else "Unchanged:"
-    echo(f"{done} {stored.path} ({entry.bytes / 1e6:.1f} MB, sha256 {entry.sha256})")

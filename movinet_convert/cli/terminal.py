@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # rich takes a tenth of a second, for which --help should not
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 JOINERS = "\u200c\u200d"  # needed for Persian, Indic scripts and emoji
 
-_live: list[Console] = []  # the console of the active bar or spinner, if any
+_live: list[Console] = []  # the console of each active bar or spinner
 
 
 def printable(text: str, keep: str = JOINERS) -> str:
@@ -121,14 +121,19 @@ def doing(what: str) -> Iterator[None]:
 
 @contextmanager
 def _live_console() -> Iterator[Console]:
-    """A console for a bar or a spinner; while it is active, lines are printed above it."""
-    shown = console(err=True)
-    if sys.stderr.isatty():
-        _live.append(shown)
+    """A console for a bar or a spinner; while it is active, lines are printed above it.
+
+    A bar within another shares its console, which shows one below the other.
+    """
+    shown = _live[-1] if _live else console(err=True)
+    if not sys.stderr.isatty():
+        yield shown
+        return
+    _live.append(shown)
     try:
         yield shown
     finally:
-        _live.clear()
+        _live.pop()
 
 
 def _accept_any_character(err: bool) -> None:
