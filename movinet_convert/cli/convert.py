@@ -56,7 +56,9 @@ def _variants(archs: tuple[str, ...], causal: bool, every: bool) -> list[Variant
         known = map(get_variant, list_variants())
         return [variant for variant in known if variant.causal or not causal]
     if causal and not archs:
-        raise UsageError("--causal selects a variant together with --arch or --all; pass both.")
+        raise UsageError(
+            "--causal selects a variant together with --arch or --all; pass both or neither."
+        )
     return [
         get_variant(f"{arch}-{'stream' if causal else 'base'}") for arch in dict.fromkeys(archs)
     ]
