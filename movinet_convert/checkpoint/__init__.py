@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from movinet_convert.checkpoint.canonical import GraphSettings
 from movinet_convert.checkpoint.layouts import open_tensors
 from movinet_convert.checkpoint.tensor_source import Array, TensorSource, Weight
 
@@ -53,10 +54,13 @@ class Checkpoint:
     """An open MoViNet checkpoint.
 
     ``layout`` is how it is stored: ``model-garden``, ``keras-tf-format``, ``training``,
-    ``keras-saved-model``, ``tfhub-saved-model``, ``keras-h5``, ``keras-weights-h5`` or
-    ``pytorch-port``. ``arch`` is determined by its blocks; ``ignored`` maps stored variables that
-    are not weights to the reason (an optimizer slot, a counter, ...). ``variables`` are read on
-    demand, in their stored dtype (bfloat16 as float32), with Model Garden's names and shapes.
+    ``keras-saved-model``, ``tfhub-saved-model``, ``keras-h5``, ``keras-weights-h5``,
+    ``pytorch-port`` or ``tflite``. ``arch`` is determined by its blocks; ``ignored`` maps stored
+    variables that are not weights to the reason (an optimizer slot, a counter, ...). ``variables``
+    are read on demand, in their stored dtype (bfloat16 and quantized ones as float32), with Model
+    Garden's names and shapes.
+    ``graph`` are the settings that a graph determines, None if the file has none; ``notes`` say
+    what the file does not have any more of the trained network.
     """
 
     source: Path
@@ -64,17 +68,22 @@ class Checkpoint:
     arch: str
     variables: Variables
     ignored: Mapping[str, str]
+    graph: GraphSettings | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open the checkpoint at ``path``; the layout is detected from the content.
 
     ``path`` is a folder (of a checkpoint or a SavedModel), a prefix, one of its files, a tar(.gz)
-    of one, a Keras HDF5 file or a state dict of the first PyTorch port. Raises CheckpointError,
-    naming file and variable, if it is damaged, incomplete, unsafe or not a MoViNet. Checksums
-    are verified as tensors are read.
+    of one, a Keras HDF5 file, a state dict of the first PyTorch port or a TFLite file. Raises
+    CheckpointError, naming file and variable, if it is damaged, incomplete, unsafe or not a
+    MoViNet. Checksums are verified as tensors are read.
     """
     source = Path(path)
     tensors, names = open_tensors(source)
     variables = Variables(tensors, MappingProxyType(names.weights))
-    return Checkpoint(source, names.layout, names.arch, variables, MappingProxyType(names.ignored))
+    ignored = MappingProxyType(names.ignored)
+    return Checkpoint(
+        source, names.layout, names.arch, variables, ignored, names.graph, names.notes
+    )

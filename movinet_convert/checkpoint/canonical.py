@@ -16,7 +16,7 @@ import numpy as np
 
 from movinet_convert.checkpoint.tensor_source import Array, TensorSource, Weight
 from movinet_convert.errors import CheckpointError
-from movinet_convert.variants import ARCHS
+from movinet_convert.variants import ARCHS, Activation, Gating
 
 STEM, HEAD, CLASSIFIER = "stem", "head", "classifier_head"
 SAVE_COUNTER = "number of checkpoints saved"
@@ -40,13 +40,27 @@ _CONV = re.compile(r"(?P<layer>.*/_conv(?P<temporal>_temporal)?)/(?P<leaf>kernel
 
 
 @dataclass(frozen=True)
+class GraphSettings:
+    """What the operators of a graph determine, and variables alone do not."""
+
+    causal: bool
+    gating: Gating
+    head_activation: Activation
+
+
+@dataclass(frozen=True)
 class CanonicalNames:
-    """Every stored variable: either a weight, or ignored for a given reason."""
+    """Every stored variable: either a weight, or ignored for a given reason.
+
+    ``graph`` is None for files of variables alone; ``notes`` say what was lost in the file.
+    """
 
     layout: str
     arch: str
     weights: dict[str, Weight]  # by canonical name
     ignored: dict[str, str]  # stored name -> reason
+    graph: GraphSettings | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def collect(

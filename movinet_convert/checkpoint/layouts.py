@@ -25,6 +25,7 @@ from movinet_convert.checkpoint.random_access import ByteRange, is_there
 from movinet_convert.checkpoint.saved_model import names_of_saved_model
 from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.checkpoint.tensor_source import TensorSource
+from movinet_convert.checkpoint.tflite import has_tflite_magic, open_tflite
 from movinet_convert.checkpoint.torch_state_dict import TorchSource, has_torch_magic
 from movinet_convert.errors import CheckpointError
 
@@ -43,6 +44,8 @@ def open_tensors(path: Path) -> tuple[TensorSource, CanonicalNames]:
         if start.starts_with(HDF5_MAGIC):
             keras = Hdf5Source(path)
             return keras, _first(HDF5, keras, "HDF5 file")
+        if has_tflite_magic(start):
+            return open_tflite(start)
         if has_torch_magic(start):
             state = TorchSource(path)
             names = _first(TORCH, state, "PyTorch state dict")

@@ -19,7 +19,7 @@ _STATE_LINE = re.compile(
 )
 _ACCEPTED = (
     "expected a checkpoint or SavedModel folder, a prefix (such as ckpt-1 for ckpt-1.index and its "
-    "data files), a tar of one, a Keras .h5 file or a PyTorch state dict"
+    "data files), a tar of one, a Keras .h5 file, a PyTorch state dict or a TFLite file"
 )
 
 

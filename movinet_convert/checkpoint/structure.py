@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from movinet_convert.checkpoint import Checkpoint
 from movinet_convert.checkpoint.canonical import CLASSIFIER
 from movinet_convert.errors import CheckpointError
-from movinet_convert.variants import ARCHS, ConvType, SeType
+from movinet_convert.variants import ARCHS, Activation, ConvType, Gating, SeType
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Structure:
 
     ``causal`` is None if the weights fit two networks: a base model and a causal one with 3D
     convolutions (the older "legacy" stream models) have the same variables in A0 to A2.
-    ``classes`` is None for a backbone without classifier. Gating cannot be inferred.
+    ``classes`` is None for a backbone without classifier. Only a graph determines ``gating`` and
+    ``head_activation``.
     """
 
     arch: str
@@ -25,6 +26,8 @@ class Structure:
     positional_encoding: bool
     classes: int | None
     causal: bool | None
+    gating: Gating | None = None
+    head_activation: Activation | None = None
 
     @property
     def may_be_base(self) -> bool:
@@ -47,7 +50,8 @@ def read_structure(checkpoint: Checkpoint) -> Structure:
     # input nor a positional encoding.
     causal = True if conv_type == "2plus1d" or se_type == "2plus3d" or encoded else None
     classes = _classes(checkpoint)
-    return Structure(checkpoint.arch, conv_type, se_type, encoded, classes, causal)
+    found = Structure(checkpoint.arch, conv_type, se_type, encoded, classes, causal)
+    return replace(found, **asdict(checkpoint.graph)) if checkpoint.graph else found
 
 
 def _se_type(checkpoint: Checkpoint, conv: str) -> SeType:

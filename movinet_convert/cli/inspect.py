@@ -101,6 +101,7 @@ def _print(found: Inspection, variables: bool) -> None:
         facts["labels"] = ", ".join(found.labels)
     echo(str(found.path), *(f"  {name:<15} {value}" for name, value in facts.items()))
     echo(*(f"  left out {name} ({reason})" for name, reason in found.ignored.items()))
+    echo(*(f"  note: {note}" for note in found.notes))
     for variable in found.variables if variables else ():
         shape = " x ".join(map(str, variable.shape)) or "scalar"
         echo(f"  {variable.name}  {shape}")
@@ -112,7 +113,7 @@ def _settings(found: Inspection) -> dict[str, str]:
 
     if found.settings is not None:
         return with_origins(found.settings, found.origins)
-    known = {"gating": found.gating, "head activation": None, "legacy": None}
+    known = {"gating": found.gating, "head activation": found.head_activation, "legacy": None}
     if len(found.variants) == 1:
         known["legacy"] = "no"
     return {

@@ -32,11 +32,12 @@ class StoredVariable:
 class Inspection:
     """The content of a file.
 
-    ``variants`` are those that the weights fit, several if ambiguous. ``gating`` is None if the
-    file does not determine it. A converted file has ``settings`` with their ``origins``, and
-    the ``source`` that it was converted from; ``header`` tells whether a digest, its own or a
-    manifest's, verified these. ``ignored`` maps stored variables that are not weights to the
-    reason.
+    ``variants`` are those that the weights fit, several if ambiguous. ``gating`` and
+    ``head_activation`` are None if the file does not determine them. A converted file has
+    ``settings`` with their ``origins``, and the ``source`` that it was converted from; ``header``
+    tells whether a digest, its own or a manifest's, verified these. ``ignored`` maps stored
+    variables that are not weights to the reason; ``notes`` say what the file does not have any more
+    of the trained network.
     """
 
     path: Path
@@ -51,6 +52,8 @@ class Inspection:
     origins: Origins | None = None
     source: str | None = None
     header: Literal["verified", "unverified"] | None = None
+    head_activation: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def values(self) -> int:
@@ -78,6 +81,11 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     if path.suffix == SUFFIX:
         return read_network(locate(path))
     structure = read_structure(open_checkpoint(path))
+    if structure.gating is not None:
+        raise UsageError(
+            f"The operators of {path} compute the gating {structure.gating!r}; nothing is left to "
+            "detect."
+        )
     if structure.conv_type == "3d":
         raise UsageError(
             f"{path} has sigmoid gating, like all networks with 3D convolutions; the gating is "
@@ -104,6 +112,7 @@ def _inspect_converted(path: Path) -> Inspection:
         variants=(header.variant,),
         num_classes=header.num_classes,
         gating=header.settings.gating,
+        head_activation=header.settings.head_activation,
         labels=header.labels,
         variables=tuple(StoredVariable(n, n, tuple(t.shape)) for n, t in tensors.items()),
         ignored={},
@@ -127,11 +136,13 @@ def _inspect_checkpoint(path: Path) -> Inspection:
         layout=checkpoint.layout,
         variants=tuple(fitting),
         num_classes=structure.classes,
-        gating="sigmoid" if structure.conv_type == "3d" else None,
+        gating=structure.gating or ("sigmoid" if structure.conv_type == "3d" else None),
+        head_activation=structure.head_activation,
         labels=None,
         variables=tuple(
             StoredVariable(name, variables.stored_name(name), variables.shape(name))
             for name in variables
         ),
         ignored=dict(checkpoint.ignored),
+        notes=checkpoint.notes,
     )

@@ -1,14 +1,16 @@
 """The settings of a checkpoint's network, with the origin of those that no variable determines.
 
 ``checkpoint.structure`` infers architecture, convolutions, squeeze-excitation, positional encoding
-and class count. The release or the user determines the other three: the gating of a stream model,
-the activation of the classifier's hidden layer, and whether 3D weights belong to a base model or to
-an older, causal one ("legacy"). A variant name given by the user is only checked.
+and class count. The release or the user determines the other three, unless the file has a graph
+that shows them: the gating of a stream model, the activation of the classifier's hidden layer, and
+whether 3D weights belong to a base model or to an older, causal one ("legacy"). A variant name
+given by the user is only checked.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeVar
 
 from movinet_convert.checkpoint.structure import Structure
 from movinet_convert.conversion.sources import Source
@@ -23,6 +25,8 @@ from movinet_convert.variants import (
     Settings,
     Variant,
 )
+
+Choice = TypeVar("Choice", bound=str)
 
 GATING_ADVICE = (
     "no variable of a checkpoint determines which hard sigmoid its stream model was trained with. "
@@ -61,6 +65,10 @@ def determine_settings(
     if name is not None and get_variant(name) != variant:
         raise CheckpointError(_contradiction(structure, source, name, variant))
     _check_release(structure, source, variant)
+    gating = _as_in_graph("gating", structure.gating, gating, source)
+    head_activation = _as_in_graph(
+        "head activation", structure.head_activation, head_activation, source
+    )
     if source.provenance == "checkpoint" and causal:
         _require_choices(source, variant, "sigmoid" if legacy_stream else gating, head_activation)
     if legacy_stream:
@@ -72,13 +80,26 @@ def determine_settings(
         settings = dataclasses.replace(settings, head_activation=head_activation)
     kind = source.provenance
     default: Origin = "default" if kind == "checkpoint" else kind
+    chosen: Origin = "user" if structure.gating is None else "checkpoint"
     confirmed = (legacy or name is not None) and source.kind == "given"
     origins = Origins(
-        gating="user" if gating else default,
-        head_activation="user" if head_activation else default,
+        gating=chosen if gating else default,
+        head_activation=chosen if head_activation else default,
         legacy="checkpoint" if structure.causal is not None else "user" if confirmed else default,
     )
     return variant, settings, origins
+
+
+def _as_in_graph(
+    what: str, found: Choice | None, given: Choice | None, source: Source
+) -> Choice | None:
+    """The setting that the operators of a graph show, or the user's for a file without a graph."""
+    if found is not None and given not in (None, found):
+        raise UsageError(
+            f"The operators of {source.path} compute {what} {found!r}, not {given!r}; leave out "
+            f"--{what.replace(' ', '-')}, which is read from the file."
+        )
+    return given if found is None else found
 
 
 def _contradiction(structure: Structure, source: Source, name: str, found: Variant) -> str:

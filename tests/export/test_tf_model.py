@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from movinet_convert import create_model, load_converted, save_weights
-from movinet_convert.checkpoint.canonical import containers
 from movinet_convert.errors import UsageError
 from movinet_convert.export.tensorflow import export_saved_model, export_tflite
 from movinet_convert.parity.cases import random_clips
-from movinet_convert.variants import ARCHS
+from tests.helpers.short_archs import short_archs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,22 +27,8 @@ TOLERANCE = 1e-4  # relative to the std of the logits
 
 @pytest.fixture(scope="module", autouse=True)
 def short_t0() -> Iterator[None]:
-    """T0 cut to five blocks, of every kind there is: TensorFlow traces each for seconds."""
-    from official.projects.movinet.modeling import movinet
-
-    stages = [replace(stage, layers=stage.layers[:2]) for stage in ARCHS["t0"].stages[:3]]
-    stem, *blocks, head = movinet.BLOCK_SPECS["t0"]
-    fields = ("expand_filters", "kernel_sizes", "strides")
-    cut = [
-        replace(block, **{name: getattr(block, name)[:2] for name in fields})
-        for block in blocks[:3]
-    ]
-    containers.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHS, "t0", replace(ARCHS["t0"], stages=tuple(stages)))
-        patch.setitem(movinet.BLOCK_SPECS, "t0", (stem, *cut, head))
+    with short_archs("t0"):
         yield
-    containers.cache_clear()
 
 
 def fine_tuned(name: str, gating: str | None, folder: Path) -> MoViNet:

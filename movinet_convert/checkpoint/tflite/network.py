@@ -1,0 +1,346 @@
+"""Match the graph of a TFLite file with a MoViNet, from the logits back to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from movinet_convert.checkpoint.tflite.file import Model, Operator, Tensor
+from movinet_convert.checkpoint.tflite.flex import PADDING
+from movinet_convert.checkpoint.tflite.graph import TOLERANCE, Graph
+from movinet_convert.checkpoint.tflite.layers import (
+    Convolution,
+    Gate,
+    find_activation,
+    find_convolution,
+    find_gate,
+    find_mean,
+)
+from movinet_convert.errors import CheckpointError
+from movinet_convert.variants import Activation, Gating
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A squeeze-excitation; ``encoding_scale`` is that of a positional encoding."""
+
+    reduce: Convolution
+    gate: Gate
+    with_frame_mean: bool
+    encoding_scale: Tensor | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block; ``scale`` (ReZero) is None where it was folded into the projection."""
+
+    expansion: Convolution
+    feature: Convolution
+    temporal: Convolution | None
+    attention: Attention
+    projection: Convolution
+    scale: Tensor | None
+    skip: Convolution | None
+    pool: Operator | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A whole network, and the settings that its operators show.
+
+    ``image`` is its input, ``angles`` the constants of positional encodings.
+    """
+
+    graph: Graph
+    image: int
+    angles: tuple[Tensor, ...]
+    stem: Convolution
+    blocks: tuple[Block, ...]
+    head: Convolution
+    hidden: Convolution
+    classifier: Convolution
+    causal: bool
+    activation: Activation
+    gating: Gating
+    head_activation: Activation
+
+    @property
+    def convolutions(self) -> Iterator[Convolution]:
+        """Every layer with a kernel."""
+        yield from (self.stem, self.head, self.hidden, self.classifier)
+        for block in self.blocks:
+            yield from (block.expansion, block.feature, block.projection)
+            yield from (block.attention.reduce, block.attention.gate.convolution)
+            yield from (layer for layer in (block.temporal, block.skip) if layer is not None)
+
+
+def match_network(model: Model) -> Network:
+    """The network of a graph; CheckpointError where an operator is not a MoViNet's."""
+    return _Matcher(model).network()
+
+
+class _Matcher:
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.graph = Graph(model)
+        self.activations: set[Activation] = set()
+        self.gatings: set[Gating] = set()
+        self.causal = False
+        self.angles: list[Tensor] = []  # of positional encodings: constants, but no weights
+
+    def network(self) -> Network:
+        classifier = self._classifier()
+        found = find_activation(self.graph, classifier.input)
+        if found is None:
+            self._refuse(classifier.input, "the activation of the classifier's hidden layer")
+        head_activation, tensor = found
+        hidden = self._pointwise(tensor, "the classifier's hidden layer")
+        tensor = self._head_mean(hidden)
+        head = self._pointwise(self._activated(tensor), "the head")
+        blocks, tensor = [], head.input
+        while self.graph.operator(tensor, "ADD"):
+            block = self._block(tensor)
+            blocks.append(block)
+            tensor = block.expansion.input
+        stem = self._convolution(self._activated(tensor), "the stem")
+        if not self.graph.is_state(stem.input):
+            self._refuse(stem.input, "the image")
+        return Network(
+            graph=self.graph,
+            image=self.graph.source(stem.input),
+            angles=tuple(self.angles),
+            stem=stem,
+            blocks=tuple(reversed(blocks)),
+            head=head,
+            hidden=hidden,
+            classifier=classifier,
+            causal=self.causal,
+            activation=self._only(self.activations, "activations"),
+            gating=self._only(self.gatings, "gates"),
+            head_activation=head_activation,
+        )
+
+    def _classifier(self) -> Convolution:
+        """The layer behind the one output that is neither a state nor anything else."""
+        layers = [find_convolution(self.graph, tensor) for tensor in self.model.outputs]
+        found = [layer for layer in layers if layer is not None and layer.pointwise]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{self.model.where} is a TFLite file, but not of a MoViNet: {len(found)} of its "
+                f"{len(layers)} outputs are the logits of a classifier, and one was expected."
+            )
+        return found[0]
+
+    def _head_mean(self, hidden: Convolution) -> int:
+        """The head's activations, whose mean the hidden layer gets."""
+        channels = hidden.shape[3]
+        over_frames = self._mean_so_far(hidden.input, channels)
+        self.causal = over_frames is not None
+        found = find_mean(
+            self.graph, hidden.input if over_frames is None else over_frames, channels
+        )
+        if found is None:
+            self._refuse(hidden.input, "a mean over the frames so far, one per call, or the clip")
+        return found
+
+    def _mean_so_far(self, tensor: int, channels: int) -> int | None:
+        """``(x + state) / (count + 1)``: returns x, which has ``channels`` values."""
+        quotient = self.graph.binary(tensor, "DIV")
+        if quotient is None or not self._is_count(quotient[1]):
+            return None
+        for mean, state in self.graph.either_way(quotient[0], "ADD"):
+            if self.graph.is_state(state) and self.graph.elements(mean) == channels:
+                return mean
+        return None
+
+    def _is_count(self, tensor: int) -> bool:
+        number = self.graph.unary(tensor, "CAST")
+        pairs = self.graph.either_way(number, "ADD") if number is not None else ()
+        return any(self.graph.is_state(a) and self.graph.integers(b) == (1,) for a, b in pairs)
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    def _block(self, tensor: int) -> Block:
+        for residual, other in self.graph.either_way(tensor, "ADD"):
+            scaled = self.graph.with_scalar(residual, "MUL")
+            projection = find_convolution(self.graph, scaled[0] if scaled else residual)
+            product = projection and self.graph.either_way(projection.input, "MUL")
+            for gates, features in product or ():
+                gate = find_gate(self.graph, gates)
+                if projection is not None and gate is not None:
+                    scale = scaled[1] if scaled else None
+                    return self._block_of(gate, features, projection, scale, other)
+        return self._refuse(tensor, "the sum of a gated residual branch and a skip connection")
+
+    def _block_of(
+        self,
+        gate: Gate,
+        features: int,
+        projection: Convolution,
+        scale: Tensor | None,
+        other: int,
+    ) -> Block:
+        attention = self._attention(gate, features)
+        feature, temporal = self._feature(features)
+        expansion = self._pointwise(self._activated(feature.input), "the expansion of a block")
+        skip, pool = self._skip(other, expansion.input)
+        return Block(expansion, feature, temporal, attention, projection, scale, skip, pool)
+
+    def _attention(self, gate: Gate, features: int) -> Attention:
+        self.gatings.add(gate.gating)
+        expand = gate.convolution
+        reduce = self._pointwise(self._activated(expand.input), "a squeeze-excitation")
+        tensor, encoding_scale = self._without_encoding(reduce.input)
+        joined = self.graph.operator(tensor, "CONCATENATION")
+        mean = tensor
+        if joined is not None:
+            if len(joined.inputs) != 2 or not self._is_last(joined):
+                self._refuse(tensor, "the mean of the frames so far beside that of this frame")
+            so_far = self._mean_so_far(joined.inputs[0], expand.channels)
+            mean = joined.inputs[1]
+            if so_far is None or not self.graph.same(so_far, mean):
+                self._refuse(joined.inputs[0], "the mean of the frames so far")
+        source = find_mean(self.graph, mean, expand.channels)
+        if source is None or not self.graph.same(source, features):
+            self._refuse(mean, "the mean of what the gate is for")
+        if (joined is not None) != self.causal:
+            self._refuse(tensor, f"the mean of {'the frames so far' if self.causal else 'a clip'}")
+        return Attention(reduce, gate, joined is not None, encoding_scale)
+
+    def _is_last(self, joined: Operator) -> bool:
+        rank = len(self.graph.shape(joined.outputs[0]))
+        return joined.options["Axis"] % rank == rank - 1 if rank else False
+
+    def _feature(self, tensor: int) -> tuple[Convolution, Convolution | None]:
+        """The depthwise convolution of a block, and the temporal one behind it."""
+        layer = self._convolution(self._activated(tensor), "a depthwise convolution")
+        joined = self.graph.operator(layer.input, "CONCATENATION")
+        if joined is None:
+            return layer, None
+        _, length, width, _, _ = layer.shape
+        axis = joined.options["Axis"]
+        sizes = [self.graph.shape(at)[axis] for at in joined.inputs if self._has_axis(at, axis)]
+        if width != 1 or sizes != [length - 1, 1] or not self.graph.is_state(joined.inputs[0]):
+            self._refuse(layer.input, "a stream buffer with one frame behind it")
+        inside = self._activated(joined.inputs[1])
+        return self._convolution(inside, "a depthwise convolution"), layer
+
+    def _has_axis(self, tensor: int, axis: int) -> bool:
+        rank = len(self.graph.shape(tensor))
+        return -rank <= axis < rank
+
+    def _skip(self, tensor: int, start: int) -> tuple[Convolution | None, Operator | None]:
+        """The projection and the pooling of the skip connection from ``start`` to ``tensor``."""
+        if self.graph.same(tensor, start):
+            return None, None
+        projection = self._pointwise(tensor, "the projection of a skip connection")
+        pool = self.graph.operator(projection.input, "AVERAGE_POOL_2D", "FlexAvgPool3D")
+        source = pool.inputs[0] if pool else projection.input
+        if not self.graph.same(source, start) or (pool and not _is_skip_pool(pool)):
+            self._refuse(projection.input, "the block's input, pooled 3 x 3 with stride 2 or not")
+        return projection, pool
+
+    def _without_encoding(self, tensor: int) -> tuple[int, Tensor | None]:
+        """``x`` and the scale of ``x + scale * encoding``."""
+        for x, encoding in self.graph.either_way(tensor, "ADD"):
+            scaled = self.graph.with_scalar(encoding, "MUL")
+            if scaled is not None and self._is_encoding(scaled[0]):
+                return x, scaled[1]
+        return tensor, None
+
+    def _is_encoding(self, tensor: int) -> bool:
+        """Sines of the even angles, then cosines of the odd ones, of the frame's number."""
+        joined = self.graph.operator(tensor, "CONCATENATION")
+        if joined is None or len(joined.inputs) != 2 or not self._is_last(joined):
+            return False
+        angles = set()
+        for at, (part, kind) in enumerate(zip(joined.inputs, ("SIN", "COS"), strict=True)):
+            inside = self.graph.unary(part, kind)
+            sliced = self.graph.operator(inside, "STRIDED_SLICE") if inside is not None else None
+            if sliced is None or len(sliced.inputs) != 4:
+                return False
+            begin, stride = (self.graph.integers(sliced.inputs[i])[-1:] for i in (1, 3))
+            if begin != (at,) or stride != (2,):
+                return False
+            angles.add(self.graph.source(sliced.inputs[0]))
+        return len(angles) == 1 and self._are_angles(angles.pop(), self.graph.elements(tensor))
+
+    def _are_angles(self, tensor: int, width: int) -> bool:
+        found = self.graph.with_constant(tensor, "MUL")
+        if found is None or self.graph.elements(tensor) != width or not found[1].readable:
+            return False
+        wanted = 1.0 / 10_000.0 ** (2 * (np.arange(width) // 2) / width)
+        self.angles.append(found[1])
+        stored = found[1].real().reshape(-1)
+        return stored.size == width and bool(np.allclose(stored, wanted, rtol=0, atol=TOLERANCE))
+
+    # --- layers -----------------------------------------------------------------------------------
+
+    def _activated(self, tensor: int) -> int:
+        """The tensor in front of the activation that computed ``tensor``."""
+        found = find_activation(self.graph, tensor)
+        if found is None:
+            self._refuse(tensor, "swish or hard_swish")
+        self.activations.add(found[0])
+        return found[1]
+
+    def _convolution(self, tensor: int, what: str) -> Convolution:
+        found = find_convolution(self.graph, tensor)
+        if found is None:
+            self._refuse(tensor, what)
+        return found
+
+    def _pointwise(self, tensor: int, what: str) -> Convolution:
+        found = self._convolution(tensor, what)
+        if not found.pointwise:
+            self._refuse(tensor, f"{what}, which is pointwise")
+        return found
+
+    def _is_relu6_over_time(self, found: Operator) -> bool:
+        """Whether it is the convolution of a stream buffer, as MoViNets have, with a relu6."""
+        layer = find_convolution(self.graph, found.outputs[0], "RELU6") if found.outputs else None
+        joined = layer and self.graph.operator(layer.input, "CONCATENATION")
+        return bool(joined and any(map(self.graph.is_state, joined.inputs)))
+
+    def _gates(self, found: Operator) -> bool:
+        """Whether it is the product of a squeeze-excitation."""
+        if found.kind != "MUL" or find_activation(self.graph, found.outputs[0]) is not None:
+            return False
+        return any(find_gate(self.graph, at) is not None for at in found.inputs if at >= 0)
+
+    def _only(self, found: set[Any], what: str) -> Any:
+        if len(found) != 1:
+            raise CheckpointError(
+                f"{self.model.where} has {' and '.join(sorted(found)) or 'no'} {what}; a MoViNet "
+                "has the same in all blocks."
+            )
+        return next(iter(found))
+
+    def _refuse(self, tensor: int, expected: str) -> NoReturn:
+        operators = self.model.operators
+        if any(map(self._is_relu6_over_time, operators)) and not any(map(self._gates, operators)):
+            raise CheckpointError(
+                f"{self.model.where} is a MoViNet with relu6 activations and no squeeze-"
+                "excitation, like the int8 files on Kaggle; that is another architecture, which "
+                "cannot be converted: use the float16 or the float32 file."
+            )
+        found = self.graph.operator(tensor, *{op.kind for op in self.model.operators})
+        place = f"operator {found.index} ({found.kind})" if found else "an input or a constant"
+        raise CheckpointError(
+            f"{self.model.where} is not a MoViNet that can be converted: {place} is where "
+            f"{expected} was expected; it is of another network, of a modified one, or by a "
+            "converter that is not known."
+        )
+
+
+def _is_skip_pool(pool: Operator) -> bool:
+    """Whether it is 3 x 3 with stride 2; TFLite has one name for the sizes, TensorFlow another."""
+    options = pool.options
+    size = (options.get("FilterHeight", options.get("FilterH")), options.get("FilterD", 1))
+    width = options.get("FilterWidth", options.get("FilterW"))
+    strides = tuple(options.get(f"Stride{axis}", 1) for axis in "DHW")
+    plain = PADDING[options["Padding"]] == "SAME" and not options.get("FusedActivationFunction", 0)
+    return plain and (*size, width, strides) == (3, 1, 3, (1, 2, 2))
