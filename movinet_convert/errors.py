@@ -45,7 +45,18 @@ class ParityError(MovinetError):
 
 
 class DownloadError(MovinetError):
-    """A release could not be downloaded, or is not the published file."""
+    """A release could not be downloaded, or is not the published file.
+
+    ``reason`` is why, without the address and without advice.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason or message.rstrip(".")
+
+
+class CacheError(DownloadError):
+    """The cache of releases cannot be used, whatever a release is downloaded from."""
 
 
 class ExportError(MovinetError):

@@ -17,6 +17,8 @@ SeType = Literal["3d", "2plus3d"]
 Activation = Literal["swish", "hard_swish"]
 Gating = Literal["sigmoid", "keras", "model-garden"]
 Origin = Literal["release", "unpinned", "synthetic", "checkpoint", "user", "default"]
+OfficialSource = Literal["model-garden", "kaggle"]
+SourceName = Literal[OfficialSource, "mirror"]
 Kernel = tuple[int, int, int]
 
 KINETICS_600_CLASSES = 600
@@ -171,11 +173,34 @@ class Variant:
     @property
     def source_url(self) -> str | None:
         """Where Google published the checkpoint; None for an architecture without a release."""
-        return f"{RELEASE_ROOT}/{self.archive_name}" if self.released else None
+        return f"{MODEL_GARDEN_ROOT}/{self.archive_name}" if self.released else None
+
+    @property
+    def kaggle_url(self) -> str | None:
+        """Where the same weights are on Kaggle, as a SavedModel."""
+        name = f"{self.name}-kinetics-600-classification/{self.kaggle_version}"
+        return f"{KAGGLE_ROOT}/{name}/download" if self.released else None
+
+    @property
+    def kaggle_version(self) -> int:
+        return KAGGLE_VERSIONS[self.mode]
+
+    @property
+    def legacy_url(self) -> str | None:
+        """Where Google published the older weights with 3D convolutions, of stream models only."""
+        return f"{MODEL_GARDEN_ROOT}/{self.legacy_archive_name}" if self.has_legacy else None
+
+    @property
+    def has_legacy(self) -> bool:
+        return self.released and self.causal
 
     @property
     def archive_name(self) -> str:
         return f"{self.release_folder}.tar.gz"
+
+    @property
+    def legacy_archive_name(self) -> str:
+        return f"{self.release_folder}_legacy.tar.gz"
 
     @property
     def release_folder(self) -> str:
@@ -194,7 +219,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Release:
-    """Size and digest of a published archive, as a download on 2026-04-14 recorded them."""
+    """Size and digest of an archive, of the Model Garden's as a download on 2026-04-14 saw them."""
 
     bytes: int
     sha256: str
@@ -215,7 +240,11 @@ RELEASES: dict[str, Release] = {
     ),
 }
 
-RELEASE_ROOT = "https://storage.googleapis.com/tf_model_garden/vision/movinet"
+# The two official addresses of the weights: the TensorFlow Model Garden and Kaggle, where TF-Hub
+# moved to in 2023. A version on Kaggle never changes.
+MODEL_GARDEN_ROOT = "https://storage.googleapis.com/tf_model_garden/vision/movinet"
+KAGGLE_ROOT = "https://www.kaggle.com/api/v1/models/google/movinet/tensorFlow2"
+KAGGLE_VERSIONS: dict[Mode, int] = {"base": 3, "stream": 2}
 RELEASED_ARCHS = ("a0", "a1", "a2", "a3", "a4", "a5")
 POSITIONAL_ENCODING_ARCHS = ("a3", "a4", "a5")  # in stream models only
 

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ from movinet_convert.parity.comparison import verify_model  # noqa: E402
 from movinet_convert.parity.options import ParityOptions  # noqa: E402
 from movinet_convert.parity.reference import shared_reference  # noqa: E402
 from movinet_convert.parity.report import Section, section_of, write_page  # noqa: E402
-from movinet_convert.variants import Release, list_variants  # noqa: E402
+from movinet_convert.variants import OfficialSource, Release, SourceName, list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
 from movinet_convert.weights.store import Store, store_folder  # noqa: E402
@@ -59,19 +59,20 @@ class Task:
 
     name: str
     store: Path
-    source_root: str | None
+    source: str | None
     offline: bool
     parity: ParityOptions
-    release: Release | None
+    releases: Mapping[OfficialSource, Release]
     sha256: str | None  # of the converted file
 
     def fetch(self) -> Source:
         return sources.release(
             fetch_release(
                 get_variant(self.name),
-                source_root=self.source_root,
+                source=self.source,
                 offline=self.offline,
-                known=self.release,
+                known=self.releases,
+                notice=lambda sentence: click.echo(sentence, err=True),
             )
         )
 
@@ -85,6 +86,7 @@ class Result:
     seconds: float = 0.0
     entry: ConvertedVersion | None = None
     release: Release | None = None
+    source: SourceName | None = None
     problem: str | None = None
 
     @property
@@ -97,7 +99,7 @@ def tasks(
     catalogue: Manifest,
     store: Path,
     *,
-    source_root: str | None = None,
+    source: str | None = None,
     offline: bool = False,
     parity: ParityOptions | None = None,
 ) -> list[Task]:
@@ -105,12 +107,16 @@ def tasks(
     todo = []
     for name in names:
         entry = catalogue.variants.get(name) or manifests.describe(get_variant(name))
-        release = None
-        if entry.source and entry.source.sha256 and entry.source.bytes:
-            release = Release(entry.source.bytes, entry.source.sha256)
+        seen: dict[OfficialSource, ReleaseSource | None]
+        seen = {"model-garden": entry.source, "kaggle": entry.kaggle}
+        releases = {
+            where: Release(archive.bytes, archive.sha256)
+            for where, archive in seen.items()
+            if archive and archive.sha256 and archive.bytes
+        }
         pinned = entry.current_version.sha256 if entry.current_version else None
         options = parity or ParityOptions()
-        todo.append(Task(name, store, source_root, offline, options, release, pinned))
+        todo.append(Task(name, store, source, offline, options, releases, pinned))
     return todo
 
 
@@ -142,9 +148,10 @@ def updated(catalogue: Manifest, results: Sequence[Result]) -> Manifest:
             continue
         variant = get_variant(result.name)
         entry = variants.get(result.name) or manifests.describe(variant)
-        url = entry.source.url if entry.source else (variant.source_url or "")
-        seen = ReleaseSource(url=url, sha256=result.release.sha256, bytes=result.release.bytes)
-        changes = {"source": seen, "versions": (result.entry,)}
+        where = "kaggle" if result.source == "kaggle" else "source"
+        archive = getattr(entry, where) or getattr(manifests.describe(variant), where)
+        seen = {"sha256": result.release.sha256, "bytes": result.release.bytes}
+        changes = {where: archive.model_copy(update=seen), "versions": (result.entry,)}
         variants[result.name] = entry.model_copy(update=changes)
     return catalogue.model_copy(update={"variants": variants})
 
@@ -195,7 +202,8 @@ def _compared_with_catalogue(
     task: Task, state: Literal["unchanged", "converted"], entry: ConvertedVersion, source: Source
 ) -> Result:
     release = Release(source.path.stat().st_size, source.archive_sha256 or "")
-    result = Result(task.name, state, entry=entry, release=release)
+    fetched_from = source.fetched.source if source.fetched else None
+    result = Result(task.name, state, entry=entry, release=release, source=fetched_from)
     if task.sha256 is None or entry.sha256 == task.sha256:
         return result
     problem = f"{entry.file} has sha256 {entry.sha256}; the catalogue pins {task.sha256}."
@@ -251,7 +259,7 @@ def _convert(task: Task) -> Result:
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.weights_dir
-@options.source_root
+@options.source
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
 @click.option(
     "--manifest",
@@ -267,7 +275,7 @@ def _convert(task: Task) -> Result:
 def main(
     names: tuple[str, ...],
     weights_dir: str | None,
-    source_root: str | None,
+    source: str | None,
     offline: bool,
     catalogue_path: Path,
     update: bool,
@@ -282,7 +290,7 @@ def main(
     """
     store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
     chosen = [get_variant(name).name for name in names] or list_variants()
-    where = {"source_root": source_root, "offline": offline}
+    where = {"source": source, "offline": offline}
     todo = tasks(chosen, catalogue, store, **where, parity=options.parity_settings(settings))
     results = _with_progress_bar(todo, jobs or default_jobs())
     _print_summary(results)

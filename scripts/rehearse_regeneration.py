@@ -99,7 +99,7 @@ def damage(archive: Path) -> None:
 
 def run(names: Sequence[str], url: str, scratch: Path, attempt: str) -> Run:
     """Run the script; ``attempt`` names the store and the cache that it uses."""
-    where = ("--source-root", url, "--manifest", str(scratch / "catalogue.yaml"))
+    where = ("--source", url, "--manifest", str(scratch / "catalogue.yaml"))
     command = [sys.executable, str(SCRIPT), *names, *where, *SMALL]
     start = time.monotonic()
     done = subprocess.run(

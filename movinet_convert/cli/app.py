@@ -75,7 +75,9 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
     help="Videos like the training data, for --gating auto: at least 16, better 64.",
 )
 @click.option(
-    "--legacy", is_flag=True, help="The checkpoint is an older stream model with 3D convolutions."
+    "--legacy",
+    is_flag=True,
+    help="The checkpoint, or the release, is an older stream model with 3D convolutions.",
 )
 @click.option(
     "--head-activation",
@@ -92,7 +94,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
 @options.parity
 @click.option("--dtype", type=click.Choice(options.DTYPES), default="float32")
-@options.source_root
+@options.source
 @click.option("--offline", is_flag=True, help="Use only releases that are in the cache.")
 @options.as_json
 @click.version_option(__version__, prog_name="movinet-convert")

@@ -85,4 +85,4 @@ def _source(stack: ExitStack, variant: Variant | None, settings: dict[str, Any])
     if settings["synthetic"]:
         with doing("Making a synthetic checkpoint with the official model"):
             return stack.enter_context(sources.synthetic(variant, settings["seed"]))
-    return sources.release(download(variant, settings["source_root"], settings["offline"]))
+    return sources.release(download(variant, settings))

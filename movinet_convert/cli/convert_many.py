@@ -54,10 +54,11 @@ class Outcome:
 def convert_many(variants: Sequence[Variant], settings: Mapping[str, Any], as_json: bool) -> None:
     """Convert each variant, keep what succeeds, and exit with 1 if any failed."""
     outcomes: list[Outcome] = []
+    failing: dict[str, str] = {}  # sources that are tried last from now on
     try:
         with progress("Converting", "{task.completed} of {task.total}", total=len(variants)) as bar:
             for variant in variants:
-                outcomes.append(_convert(variant, settings))
+                outcomes.append(_convert(variant, settings, failing))
                 bar(advance=1)
                 if not as_json:
                     _print_line(outcomes[-1])
@@ -75,14 +76,14 @@ def convert_many(variants: Sequence[Variant], settings: Mapping[str, Any], as_js
         sys.exit(1)
 
 
-def _convert(variant: Variant, settings: Mapping[str, Any]) -> Outcome:
+def _convert(variant: Variant, settings: Mapping[str, Any], failing: dict[str, str]) -> Outcome:
     from movinet_convert.conversion import sources
 
     start = time.monotonic()
     source, origin = None, "synthetic"
     try:
         if not settings["synthetic"]:
-            fetched = download(variant, settings["source_root"], settings["offline"])
+            fetched = download(variant, settings, failing=failing)
             source, origin = sources.release(fetched), fetched.source
         with doing(f"Converting {variant.name}"):
             outcome = _in_own_process(variant, source, settings)

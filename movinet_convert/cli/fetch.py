@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,23 +19,27 @@ if TYPE_CHECKING:
     from movinet_convert.download.fetch import FetchedRelease
 
 
-def download(variant: Variant, source_root: str | None, offline: bool) -> FetchedRelease:
-    """Fetch a release, with a progress bar and notices."""
+def download(
+    variant: Variant, settings: Mapping[str, Any], failing: dict[str, str] | None = None
+) -> FetchedRelease:
+    """Fetch a release as ``settings`` say, with a progress bar and notices."""
     from rich.progress import DownloadColumn, TransferSpeedColumn
 
     from movinet_convert.download.fetch import fetch_release
 
-    with progress(variant.archive_name, DownloadColumn(), TransferSpeedColumn()) as update:
+    with progress(variant.name, DownloadColumn(), TransferSpeedColumn()) as update:
         release = fetch_release(
             variant,
-            source_root=source_root,
-            offline=offline,
+            source=settings["source"],
+            legacy=settings["legacy"],
+            offline=settings["offline"],
+            failing=failing,
             progress=lambda received, total: update(completed=received, total=total),
             notice=lambda sentence: echo(sentence, err=True),
         )
     if release.first_use:
         echo(
-            f"Note: {variant.archive_name} has no published digest; from now on {release.sha256} "
+            f"Note: {release.path.name} has no published digest; from now on {release.sha256} "
             "is recorded and trusted.",
             err=True,
         )
@@ -43,13 +48,12 @@ def download(variant: Variant, source_root: str | None, offline: bool) -> Fetche
 
 @click.command("fetch", cls=Command)
 @click.argument("names", nargs=-1, metavar="NAME...")
-@click.option("--all", "every", is_flag=True, help="All twelve releases.")
-@options.source_root
+@click.option("--all", "every", is_flag=True, help="All twelve releases; with --legacy all six.")
+@options.source
+@click.option("--legacy", is_flag=True, help="The older releases, with 3D convolutions.")
 @click.option("--offline", is_flag=True, help="Check the cache only; download nothing.")
 @options.as_json
-def fetch_command(
-    names: tuple[str, ...], every: bool, source_root: str | None, offline: bool, as_json: bool
-) -> None:
+def fetch_command(names: tuple[str, ...], every: bool, as_json: bool, **settings: Any) -> None:
     """Download released checkpoints into the cache, and check them.
 
     If a release cannot be fetched, the others still are; the exit code is then 1.
@@ -62,11 +66,14 @@ def fetch_command(
     if every == bool(names):
         raise UsageError("Name the releases to fetch, or use --all.")
     wanted = [get_variant(name) for name in (list_variants() if every else names)]
+    if every and settings["legacy"]:
+        wanted = [variant for variant in wanted if variant.has_legacy]
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
+    failing: dict[str, str] = {}  # sources that are tried last from now on
     for variant in wanted:
         try:
-            release = download(variant, source_root, offline)
+            release = download(variant, settings, failing)
         except DownloadError as error:
             if len(wanted) == 1:
                 raise

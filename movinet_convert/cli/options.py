@@ -43,8 +43,24 @@ weights_dir = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )
-source_root = click.option(
-    "--source-root", metavar="URL_OR_DIR", help="A mirror of the released archives."
+
+
+def _one_source(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> str | None:
+    if len(set(given)) > 1:
+        raise click.BadParameter("it was given twice, with different values; give only one.")
+    return given[0] if given else None
+
+
+source = click.option(
+    "--source",
+    "--source-root",
+    "source",
+    metavar="auto|model-garden|kaggle|URL|DIR",
+    multiple=True,
+    callback=_one_source,
+    help="Where the release comes from: one of Google's two official sources, or a mirror of the "
+    "Model Garden's archives; auto, the default, tries Model Garden, then Kaggle. Also "
+    "$MOVINET_SOURCE.",
 )
 labels = click.option(
     "--labels",

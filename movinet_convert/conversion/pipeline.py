@@ -142,6 +142,7 @@ class Staged:
                 digest=converted.digest,
                 archive_sha256=source.archive_sha256,
                 kind=source.provenance,
+                **source.fetched_from,
             ),
             converter=__version__,
             parity=result.figures() if result is not None else None,

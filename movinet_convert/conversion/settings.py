@@ -15,7 +15,12 @@ from typing import TypeVar
 from movinet_convert.checkpoint.structure import Structure
 from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
-from movinet_convert.model.settings import gating_advice, get_variant, released_settings
+from movinet_convert.model.settings import (
+    gating_advice,
+    get_variant,
+    legacy_settings,
+    released_settings,
+)
 from movinet_convert.variants import (
     KINETICS_600_CLASSES,
     Activation,
@@ -140,14 +145,7 @@ def _legacy_settings(structure: Structure, gating: Gating | None) -> Settings:
         raise UsageError(
             f"Legacy stream models have sigmoid gating, not {gating!r}; omit --gating."
         )
-    return Settings(
-        causal=True,
-        conv_type="3d",
-        se_type=structure.se_type,
-        activation="swish",
-        gating="sigmoid",
-        positional_encoding=structure.positional_encoding,
-    )
+    return legacy_settings(structure.se_type, structure.positional_encoding)
 
 
 def _check_settings(

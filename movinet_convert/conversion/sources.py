@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from movinet_convert.download.fetch import FetchedRelease
 from movinet_convert.files.reading import file_sha256
@@ -18,12 +18,16 @@ from movinet_convert.weights.file import SourceKind
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint on disk: ``given`` by the user, a downloaded ``release``, or ``synthetic``."""
+    """A checkpoint on disk: ``given`` by the user, a downloaded ``release``, or ``synthetic``.
+
+    ``fetched`` says where a release came from.
+    """
 
     path: Path
     name: str
     kind: Literal["given", "release", "synthetic"]
     archive_sha256: str | None = None
+    fetched: FetchedRelease | None = None
 
     @property
     def provenance(self) -> SourceKind:
@@ -31,9 +35,12 @@ class Source:
 
         A ``release`` is identified by its digest, even if the user gave its path. Weights from the
         URL of a release whose digest is not in ``RELEASES`` are ``unpinned``, even if a catalogue
-        pins them, so that a checkpoint converts to the same bytes with any catalogue.
+        pins them, so that a checkpoint converts to the same bytes with any catalogue; and Kaggle's
+        copy of a release is what the Model Garden's is, so that both convert to the same bytes.
         """
         if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
+            return "release"
+        if self.fetched and self.fetched.source == "kaggle" and self.fetched.variant in RELEASES:
             return "release"
         kinds: dict[str, SourceKind] = {
             "given": "checkpoint",
@@ -41,6 +48,18 @@ class Source:
             "synthetic": "synthetic",
         }
         return kinds[self.kind]
+
+    @property
+    def fetched_from(self) -> dict[str, Any]:
+        """Where a release came from, for the manifest; a folder of the user's is not named."""
+        if self.fetched is None:
+            return {}
+        url = self.fetched.address if "://" in self.fetched.address else None
+        return {
+            "fetched_from": self.fetched.source,
+            "version": self.fetched.version,
+            "url": url,
+        }
 
 
 def given(path: str | os.PathLike[str]) -> Source:
@@ -65,4 +84,4 @@ def synthetic(variant: Variant, seed: int = 0) -> Iterator[Source]:
 
 def release(fetched: FetchedRelease) -> Source:
     """A release of Google's, as returned by ``download.fetch_release``."""
-    return Source(fetched.path, fetched.path.name, "release", fetched.sha256)
+    return Source(fetched.path, fetched.path.name, "release", fetched.sha256, fetched)

@@ -1,7 +1,8 @@
 """The cache of releases on disk, shared by all runs, and their expected digests.
 
-A release is stored as an *uncompressed* tar under its published name (``….tar.gz``, although the
-published files are uncompressed), and digests are of that tar. Those of four releases are published
+A release is stored as an *uncompressed* tar, and digests are of that tar: one of the Model Garden
+under its published name (``….tar.gz``, although the published files are uncompressed), one of
+Kaggle as ``movinet_a0_base_kaggle_v3.tar``. The digests of four are published
 (``variants.RELEASES``). Any other is trusted on first use if the archive is intact and contains the
 network that it is named after; its digest is recorded in the cache, and from then on a different
 digest is an error. This does not detect other weights of the same network.
@@ -23,12 +24,14 @@ from movinet_convert.checkpoint.archive import open_archive
 from movinet_convert.checkpoint.prefix import find_bundle
 from movinet_convert.checkpoint.structure import read_structure
 from movinet_convert.checkpoint.tensor_bundle import BundleReader
-from movinet_convert.download.request import shortened
-from movinet_convert.errors import CheckpointError, DownloadError
+from movinet_convert.download.addresses import Address, source_of
+from movinet_convert.download.failures import shortened
+from movinet_convert.errors import CacheError, CheckpointError, DownloadError
 from movinet_convert.files.reading import file_sha256, open_regular
 from movinet_convert.files.writing import move_together, replacing
 from movinet_convert.model.create import tensor_shapes
-from movinet_convert.variants import KINETICS_600_CLASSES, Release, Variant
+from movinet_convert.model.settings import legacy_settings
+from movinet_convert.variants import KINETICS_600_CLASSES, Release, SourceName, Variant
 
 RECORD_NAME = "recorded_digests.json"
 MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, is 127 MB
@@ -41,17 +44,21 @@ END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Forma
 class FetchedRelease:
     """A release in the cache. ``path`` is an uncompressed tar with this ``sha256`` and size.
 
-    ``source``: the URL or file it came from, without any password. ``first_use``: its digest was
-    recorded by this run. ``downloaded``: it was not in the cache. ``pinned``: its digest is
-    published (``variants.RELEASES``) or was given by the caller; otherwise it is only known to
-    contain the network that was published under this name.
+    ``source``: where it came from, with the ``version`` on Kaggle. ``address``: the URL or file,
+    without any password or signature. ``legacy``: it has the older 3D convolutions.
+    ``first_use``: its digest was recorded by this run. ``downloaded``: it was not in the cache.
+    ``pinned``: its digest is published (``variants.RELEASES``) or was given by the caller;
+    otherwise it is only known to contain the network that was published under this name.
     """
 
     variant: str
     path: Path
     sha256: str
     bytes: int
-    source: str
+    source: SourceName
+    version: int | None
+    address: str
+    legacy: bool
     first_use: bool
     downloaded: bool
     pinned: bool
@@ -78,8 +85,13 @@ class CacheEntry:
 
     path: Path
     variant: Variant
+    address: Address
     pinned: Release | None
     lock_seconds: float
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant.name} (legacy)" if self.address.legacy else self.variant.name
 
     @property
     def record_path(self) -> Path:
@@ -98,10 +110,20 @@ class CacheEntry:
             with filelock.FileLock(lock, timeout=self.lock_seconds):
                 yield
         except filelock.Timeout:
-            raise DownloadError(
+            raise CacheError(
                 f"Another process has held {lock} for {self.lock_seconds:.0f} s; wait for it or "
                 "stop it, then try again."
             ) from None
+
+    def cached(self) -> FetchedRelease | None:
+        """The release, if the cache has it; a file that the user copied there is checked first."""
+        # Complete files are never changed in place, so reading them needs no lock.
+        if found := self.find():
+            return found
+        if self._expected() is not None or not self.path.is_file():
+            return None
+        with self.locked(self.path):
+            return self.find() or self.accept(self.path, str(self.path))
 
     def find(self) -> FetchedRelease | None:
         """The release, if the cached file has the expected digest."""
@@ -111,17 +133,15 @@ class CacheEntry:
         if file_sha256(self.path) != expected.sha256:
             return None
         if isinstance(expected, RecordedDigest) and not expected.checked:
-            check_release(self.path, self.variant, str(self.path), published=False)
-        return self._fetched(expected.sha256, str(self.path))
-
-    def adopt(self) -> FetchedRelease | None:
-        """Check and record a file that the user copied into the cache."""
-        unrecorded = self._expected() is None and self.path.is_file()
-        return self.accept(self.path, str(self.path)) if unrecorded else None
+            self._check(self.path, str(self.path))
+        known = (
+            expected.source if isinstance(expected, RecordedDigest) else self.address.published_at
+        )
+        return self._fetched(expected.sha256, known)
 
     def accept(self, received: Path, source: str) -> FetchedRelease:
         """Check a complete tar, move it into the cache and, at first use, record its digest."""
-        check_release(received, self.variant, source, published=self.pinned is not None)
+        self._check(received, source)
         digest, expected = file_sha256(received), self._expected()
         if expected is not None and digest != expected.sha256:
             raise self._mismatch(digest, expected, source)
@@ -145,13 +165,14 @@ class CacheEntry:
             advice = f"; if you trust it, remove {self.path.name} from {self.record_path}"
         return DownloadError(
             f"{source} has sha256 {digest}, but {expected.sha256} is {origin} for "
-            f"{self.variant.name}; it is damaged or another file: try again, or use another "
-            f"source root{advice}."
+            f"{self.label}; it is damaged or another file: try again, or use another --source"
+            f"{advice}.",
+            reason=f"it sent another file, whose sha256 is not the one {origin}",
         )
 
     def _records(self) -> dict[str, RecordedDigest]:
         try:
-            with open_regular(self.record_path, DownloadError) as file:
+            with open_regular(self.record_path, CacheError) as file:
                 text = file.read(MAX_RECORD_BYTES + 1)
             if len(text) > MAX_RECORD_BYTES:
                 raise ValueError("it is larger than a record of twelve releases")
@@ -159,7 +180,7 @@ class CacheEntry:
         except FileNotFoundError:
             return {}
         except ValueError:
-            raise DownloadError(
+            raise CacheError(
                 f"{self.record_path} is damaged; delete it, and digests are recorded again at the "
                 "next use of each release."
             ) from None
@@ -177,50 +198,64 @@ class CacheEntry:
             unfinished.write_bytes(_Records.dump_json(records, indent=2))
 
     def _fetched(
-        self, digest: str, source: str, *, first_use: bool = False, downloaded: bool = False
+        self, digest: str, address: str, *, first_use: bool = False, downloaded: bool = False
     ) -> FetchedRelease:
-        size, pinned = self.path.stat().st_size, self.pinned is not None
         return FetchedRelease(
-            self.variant.name, self.path, digest, size, source, first_use, downloaded, pinned
+            variant=self.variant.name,
+            path=self.path,
+            sha256=digest,
+            bytes=self.path.stat().st_size,
+            source="kaggle" if self.address.source == "kaggle" else source_of(address),
+            version=self.address.version,
+            address=address,
+            legacy=self.address.legacy,
+            first_use=first_use,
+            downloaded=downloaded,
+            pinned=self.pinned is not None,
         )
 
+    def _check(self, path: Path, source: str) -> None:
+        """Raise DownloadError for an error page, an incomplete file or an unsafe archive.
 
-def check_release(path: Path, variant: Variant, source: str, *, published: bool) -> None:
-    """Raise DownloadError for an error page, an incomplete file or an unsafe archive.
+        Unless its digest is pinned, the archive must contain the variant's network with 600
+        classes, and every checksum in it must match.
+        """
+        try:
+            archive = open_archive(path)
+            with path.open("rb") as file:
+                is_html = file.read(100).lstrip().startswith(b"<")
+                file.seek(max(0, path.stat().st_size - len(END_OF_TAR)))
+                complete = file.read() == END_OF_TAR
+            if archive is None or not archive.members or not complete:
+                what = "a web page, and not" if is_html else "not"
+                raise CheckpointError(f"it is {what} a complete tar archive.")
+            if self.pinned is None:
+                _check_network(path, self.variant, legacy=self.address.legacy)
+        except CheckpointError as error:
+            problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
+            raise DownloadError(
+                f"{source} is not a release of {self.label}; check that no proxy replaced it, use "
+                f"another --source, or convert it as your own checkpoint with --checkpoint: "
+                f"{problem}",
+                reason=f"it did not send a release of {self.label}: {problem.rstrip('.')}",
+            ) from error
 
-    Unless its digest is ``published``, the archive must contain the variant's network with 600
-    classes, and every checksum in it must match.
-    """
-    try:
-        archive = open_archive(path)
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - len(END_OF_TAR)))
-            complete = file.read() == END_OF_TAR
-        if archive is None or not archive.members or not complete:
-            raise CheckpointError("it is not a complete tar archive.")
-        if not published:
-            _check_network(path, variant)
-    except CheckpointError as error:
-        problem = shortened(str(error), MAX_PROBLEM_CHARACTERS)
-        raise DownloadError(
-            f"{source} is not a release of {variant.name}; check that no proxy replaced it, use "
-            "another source root, or convert it as your own checkpoint with --checkpoint: "
-            f"{problem}"
-        ) from error
 
-
-def _check_network(path: Path, variant: Variant) -> None:
+def _check_network(path: Path, variant: Variant, *, legacy: bool) -> None:
     files, prefix = find_bundle(path)
     bundle = BundleReader(files.open, prefix)
     for name, entry in bundle.entries.items():
         bundle.read_string(name) if entry.is_string else bundle.read(name)
     checkpoint = open_checkpoint(path)
-    classes = read_structure(checkpoint).classes
-    if classes != KINETICS_600_CLASSES:
+    structure = read_structure(checkpoint)
+    if structure.classes != KINETICS_600_CLASSES:
         raise CheckpointError(
-            f"it has {classes or 'no'} classes, but every release has {KINETICS_600_CLASSES}."
+            f"it has {structure.classes or 'no'} classes, but every release has "
+            f"{KINETICS_600_CLASSES}."
         )
     settings = variant.settings()
+    if legacy:
+        settings = legacy_settings(structure.se_type, structure.positional_encoding)
     links = mapping.links(
         variant, settings.conv_type, tensor_shapes(variant, settings, KINETICS_600_CLASSES)
     )

@@ -1,23 +1,26 @@
-"""Download released checkpoints from Google's server or a mirror into the cache.
+"""Download released checkpoints from an official source or a mirror into the cache.
 
 A server may compress a release, as a content encoding or as a gzip file; both are decompressed
-before the digest is computed, so the digest does not depend on the source.
+before the digest is computed, so the digest does not depend on the compression.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 import zlib
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
 
 import platformdirs
 
+from movinet_convert.download.addresses import Address, addresses, chosen_source
 from movinet_convert.download.cache import CacheEntry, FetchedRelease
+from movinet_convert.download.failures import CHECK_NETWORK
 from movinet_convert.download.http import (
     Download,
     Notice,
@@ -26,116 +29,221 @@ from movinet_convert.download.http import (
     create_file,
     write_chunks,
 )
-from movinet_convert.download.request import CHUNK_BYTES, Limits, shown
-from movinet_convert.errors import DownloadError, UsageError
+from movinet_convert.download.request import CHUNK_BYTES, Limits
+from movinet_convert.errors import CacheError, DownloadError
 from movinet_convert.files.reading import open_regular
-from movinet_convert.variants import RELEASES, Release, Variant
+from movinet_convert.variants import RELEASES, OfficialSource, Release, Variant
 
 __all__ = ["FetchedRelease", "Limits", "fetch_release"]
 
 CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
-SOURCE_ROOT_VARIABLE = "MOVINET_SOURCE_ROOT"
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 31  # zlib's code for gzip
 GZIP_READ_BYTES = 1 << 14  # decompress to at most a thousand times as many bytes
 MAX_GZIP_MEMBERS = 10_000  # block gzip (64 KB a member) needs 2,000 for the largest release
+SLOW_SECONDS = 5.0  # a source that took longer to fail is skipped for the rest of a run
 
 
 def fetch_release(
     variant: Variant,
     *,
+    source: str | os.PathLike[str] | None = None,
     source_root: str | os.PathLike[str] | None = None,
+    legacy: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
-    known: Release | None = None,
+    known: Mapping[OfficialSource, Release] | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    failing: MutableMapping[str, str] | None = None,
 ) -> FetchedRelease:
     """The released checkpoint of a variant, from the cache or downloaded into it.
 
-    ``source_root`` (or ``$MOVINET_SOURCE_ROOT``) is a URL or a folder with the archives under their
-    published names, instead of Google's server; ``cache_dir`` (or ``$MOVINET_CACHE_DIR``) replaces
-    the per-user cache folder. ``offline`` disables network access. ``known`` pins size and digest
-    of a release without published ones; otherwise that release is accepted if it contains the
-    expected network, and its digest is recorded. ``progress`` is called with the bytes so far and
-    in total, ``notice`` with a sentence before each retry. Concurrent runs share one download.
+    ``source`` (or ``$MOVINET_SOURCE``) is ``model-garden`` or ``kaggle``, Google's two official
+    sources; ``auto``, the default, which tries them in this order; or a URL or a folder with the
+    Model Garden's archives under their published names. ``source_root`` is its earlier name.
+    ``legacy`` is the older release of a stream model, with 3D convolutions. ``cache_dir`` (or
+    ``$MOVINET_CACHE_DIR``) replaces the per-user cache folder. ``offline`` disables network access.
+    ``known`` pins size and digest of an archive without published ones; otherwise it is accepted if
+    it contains the expected network, and its digest is recorded. ``progress`` is called with the
+    bytes so far and in total, ``notice`` with a sentence before each retry and after a download
+    from an official source. Concurrent runs share one download. ``failing`` is a dict that the
+    calls of one run share, so that a slow source that fails is tried only once.
 
-    Raises UsageError if there is no such release or the source root is invalid, DownloadError if
-    it is unavailable or not the published file; the cache is then unchanged.
+    Raises UsageError if there is no such release or the source is invalid, DownloadError if it is
+    unavailable or not the published file; the cache is then unchanged.
     """
-    location = _locate(variant, source_root or os.environ.get(SOURCE_ROOT_VARIABLE))
-    pinned = known or RELEASES.get(variant.name)
-    default = os.environ.get(CACHE_DIR_VARIABLE) or platformdirs.user_cache_path("movinet-convert")
-    path = Path(cache_dir or default) / variant.archive_name
-    entry = CacheEntry(path, variant, pinned, limits.lock_seconds)
-    partial = PartialFile(path.with_name(f"{path.name}.partial"), str(location))
+    folder = Path(cache_dir or os.environ.get(CACHE_DIR_VARIABLE) or _default_folder())
+    pins = {} if legacy else _pinned(variant, known or {})
+    attempts = []
+    for address in addresses(variant, chosen_source(source, source_root), legacy=legacy):
+        pinned = pins.get("kaggle" if address.source == "kaggle" else "model-garden")
+        path = folder / address.file_name
+        entry = CacheEntry(path, variant, address, pinned, limits.lock_seconds)
+        attempts.append(_Attempt(entry, limits, progress, notice))
+    with _usable(folder):
+        for attempt in attempts:
+            if cached := attempt.entry.cached():
+                return cached
+        if offline and not isinstance(attempts[0].address.location, Path):
+            raise _not_cached(attempts)
+        return _first_that_works(attempts, {} if failing is None else failing)
+
+
+def _default_folder() -> Path:
+    return platformdirs.user_cache_path("movinet-convert")
+
+
+def _pinned(
+    variant: Variant, known: Mapping[OfficialSource, Release]
+) -> dict[OfficialSource, Release]:
+    published = RELEASES.get(variant.name)
+    return {**({"model-garden": published} if published else {}), **known}
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Report a cache folder that cannot be written as CacheError."""
     try:
-        # Complete files are never changed in place, so reading them needs no lock.
-        if found := entry.find():
-            return found
-        with entry.locked(path):
-            if found := entry.find() or entry.adopt():
-                return found
-            try:
-                if isinstance(location, Path):
-                    _copy(location, partial, entry.max_bytes, progress)
-                    return _accept(entry, partial, str(location))
-                if offline:
-                    state = "is damaged" if path.is_file() else "does not exist"
-                    raise DownloadError(
-                        f"{path} {state} and downloads are off; run once without --offline, or "
-                        "pass a folder that contains it with --source-root."
-                    )
-                download = Download(partial, entry.max_bytes, limits, progress, notice)
-                return _download(download, entry)
-            finally:
-                if not partial.state().bytes:
-                    partial.discard()
+        yield
     except OSError as error:
-        advice = "make it writable"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            partial.discard()
-            advice = "free some space"
-        raise DownloadError(
-            f"The cache folder {path.parent} cannot be used ({error.strerror or error}); "
-            f"{advice}, or set ${CACHE_DIR_VARIABLE} to another folder."
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise CacheError(
+            f"The cache folder {folder} cannot be used ({error.strerror or error}); "
+            f"{'free some space' if full else 'make it writable'}, or set ${CACHE_DIR_VARIABLE} to "
+            "another folder."
         ) from error
 
 
-def _locate(variant: Variant, root: str | os.PathLike[str] | None) -> str | Path:
-    """The URL or file path of a variant's archive."""
-    if variant.source_url is None:
-        raise UsageError(
-            f"{variant.name} was never released; pass your own checkpoint with --checkpoint, "
-            "or use --synthetic."
-        )
-    if root is None:
-        return variant.source_url
-    if "://" not in str(root):
-        return Path(root) / variant.archive_name
-    with suppress(ValueError):  # urlsplit refuses a malformed URL
-        parts = urlsplit(str(root))
-        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-            return Path(unquote(parts.path)) / variant.archive_name
-        if parts.scheme in ("http", "https") and parts.netloc:
-            return parts._replace(path=f"{parts.path.rstrip('/')}/{variant.archive_name}").geturl()
-    raise UsageError(
-        f"The source root (--source-root or ${SOURCE_ROOT_VARIABLE}) is neither an http(s) URL nor "
-        "a folder; pass one that contains the released archives."
+def _not_cached(attempts: Sequence[_Attempt]) -> DownloadError:
+    paths = [attempt.entry.path for attempt in attempts]
+    damaged = [path for path in paths if path.is_file()]
+    state = f"{damaged[0]} is damaged" if damaged else f"{' and '.join(map(str, paths))} "
+    if not damaged:
+        state += "do not exist" if len(paths) > 1 else "does not exist"
+    return DownloadError(
+        f"{state} and downloads are off; run once without --offline, or pass a folder that "
+        "contains the release with --source."
     )
 
 
-def _download(download: Download, entry: CacheEntry) -> FetchedRelease:
-    partial, resumed = download.partial, download.partial.state().bytes > 0
-    download.run()
-    try:
-        return _accept(entry, partial, shown(partial.url))
-    except DownloadError:
-        if not resumed:
+def _first_that_works(
+    attempts: Sequence[_Attempt], failing: MutableMapping[str, str]
+) -> FetchedRelease:
+    """The release from the first address that works; sources in ``failing`` are tried last."""
+    ordered = sorted(attempts, key=lambda attempt: attempt.address.source in failing)
+    reasons = dict(failing)
+    failed: list[_Attempt] = []
+    for attempt in ordered:
+        start, last = time.monotonic(), attempt is ordered[-1]
+        try:
+            fetched = attempt.run(attempt.limits if last else attempt.limits.with_fallback())
+        except CacheError:
             raise
-    download.run()  # from the start: the bytes of the earlier run may have been wrong
-    return _accept(entry, partial, shown(partial.url))
+        except DownloadError as error:
+            if len(attempts) == 1:
+                raise
+            failed.append(attempt)
+            reasons[attempt.address.source] = error.reason
+            if time.monotonic() - start > SLOW_SECONDS:
+                failing[attempt.address.source] = error.reason
+        else:
+            for other in failed:
+                other.partial.discard()
+            attempt.announce(fetched, attempts, reasons)
+            return fetched
+    listed = "; ".join(f"{a.address.title}: {reasons[a.address.source]}" for a in attempts)
+    raise DownloadError(
+        f"{attempts[0].entry.label} could not be downloaded from any official source ({listed}); "
+        f"{CHECK_NETWORK}, pass a mirror with --source, or download the file yourself and pass it "
+        "with --checkpoint."
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A release at one of its addresses, and its file in the cache."""
+
+    entry: CacheEntry
+    limits: Limits
+    progress: Progress | None
+    notice: Notice | None
+
+    @property
+    def address(self) -> Address:
+        return self.entry.address
+
+    @property
+    def partial(self) -> PartialFile:
+        path = self.entry.path
+        return PartialFile(path.with_name(f"{path.name}.partial"), str(self.address.location))
+
+    def run(self, limits: Limits) -> FetchedRelease:
+        """Download or copy the release, unless another process did so meanwhile."""
+        partial, location = self.partial, self.address.location
+        with self.entry.locked(self.entry.path):
+            if found := self.entry.find():
+                return found
+            try:
+                if isinstance(location, Path):
+                    _copy(location, partial, self.entry.max_bytes, self.progress)
+                    return self._accept()
+                size, auth = self.entry.max_bytes, self.address.auth
+                return self._download(
+                    Download(partial, size, limits, self.progress, self.notice, auth)
+                )
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    partial.discard()
+                raise
+            finally:
+                if not partial.state().bytes:
+                    partial.discard()
+
+    def announce(
+        self, fetched: FetchedRelease, attempts: Sequence[_Attempt], reasons: Mapping[str, str]
+    ) -> None:
+        """Say which official source the release came from, and why the others failed."""
+        if self.notice is None or not fetched.downloaded or self.address.source == "mirror":
+            return
+        others = [a.address for a in attempts if a is not self and a.address.source in reasons]
+        why = "; ".join(f"{other.title} failed: {reasons[other.source]}" for other in others)
+        since = f" ({why})" if why else ""
+        self.notice(f"{self.entry.label}: downloaded from {self.address.title}{since}.")
+
+    def _download(self, download: Download) -> FetchedRelease:
+        resumed = download.partial.state().bytes > 0
+        download.run()
+        try:
+            return self._accept()
+        except DownloadError:
+            if not resumed:
+                raise
+        download.run()  # from the start: the bytes of the earlier run may have been wrong
+        return self._accept()
+
+    def _accept(self) -> FetchedRelease:
+        """Decompress a gzip file, check it and move it into the cache; remove partial files."""
+        entry, partial, shown = self.entry, self.partial, self.address.shown
+        decompressed = partial.path.with_suffix(".unpacked")
+        try:
+            with partial.path.open("rb") as file:
+                if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
+                    return entry.accept(partial.path, shown)
+                file.seek(0)
+                with create_file(decompressed) as target:
+                    write_chunks(_decompressed(file), target, shown, entry.max_bytes)
+            return entry.accept(decompressed, shown)
+        except (EOFError, zlib.error) as error:
+            problem = f"a gzip file that is truncated or damaged ({error})"
+            raise DownloadError(
+                f"{shown} is {problem}; try again, or use another --source.",
+                reason=f"it sent {problem}",
+            ) from error
+        finally:
+            decompressed.unlink(missing_ok=True)
+            partial.discard()
 
 
 def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress | None) -> None:
@@ -143,34 +251,13 @@ def _copy(source: Path, partial: PartialFile, max_bytes: int, progress: Progress
         file = open_regular(source, DownloadError)
     except OSError as error:
         raise DownloadError(
-            f"{source} cannot be read ({error.strerror}); the source root must contain the "
+            f"{source} cannot be read ({error.strerror}); the folder of --source must contain the "
             "released archives under their published names."
         ) from None
     with file:
         chunks, size = iter(lambda: file.read(CHUNK_BYTES), b""), os.fstat(file.fileno()).st_size
         with partial.create(None, size) as target:
             write_chunks(chunks, target, str(source), max_bytes, size, progress)
-
-
-def _accept(entry: CacheEntry, partial: PartialFile, source: str) -> FetchedRelease:
-    """Decompress a gzip file, check it and move it into the cache; remove partial files."""
-    decompressed = partial.path.with_suffix(".unpacked")
-    try:
-        with partial.path.open("rb") as file:
-            if file.read(len(GZIP_MAGIC)) != GZIP_MAGIC:
-                return entry.accept(partial.path, source)
-            file.seek(0)
-            with create_file(decompressed) as target:
-                write_chunks(_decompressed(file), target, source, entry.max_bytes)
-        return entry.accept(decompressed, source)
-    except (EOFError, zlib.error) as error:
-        raise DownloadError(
-            f"{source} is a gzip file that is truncated or damaged ({error}); try again, or use "
-            "another source root."
-        ) from error
-    finally:
-        decompressed.unlink(missing_ok=True)
-        partial.discard()
 
 
 def _decompressed(file: BinaryIO) -> Iterator[bytes]:

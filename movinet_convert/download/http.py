@@ -20,7 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,14 +28,16 @@ import pydantic
 import requests
 import urllib3
 
-from movinet_convert.download.request import (
-    Limits,
+from movinet_convert.download import checksums
+from movinet_convert.download.account import KaggleAccount, NoAccount
+from movinet_convert.download.failures import (
+    DAMAGED,
     TransientError,
     failed,
-    get,
-    shortened,
     shown,
+    status_problem,
 )
+from movinet_convert.download.request import Limits, get
 from movinet_convert.errors import DownloadError
 from movinet_convert.files.reading import open_regular
 from movinet_convert.files.version import __version__
@@ -43,9 +45,9 @@ from movinet_convert.files.version import __version__
 # An attempt that gets this much further than all before does not count: a connection that drops
 # every few megabytes still delivers the file.
 USEFUL_BYTES = 1 << 20
-LONGEST_RETRY_AFTER = 60.0  # seconds
 MAX_STATE_BYTES = 1 << 16  # more than twice urllib3's limit for a header
 OK, PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 200, 206, 416
+EXPIRED = (400, 403)  # answers of Google's and Amazon's storage to an expired signed address
 # Statuses after which the same request may succeed (RFC 9110, RFC 6585, RFC 8470).
 RETRY = urllib3.Retry(status_forcelist=(408, 425, 429, 500, 502, 503, 504))
 NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
@@ -58,7 +60,8 @@ Notice = Callable[[str], object]  # a sentence: why an attempt failed, and that 
 class ResumeState(pydantic.BaseModel):
     """Identifies the file, and its version, that a partial file belongs to; stored next to it.
 
-    ``url`` is a digest, as a URL may contain a password. ``bytes`` is the size on disk.
+    ``url`` is a digest, as a URL may contain a password. ``checksums`` are those that the server
+    sent with the first part, ``bytes`` is the size on disk.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -66,6 +69,7 @@ class ResumeState(pydantic.BaseModel):
     url: str
     validator: str
     total: int | None = pydantic.Field(ge=0)
+    checksums: str = ""
     bytes: int = pydantic.Field(default=0, exclude=True)
 
 
@@ -74,7 +78,7 @@ class PartialFile:
     """The partial file of ``url`` at ``path``, with its ``ResumeState`` next to it."""
 
     path: Path
-    url: str
+    url: str = field(repr=False)
 
     @property
     def state_path(self) -> Path:
@@ -92,13 +96,16 @@ class PartialFile:
         usable = stored.url == nothing.url and stored.validator and _is_own_file(found)
         return stored.model_copy(update={"bytes": found.st_size}) if usable else nothing
 
-    def create(self, validator: str | None = None, total: int | None = None) -> BinaryIO:
+    def create(
+        self, validator: str | None = None, total: int | None = None, checksums: str = ""
+    ) -> BinaryIO:
         """Open a new, empty file, which can be resumed later if it has a ``validator``."""
         self.discard()
         file = create_file(self.path)
         if validator is not None:
             with create_file(self.state_path) as target:
-                target.write(self._state(validator, total).model_dump_json().encode())
+                state = self._state(validator, total, checksums)
+                target.write(state.model_dump_json().encode())
         return file
 
     def append(self) -> BinaryIO:
@@ -114,24 +121,30 @@ class PartialFile:
         self.state_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    def _state(self, validator: str, total: int | None) -> ResumeState:
+    def _state(self, validator: str, total: int | None, checksums: str = "") -> ResumeState:
         digest = hashlib.sha256(self.url.encode()).hexdigest()
-        return ResumeState(url=digest, validator=validator, total=total)
+        return ResumeState(url=digest, validator=validator, total=total, checksums=checksums)
 
 
 @dataclass(frozen=True)
 class Download:
-    """A download of ``partial.url`` into ``partial``, of at most ``max_bytes``."""
+    """A download of ``partial.url`` into ``partial``, of at most ``max_bytes``.
+
+    Every attempt begins at ``partial.url``, so a redirect to a signed address is signed anew.
+    ``auth`` is sent to the host of that URL alone.
+    """
 
     partial: PartialFile
     max_bytes: int
     limits: Limits
     progress: Progress | None = None
     notice: Notice | None = None
+    auth: NoAccount | None = None
 
     def run(self) -> None:
         """Complete the file; DownloadError once another attempt makes no sense."""
-        url, limits, ranged, failures = self.partial.url, self.limits, True, 0
+        url, limits, failures = self.partial.url, self.limits, 0
+        ranged, expired = True, False
         farthest = self.partial.state().bytes
         seconds = limits.grace_seconds + self.max_bytes / limits.minimum_rate
         deadline = time.monotonic() + seconds
@@ -144,10 +157,14 @@ class Download:
                 reached = self.partial.state().bytes
                 failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
                 farthest = max(farthest, reached)
-                ranged = not failure.range_refused
-                # A server that refuses a range may still send the whole file, so always request it.
-                if ranged and failures >= min(limits.attempts, failure.attempts or limits.attempts):
-                    raise failed(url, f"{failure.reason}, after {failures} attempts") from None
+                # A server that refuses a range may still send the whole file, so always request it;
+                # but first, once, the range again with a new signature.
+                ranged = not failure.range_refused or (failure.expired and not expired)
+                expired = failure.expired
+                allowed = min(limits.attempts, failure.attempts or limits.attempts)
+                if failures >= allowed and not failure.range_refused:
+                    reason = f"{failure.reason}, after {failures} attempts"
+                    raise failed(url, reason, failure.advice) from None
                 backoff = limits.first_pause_seconds * 2.0 ** (failures - 1)
                 pause = max(min(backoff, limits.longest_pause_seconds), failure.wait)
                 if self.notice is not None:
@@ -161,12 +178,17 @@ class Download:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"movinet-convert/{__version__}"}
         if ranged := ranged and state.bytes > 0:
             headers |= {"Range": f"bytes={state.bytes}-", "If-Range": state.validator}
-        with closing(get(url, headers, self.limits, deadline)) as items:
-            file, total = self._open(next(items), state if ranged else None)
+        with closing(get(url, headers, self.limits, deadline, self.auth)) as items:
+            response = next(items)
+            file, total = self._open(response, state if ranged else None)
             with file:
                 size = write_chunks(items, file, shown(url), self.max_bytes, total, self.progress)
         if total is not None and size != total:
             raise TransientError("the server sent a different number of bytes than announced")
+        announced = checksums.announced(response.headers) or self.partial.state().checksums
+        if not checksums.match(self.partial.path, announced):
+            self.partial.discard()
+            raise TransientError(DAMAGED)
 
     def _open(
         self, response: requests.Response, state: ResumeState | None
@@ -177,7 +199,8 @@ class Download:
         if status == OK:
             length = headers.get("Content-Length", "")
             total = int(length) if NUMBER.fullmatch(length) and not encoded else None
-            return self.partial.create(None if encoded else _validator(headers), total), total
+            validator = None if encoded else _validator(headers)
+            return self.partial.create(validator, total, checksums.announced(headers)), total
         if status == PARTIAL_CONTENT and state:
             total = None if encoded else _total_if_continued(headers, state)
             if total is not None:
@@ -187,10 +210,21 @@ class Download:
             raise TransientError(problem, range_refused=True)
         if status == RANGE_NOT_SATISFIABLE:
             self.partial.discard()
-        answer = f"the server answered {status} {shortened(response.reason or '')}".rstrip()
-        if state or status < 400 or RETRY.is_retry("GET", status):
-            raise TransientError(answer, wait=_retry_after(response), range_refused=bool(state))
-        raise failed(url, answer)
+        reason, advice = status_problem(response)
+        expired = bool(response.history) and status in EXPIRED
+        if state or expired or status < 400 or RETRY.is_retry("GET", status):
+            raise TransientError(
+                reason,
+                advice,
+                wait=min(_retry_after(response), self.limits.longest_retry_after),
+                attempts=3 if expired else None,
+                range_refused=bool(state),
+                expired=expired,
+            )
+        if isinstance(self.auth, KaggleAccount) and status in (401, 403) and not response.history:
+            reason = f"the server refuses the account of {self.auth.variables}: {status}"
+            advice = "correct or unset it, as no account is needed"
+        raise failed(url, reason, advice)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -214,7 +248,8 @@ def write_chunks(
         if max(size, total or 0) > max_bytes:
             raise DownloadError(
                 f"{where} is larger than the {max_bytes:,} bytes allowed for the release; it is "
-                "not the published file: check the source root."
+                "not the published file: check the source.",
+                reason=f"it is larger than the {max_bytes:,} bytes allowed",
             )
         file.write(chunk)
         if progress is not None:
@@ -245,8 +280,8 @@ def _validator(headers: Mapping[str, str]) -> str | None:
 
 
 def _retry_after(response: requests.Response) -> float:
-    """Seconds to wait by ``Retry-After`` (a number or a date), limited; 0 if invalid."""
+    """Seconds to wait by ``Retry-After`` (a number or a date); 0 if invalid."""
     try:
-        return min(RETRY.get_retry_after(response) or 0.0, LONGEST_RETRY_AFTER)
+        return RETRY.get_retry_after(response) or 0.0
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
         return 0.0

@@ -7,33 +7,40 @@ the headers, a chunk length or the body) never exceeds it. Here the caller sets 
 
 from __future__ import annotations
 
-import errno
 import http.client
 import itertools
+import logging
 import queue
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 
+from movinet_convert.download.account import NoAccount
+from movinet_convert.download.failures import (
+    MAX_REDIRECTS,
+    SILENT,
+    TransientError,
+    classified,
+    shown,
+)
 from movinet_convert.errors import DownloadError
 
 CHUNK_BYTES = 1 << 16  # the most that an interruption loses: an incomplete chunk is dropped
 QUEUED_CHUNKS = 4  # received, not yet consumed
-MAX_REDIRECTS = 10
-MAX_SHOWN_CHARACTERS = 200  # of text from a server
-SILENT = "the server stopped responding"
-BROKEN = "the connection was lost, or the response is malformed"
-NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+THREAD_NAME = "movinet-download"
 NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+
+# urllib3 logs every address with its signature, and headers that it cannot parse.
+logging.getLogger("urllib3.connectionpool").addFilter(
+    lambda record: record.threadName != THREAD_NAME
+)
 
 
 @dataclass(frozen=True)
@@ -54,34 +61,56 @@ class Limits:
     minimum_rate: float = 8192.0
     rate_seconds: float = 60.0
     grace_seconds: float = 600.0
+    longest_retry_after: float = 60.0
     lock_seconds: float = 3600.0
 
+    def with_fallback(self) -> Limits:
+        """Limits for a source that has a substitute: one that fails costs less than a minute."""
+        return replace(
+            self,
+            connect_seconds=min(self.connect_seconds, 5.0),
+            read_seconds=min(self.read_seconds, 10.0),
+            attempts=min(self.attempts, 2),
+            rate_seconds=min(self.rate_seconds, 20.0),
+            longest_retry_after=min(self.longest_retry_after, 5.0),
+        )
 
-@dataclass(eq=False)
-class TransientError(Exception):
-    """A failure that is worth another attempt.
 
-    ``wait``: seconds that the server asked for. ``attempts``: the number to give up after, if lower
-    than usual. ``range_refused``: the next attempt must request the whole file.
+class _Session(requests.Session):  # type: ignore[misc]
+    """A session that sends no password to the target of a redirect to another host.
+
+    requests would also look one up in ``.netrc`` for the new host, where a signed address is all
+    that is needed, and where a default entry would give the user's password away.
     """
 
-    reason: str
-    wait: float = 0.0
-    attempts: int | None = None
-    range_refused: bool = False
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        before, after = response.request.url or "", prepared_request.url or ""
+        if self.should_strip_auth(before, after):
+            prepared_request.headers.pop("Authorization", None)
 
 
-def get(url: str, headers: Mapping[str, str], limits: Limits, deadline: float) -> Generator[Any]:
+def get(
+    url: str,
+    headers: Mapping[str, str],
+    limits: Limits,
+    deadline: float,
+    auth: NoAccount | None = None,
+) -> Generator[Any]:
     """Yield the response and then the decoded chunks of its body.
 
     They must arrive within the ``limits`` and before the ``deadline`` (of ``time.monotonic``).
-    Raises TransientError and DownloadError. Closing the generator ends the thread.
+    ``auth`` is for the host of ``url`` alone; with None, a password in the URL or in ``.netrc`` is
+    used. Raises TransientError and DownloadError. Closing the generator ends the thread.
     """
     items: queue.Queue[Any] = queue.Queue(QUEUED_CHUNKS)
     closed = threading.Event()
     timeout = (limits.connect_seconds, limits.read_seconds)
-    options = {"headers": headers, "timeout": timeout, "stream": True}
-    threading.Thread(target=_receive, args=(url, options, items, closed), daemon=True).start()
+    options = {"headers": headers, "timeout": timeout, "stream": True, "auth": auth}
+    threading.Thread(
+        target=_receive, args=(url, options, items, closed), name=THREAD_NAME, daemon=True
+    ).start()
     due, missing, problem = time.monotonic() + sum(timeout), 0.0, SILENT
     response: Any = None
     try:
@@ -115,7 +144,7 @@ def _receive(
 ) -> None:
     """Queue the response, the chunks and None, or the exception, until ``closed``."""
     try:
-        with requests.Session() as session:
+        with _Session() as session:
             session.max_redirects = MAX_REDIRECTS
             session.hooks["response"].append(_check_redirect)
             with session.get(url, **options) as response:
@@ -125,7 +154,7 @@ def _receive(
                     if closed.is_set():
                         return
     except Exception as error:
-        items.put(_classified(error, url) if isinstance(error, NETWORK_ERRORS) else error)
+        items.put(classified(error, url) if isinstance(error, NETWORK_ERRORS) else error)
 
 
 def _check_redirect(response: requests.Response, **_: object) -> None:
@@ -138,52 +167,6 @@ def _check_redirect(response: requests.Response, **_: object) -> None:
     if schemes not in (("http", "http"), ("http", "https"), ("https", "https")):
         raise DownloadError(
             f"{shown(response.url)} redirects from {schemes[0]} to {shown(target)}, which is "
-            "unsafe and not followed; use another source root."
+            "unsafe and not followed; use another --source.",
+            reason=f"it redirects from {schemes[0]} to {schemes[1]}, which is unsafe",
         )
-
-
-def _classified(error: Exception, url: str) -> TransientError | DownloadError:
-    """Classify an error as transient or final.
-
-    requests wraps urllib3, which wraps the socket's error, each in another attribute. Their
-    messages quote the URL with its secrets, so only the innermost system message is shown.
-    """
-    inner: BaseException = error
-    while True:
-        causes = (getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__)
-        following = [cause for cause in causes if isinstance(cause, BaseException)]
-        if not following:
-            break
-        inner = following[0]
-    reason = shortened(getattr(inner, "strerror", None) or BROKEN)
-    if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
-        reason = SILENT
-    code, unresolved = getattr(inner, "errno", None), isinstance(inner, socket.gaierror)
-    if code == socket.EAI_AGAIN if unresolved else code in NO_NETWORK:
-        return TransientError(reason, attempts=2)  # a network rarely recovers within seconds
-    if isinstance(error, requests.exceptions.TooManyRedirects):
-        reason = f"more than {MAX_REDIRECTS} redirects"
-    elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-        reason = "the URL, or that of the proxy, is invalid or has an unknown scheme"
-    elif not unresolved and not isinstance(inner, ssl.SSLCertVerificationError):
-        return TransientError(reason)
-    return failed(url, reason)
-
-
-def failed(url: str, reason: str) -> DownloadError:
-    return DownloadError(
-        f"{shown(url)} could not be downloaded ({reason}); check the network, the proxy settings "
-        "and the source root, or download the file yourself and pass it with --checkpoint."
-    )
-
-
-def shown(url: str) -> str:
-    """The URL without possible secrets: user, password, query and fragment."""
-    parts = urlsplit(url)
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-    return shortened(plain.geturl())
-
-
-def shortened(text: str, characters: int = MAX_SHOWN_CHARACTERS) -> str:
-    """External text, truncated for a message."""
-    return text if len(text) <= characters else f"{text[:characters]}..."

@@ -19,6 +19,7 @@ from movinet_convert.variants import (
     Origin,
     Origins,
     Settings,
+    SeType,
     Variant,
 )
 
@@ -63,6 +64,11 @@ def released_settings(variant: Variant, gating: Gating | None = None) -> Setting
             f"not {gating!r}."
         )
     return variant.settings(gating)
+
+
+def legacy_settings(se_type: SeType, positional_encoding: bool) -> Settings:
+    """The settings of an older stream model with 3D convolutions."""
+    return Settings(True, "3d", se_type, "swish", "sigmoid", positional_encoding)
 
 
 def check_settings(variant: Variant, settings: Settings) -> None:

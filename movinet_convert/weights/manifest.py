@@ -23,6 +23,7 @@ from movinet_convert.variants import (
     Input,
     Origins,
     Settings,
+    SourceName,
     Variant,
     list_variants,
 )
@@ -51,11 +52,18 @@ class ReleaseSource(_Entry):
     bytes: PositiveInt | None = None
 
 
+class KaggleSource(ReleaseSource):
+    """Where the same weights are on Kaggle, and the version that was published last."""
+
+    version: PositiveInt
+
+
 class ConvertedFrom(_Entry):
     """The source of a converted file.
 
     ``digest`` is of the variables, the same for every layout; ``archive_sha256`` of the archive, if
-    any. ``kind`` is None in manifests of versions that did not record it.
+    any. ``kind`` is None in manifests of versions that did not record it. ``fetched_from`` is the
+    source of a release, with its ``version`` on Kaggle; ``url`` is None for a folder.
     """
 
     name: str
@@ -63,6 +71,9 @@ class ConvertedFrom(_Entry):
     digest: Sha256
     archive_sha256: Sha256 | None = None
     kind: SourceKind | None = None
+    fetched_from: SourceName | None = None
+    version: PositiveInt | None = None
+    url: str | None = None
 
 
 class ParityFigures(_Entry):
@@ -115,11 +126,14 @@ class ConvertedVersion(_Entry):
 class VariantEntry(_Entry):
     """A variant: its release, settings, input and published accuracy, and its converted files.
 
+    ``source`` is the release in the Model Garden, ``legacy`` the older one of a stream model.
     ``current`` is the version that the variant's name refers to, the one converted last; None means
     the newest.
     """
 
     source: ReleaseSource | None
+    kaggle: KaggleSource | None = None
+    legacy: ReleaseSource | None = None
     settings: Settings
     input: Input
     accuracy: Accuracy
@@ -175,7 +189,8 @@ class Manifest(_Entry):
 
 def describe(variant: Variant) -> VariantEntry:
     """The entry of a variant without converted files."""
-    source, release = None, RELEASES.get(variant.name)
+    release, kaggle, legacy = RELEASES.get(variant.name), variant.kaggle_url, variant.legacy_url
+    source = None
     if variant.source_url is not None:
         source = ReleaseSource(
             url=variant.source_url,
@@ -184,6 +199,8 @@ def describe(variant: Variant) -> VariantEntry:
         )
     return VariantEntry(
         source=source,
+        kaggle=KaggleSource(url=kaggle, version=variant.kaggle_version) if kaggle else None,
+        legacy=ReleaseSource(url=legacy) if legacy else None,
         settings=variant.settings(),
         input=variant.input,
         accuracy=variant.accuracy,
@@ -201,8 +218,9 @@ def dump(manifest: Manifest) -> str:
     for entry in data["variants"].values():
         if not entry["versions"]:
             del entry["versions"]
-        if entry["current"] is None:
-            del entry["current"]
+        for optional in ("kaggle", "legacy", "current"):
+            if entry[optional] is None:
+                del entry[optional]
     return strict_yaml.dump(data)
 
 

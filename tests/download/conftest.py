@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.download.fetching import Mirror, kaggle
 
 
 @pytest.fixture(autouse=True)
@@ -14,8 +17,21 @@ def _no_proxy_and_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in ("http_proxy", "https_proxy", "all_proxy", "requests_ca_bundle"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("MOVINET_SOURCE_ROOT", raising=False)
+    for name in ("MOVINET_SOURCE", "MOVINET_SOURCE_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=["mirror", "kaggle"])
+def fetch(request: pytest.FixtureRequest) -> Iterator[Mirror]:
+    """Fetches from a mirror, and by way of Kaggle's redirect to another host."""
+    if request.param == "mirror":
+        yield Mirror()
+    else:
+        with kaggle() as from_kaggle:
+            yield from_kaggle
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from movinet_convert.errors import DownloadError
-from tests.download.fetching import ARCHIVE, BODY, DIGEST, fetch, fetch_unpinned
+from tests.download.fetching import ARCHIVE, BODY, DIGEST, Mirror, fetch_from
 from tests.helpers import fetch_server as servers
 
 
-def test_cached_release_needs_no_server() -> None:
+def test_cached_release_needs_no_server(fetch: Mirror) -> None:
     with servers.serve(BODY, servers.whole) as server:
         first = fetch(server.root)
     again = fetch("http://127.0.0.1:1", offline=True)
@@ -24,7 +24,7 @@ def test_cached_release_needs_no_server() -> None:
     assert again.path == first.path
 
 
-def test_offline_without_cached_release_fails_without_request() -> None:
+def test_offline_without_cached_release_fails_without_request(fetch: Mirror) -> None:
     with (
         servers.serve(BODY, servers.whole) as server,
         pytest.raises(DownloadError, match="does not exist and downloads are off"),
@@ -35,24 +35,24 @@ def test_offline_without_cached_release_fails_without_request() -> None:
 
 def test_offline_accepts_folder_as_mirror(tmp_path: Path) -> None:
     (tmp_path / ARCHIVE).write_bytes(BODY)
-    assert fetch(tmp_path, offline=True).sha256 == DIGEST
+    assert fetch_from(tmp_path, offline=True).sha256 == DIGEST
 
 
-def test_replaces_damaged_cached_file() -> None:
+def test_replaces_damaged_cached_file(fetch: Mirror) -> None:
     with servers.serve(BODY, servers.whole) as server:
         path = fetch(server.root).path
         path.write_bytes(bytes(100))
         assert fetch(server.root).path.read_bytes() == BODY
 
 
-def test_offline_damaged_cached_file_is_an_error() -> None:
+def test_offline_damaged_cached_file_is_an_error(fetch: Mirror) -> None:
     with servers.serve(BODY, servers.whole) as server:
         fetch(server.root).path.write_bytes(bytes(100))
     with pytest.raises(DownloadError, match="is damaged and downloads are off"):
         fetch(server.root, offline=True)
 
 
-def test_pinned_release_is_never_a_first_use(cache: Path) -> None:
+def test_pinned_release_is_never_a_first_use(fetch: Mirror, cache: Path) -> None:
     with servers.serve(BODY, servers.whole) as server:
         assert not fetch(server.root).first_use
     assert not (cache / "recorded_digests.json").exists()
@@ -63,39 +63,39 @@ def test_pinned_release_is_never_a_first_use(cache: Path) -> None:
     ["", "[]", "{", '{"a": {}}', "\xff", "[" * 100_000, "{}" + " " * 2_000_000],
     ids=lambda text: text[:10],
 )
-def test_names_damaged_record(cache: Path, text: str) -> None:
+def test_names_damaged_record(fetch: Mirror, cache: Path, text: str) -> None:
     cache.mkdir()
     (cache / "recorded_digests.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DownloadError, match=r"recorded_digests\.json is damaged; delete it"):
-        fetch_unpinned("http://127.0.0.1:1")
+        fetch.unpinned("http://127.0.0.1:1")
 
 
-def test_names_record_that_is_a_pipe(cache: Path) -> None:
+def test_names_record_that_is_a_pipe(fetch: Mirror, cache: Path) -> None:
     cache.mkdir()
     os.mkfifo(cache / "recorded_digests.json")
     with pytest.raises(DownloadError, match=r"recorded_digests\.json is a named pipe"):
-        fetch_unpinned("http://127.0.0.1:1")
+        fetch.unpinned("http://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"url": 1}', "[" * 100_000], ids=lambda text: text[:10]
 )
-def test_damaged_resume_state_restarts_download(cache: Path, text: str) -> None:
+def test_damaged_resume_state_restarts_download(fetch: Mirror, cache: Path, text: str) -> None:
     cache.mkdir()
-    (cache / f"{ARCHIVE}.partial").write_bytes(b"junk")
-    (cache / f"{ARCHIVE}.partial.json").write_text(text)
+    (cache / f"{fetch.file_name}.partial").write_bytes(b"junk")
+    (cache / f"{fetch.file_name}.partial.json").write_text(text)
     with servers.serve(BODY, servers.with_ranges) as server:
         assert fetch(server.root).sha256 == DIGEST
 
 
-def test_reports_cache_that_cannot_be_created(tmp_path: Path) -> None:
+def test_reports_cache_that_cannot_be_created(fetch: Mirror, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DownloadError, match=r"cannot be used .*MOVINET_CACHE_DIR"):
         fetch("http://127.0.0.1:1", cache_dir=tmp_path / "file" / "cache")
 
 
 def _fetch_in_a_process(root: str, results: Any) -> None:
-    fetched = fetch(root)
+    fetched = fetch_from(root)
     results.put((os.getpid(), fetched.sha256, fetched.downloaded))
 
 

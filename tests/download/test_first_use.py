@@ -12,13 +12,7 @@ import pytest
 from movinet_convert.download import cache as cache_module
 from movinet_convert.errors import DownloadError
 from movinet_convert.model.settings import get_variant
-from tests.download.fetching import (
-    ARCHIVE,
-    BODY,
-    VARIANT,
-    assert_nothing_unfinished,
-    fetch_unpinned,
-)
+from tests.download.fetching import ARCHIVE, BODY, VARIANT, Mirror, fetch_from
 from tests.helpers import fetch_server as servers
 
 NOWHERE = "http://127.0.0.1:1"
@@ -35,37 +29,40 @@ def mirror(folder: Path, body: bytes, archive: str = ARCHIVE) -> Path:
     return folder
 
 
-def test_records_first_use_with_source(release: bytes, cache: Path) -> None:
+def test_records_first_use_with_source(fetch: Mirror, release: bytes, cache: Path) -> None:
     with servers.serve(release, servers.whole) as server:
-        fetched = fetch_unpinned(server.root)
+        fetched = fetch.unpinned(server.root)
     assert fetched.first_use
     assert not fetched.pinned
-    record = json.loads((cache / "recorded_digests.json").read_text())[ARCHIVE]
+    record = json.loads((cache / "recorded_digests.json").read_text())[fetch.file_name]
     assert record["sha256"] == hashlib.sha256(release).hexdigest()
     assert record["bytes"] == len(release)
-    assert record["source"] == f"{server.root}/{ARCHIVE}"
+    assert record["source"] == fetched.address == fetch.address(server.root)
+    assert (fetched.source, fetched.version) == (fetch.source, fetch.version)
 
 
-def test_recorded_digest_does_not_pin_release(release: bytes, tmp_path: Path) -> None:
-    fetch_unpinned(mirror(tmp_path / "mirror", release))
-    again = fetch_unpinned(NOWHERE, offline=True)
+def test_recorded_digest_does_not_pin_release(
+    fetch: Mirror, release: bytes, tmp_path: Path
+) -> None:
+    fetch.unpinned(mirror(tmp_path / "mirror", release))
+    again = fetch.unpinned(NOWHERE, offline=True)
     assert not again.first_use
     assert not again.pinned
 
 
 def test_checks_network_only_at_first_use(
-    release: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fetch: Mirror, release: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[Path] = []
     check = cache_module._check_network
     monkeypatch.setattr(
         cache_module,
         "_check_network",
-        lambda path, variant: [checked.append(path), check(path, variant)],
+        lambda path, *options, **more: [checked.append(path), check(path, *options, **more)],
     )
     folder = mirror(tmp_path / "mirror", release)
     for _ in range(3):
-        fetch_unpinned(folder)
+        fetch.unpinned(folder)
     assert len(checked) == 1
 
 
@@ -78,64 +75,68 @@ def test_checks_network_only_at_first_use(
     ],
 )
 def test_refuses_another_network_under_release_name(
-    name: str, classes: int, why: str, cache: Path, tmp_path: Path
+    fetch: Mirror, name: str, classes: int, why: str, cache: Path, tmp_path: Path
 ) -> None:
     folder = mirror(tmp_path / "mirror", servers.release_tar(name, classes))
     with pytest.raises(DownloadError, match=rf"is not a release of a0-base; .*({why})"):
-        fetch_unpinned(folder)
-    assert_nothing_unfinished(cache)
-    assert not (cache / ARCHIVE).exists()
+        fetch.unpinned(folder)
+    fetch.assert_nothing_unfinished(cache)
+    assert not (cache / fetch.file_name).exists()
     assert not (cache / "recorded_digests.json").exists()
 
 
-def test_refuses_other_archive_under_release_name(tmp_path: Path) -> None:
+def test_refuses_other_archive_under_release_name(fetch: Mirror, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="is not a release of a0-base"):
-        fetch_unpinned(mirror(tmp_path / "mirror", BODY))
+        fetch.unpinned(mirror(tmp_path / "mirror", BODY))
 
 
-def test_truncates_names_from_hostile_archive(tmp_path: Path) -> None:
+def test_truncates_names_from_hostile_archive(fetch: Mirror, tmp_path: Path) -> None:
     body = servers.tar_of({f"../{'x' * 100_000}": b""})
     with pytest.raises(DownloadError, match="is refused because of its member") as caught:
-        fetch_unpinned(mirror(tmp_path / "mirror", body))
+        fetch.unpinned(mirror(tmp_path / "mirror", body))
     assert len(str(caught.value)) < 2000
 
 
-def test_does_not_record_damaged_release(release: bytes, cache: Path, tmp_path: Path) -> None:
+def test_does_not_record_damaged_release(
+    fetch: Mirror, release: bytes, cache: Path, tmp_path: Path
+) -> None:
     damaged = servers.with_a_flipped_bit(release)
     with pytest.raises(DownloadError, match="the checksum of variable .* does not match"):
-        fetch_unpinned(mirror(tmp_path / "mirror", damaged))
+        fetch.unpinned(mirror(tmp_path / "mirror", damaged))
     assert not (cache / "recorded_digests.json").exists()
 
 
-def test_records_manually_cached_file_of_right_network(release: bytes, cache: Path) -> None:
-    mirror(cache, release)
-    assert fetch_unpinned(NOWHERE, offline=True).first_use
-    assert not fetch_unpinned(NOWHERE, offline=True).first_use
+def test_records_manually_cached_file_of_right_network(
+    fetch: Mirror, release: bytes, cache: Path
+) -> None:
+    mirror(cache, release, fetch.file_name)
+    assert fetch.unpinned(NOWHERE, offline=True).first_use
+    assert not fetch.unpinned(NOWHERE, offline=True).first_use
 
 
-def test_refuses_manually_cached_file_of_another_network(cache: Path) -> None:
-    mirror(cache, servers.release_tar(VARIANT.name, 7))
-    with pytest.raises(
-        DownloadError, match=r"movinet_a0_base\.tar\.gz is not a release of a0-base"
-    ):
-        fetch_unpinned(NOWHERE, offline=True)
+def test_refuses_manually_cached_file_of_another_network(fetch: Mirror, cache: Path) -> None:
+    mirror(cache, servers.release_tar(VARIANT.name, 7), fetch.file_name)
+    with pytest.raises(DownloadError, match=rf"{fetch.file_name} is not a release of a0-base"):
+        fetch.unpinned(NOWHERE, offline=True)
 
 
-def test_record_cannot_make_another_network_trusted(cache: Path) -> None:
+def test_record_cannot_make_another_network_trusted(fetch: Mirror, cache: Path) -> None:
     body = servers.release_tar(VARIANT.name, 7)
-    mirror(cache, body)
+    mirror(cache, body, fetch.file_name)
     digest = hashlib.sha256(body).hexdigest()
     entry = {"sha256": digest, "bytes": len(body), "source": "me", "date": "2026-01-01"}
-    (cache / "recorded_digests.json").write_text(json.dumps({ARCHIVE: entry}))
+    (cache / "recorded_digests.json").write_text(json.dumps({fetch.file_name: entry}))
     with pytest.raises(DownloadError, match="it has 7 classes, but every release has 600"):
-        fetch_unpinned(NOWHERE, offline=True)
+        fetch.unpinned(NOWHERE, offline=True)
 
 
-def test_digest_mismatch_with_record_gives_advice(release: bytes, tmp_path: Path) -> None:
+def test_digest_mismatch_with_record_gives_advice(
+    fetch: Mirror, release: bytes, tmp_path: Path
+) -> None:
     other = servers.release_tar(VARIANT.name, seed=1)
-    fetch_unpinned(mirror(tmp_path / "mirror", release)).path.unlink()
+    fetch.unpinned(mirror(tmp_path / "mirror", release)).path.unlink()
     with pytest.raises(DownloadError) as caught:
-        fetch_unpinned(mirror(tmp_path / "mirror", other))
+        fetch.unpinned(mirror(tmp_path / "mirror", other))
     message = str(caught.value)
     assert hashlib.sha256(release).hexdigest() in message
     assert hashlib.sha256(other).hexdigest() in message
@@ -143,10 +144,10 @@ def test_digest_mismatch_with_record_gives_advice(release: bytes, tmp_path: Path
 
 
 def _fetch_in_a_process(root: Path, name: str) -> None:
-    fetch_unpinned(root, variant=get_variant(name))
+    fetch_from(root, None, variant=get_variant(name))
 
 
-def test_records_concurrent_first_uses(release: bytes, cache: Path, tmp_path: Path) -> None:
+def test_records_concurrent_first_uses(cache: Path, tmp_path: Path) -> None:
     names = ("a0-base", "a0-stream")
     context = multiprocessing.get_context("fork")
     for name in names:

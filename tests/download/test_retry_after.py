@@ -8,7 +8,7 @@ import time
 import pytest
 
 from movinet_convert.errors import DownloadError
-from tests.download.fetching import BODY, DIGEST, SHORT_LIMITS, fetch
+from tests.download.fetching import BODY, DIGEST, SHORT_LIMITS, Mirror
 from tests.helpers import fetch_server as servers
 
 
@@ -23,7 +23,7 @@ def answer(value: str) -> servers.Answer:
     return servers.status(503, **{"Retry-After": value})
 
 
-def test_pauses_double(pauses: list[float]) -> None:
+def test_pauses_double(fetch: Mirror, pauses: list[float]) -> None:
     with servers.serve(BODY, servers.status(500)) as server, pytest.raises(DownloadError):
         fetch(server.root)
     assert pauses == [SHORT_LIMITS.first_pause_seconds, 2 * SHORT_LIMITS.first_pause_seconds]
@@ -31,14 +31,14 @@ def test_pauses_double(pauses: list[float]) -> None:
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("86400", 60.0)])
 def test_waits_retry_after_seconds_up_to_a_minute(
-    value: str, seconds: float, pauses: list[float]
+    fetch: Mirror, value: str, seconds: float, pauses: list[float]
 ) -> None:
     with servers.serve(BODY, answer(value), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert pauses == [seconds]
 
 
-def test_waits_until_retry_after_date(pauses: list[float]) -> None:
+def test_waits_until_retry_after_date(fetch: Mirror, pauses: list[float]) -> None:
     date = email.utils.formatdate(time.time() + 20, usegmt=True)
     with servers.serve(BODY, answer(date), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
@@ -46,7 +46,7 @@ def test_waits_until_retry_after_date(pauses: list[float]) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1e3", "9" * 5000, "Mon, 99 Foo 99999"])
-def test_ignores_invalid_retry_after(value: str, pauses: list[float]) -> None:
+def test_ignores_invalid_retry_after(fetch: Mirror, value: str, pauses: list[float]) -> None:
     with servers.serve(BODY, answer(value), servers.whole) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert pauses == [SHORT_LIMITS.first_pause_seconds]

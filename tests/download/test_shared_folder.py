@@ -10,15 +10,7 @@ from pathlib import Path
 import pytest
 
 from movinet_convert.errors import DownloadError
-from tests.download.fetching import (
-    ARCHIVE,
-    BODY,
-    DIGEST,
-    SHORT_LIMITS,
-    assert_nothing_unfinished,
-    fetch,
-    fetch_unpinned,
-)
+from tests.download.fetching import ARCHIVE, BODY, DIGEST, SHORT_LIMITS, Mirror
 from tests.helpers import fetch_server as servers
 
 Trap = Callable[[Path, Path], None]
@@ -46,25 +38,25 @@ def victim(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link, pipe])
 @pytest.mark.parametrize("suffix", ["", ".partial", ".partial.json", ".unpacked"])
 def test_does_not_write_through_link_or_pipe(
-    suffix: str, trap: Trap, cache: Path, victim: Path
+    fetch: Mirror, suffix: str, trap: Trap, cache: Path, victim: Path
 ) -> None:
     cache.mkdir()
-    trap(cache / f"{ARCHIVE}{suffix}", victim)
+    trap(cache / f"{fetch.file_name}{suffix}", victim)
     with servers.serve(BODY, servers.gzip_file) as server:
         assert fetch(server.root).sha256 == DIGEST
     assert victim.read_text() == "precious"
-    assert_nothing_unfinished(cache)
+    fetch.assert_nothing_unfinished(cache)
 
 
 @pytest.mark.parametrize("trap", [symbolic_link, hard_link])
 def test_does_not_resume_partial_file_replaced_by_link(
-    trap: Trap, cache: Path, tmp_path: Path
+    fetch: Mirror, trap: Trap, cache: Path, tmp_path: Path
 ) -> None:
     victim = tmp_path / "theirs"
     with servers.serve(BODY, servers.cut_with_ranges) as server:
         with pytest.raises(DownloadError):
             fetch(server.root, limits=replace(SHORT_LIMITS, attempts=1))
-        partial = cache / f"{ARCHIVE}.partial"
+        partial = cache / f"{fetch.file_name}.partial"
         content = partial.read_bytes()
         partial.rename(victim)
         trap(partial, victim)
@@ -75,23 +67,23 @@ def test_does_not_resume_partial_file_replaced_by_link(
 
 @pytest.mark.parametrize("name", ["recorded_digests.json", "recorded_digests.json.unfinished"])
 def test_replaces_record_instead_of_writing_through_link(
-    name: str, cache: Path, tmp_path: Path
+    fetch: Mirror, name: str, cache: Path, tmp_path: Path
 ) -> None:
     cache.mkdir()
     victim = tmp_path / "theirs.json"
     victim.write_text("{}")
     (cache / name).symlink_to(victim)
     (tmp_path / ARCHIVE).write_bytes(servers.release_tar())
-    assert fetch_unpinned(tmp_path).first_use
+    assert fetch.unpinned(tmp_path).first_use
     assert victim.read_text() == "{}"
-    assert not fetch_unpinned(tmp_path).first_use
+    assert not fetch.unpinned(tmp_path).first_use
 
 
-@pytest.mark.parametrize("name", [ARCHIVE, "recorded_digests.json"])
-def test_refuses_lock_that_is_a_link(name: str, cache: Path, victim: Path) -> None:
+@pytest.mark.parametrize("name", ["release", "recorded_digests.json"])
+def test_refuses_lock_that_is_a_link(fetch: Mirror, name: str, cache: Path, victim: Path) -> None:
     cache.mkdir()
-    (cache / f"{name}.lock").symlink_to(victim)
+    (cache / f"{name.replace('release', fetch.file_name)}.lock").symlink_to(victim)
     (cache.parent / ARCHIVE).write_bytes(servers.release_tar())
     with pytest.raises(DownloadError, match="symbolic links"):
-        fetch_unpinned(cache.parent)
+        fetch.unpinned(cache.parent)
     assert victim.read_text() == "precious"

@@ -63,7 +63,7 @@ def test_store_accepts_variant_without_release() -> None:
     ("old", "new", "message"),
     [
         ("schema_version: 2", "schema_version: 3", "schema_version 3, but this version reads 2"),
-        ("top1: 72.28", "top1: good", r"line 22: variants\.a0-base\.accuracy\.top1"),
+        ("top1: 72.28", "top1: good", r"line 28: variants\.a0-base\.accuracy\.top1"),
         ("  a0-base:", "  a9-base:", "'a9-base' is not a MoViNet variant"),
         ("sha256: null", "sha256: abc", r"line 6: variants\.a0-base\.source\.sha256"),
         ("gating: keras", "gating: hard", r"variants\.a0-stream\.settings\.gating"),
