@@ -30,7 +30,6 @@ class Address:
 
     ``published_at`` is its official URL. ``file_name`` is its name in the cache, which tells the
     archives of the two sources apart.
-    ``auth`` is None for a mirror: a password may be in its URL or in ``.netrc``.
     """
 
     source: SourceName
@@ -38,13 +37,19 @@ class Address:
     published_at: str
     file_name: str
     version: int | None = None
-    auth: NoAccount | None = None
     legacy: bool = False
 
     @property
     def title(self) -> str:
         version = f", version {self.version}" if self.version else ""
         return f"{TITLES[self.source]}{version}"
+
+    @property
+    def auth(self) -> NoAccount | None:
+        """None for a mirror, whose password may be in its URL or in ``.netrc``."""
+        if self.source == "mirror":
+            return None
+        return kaggle_account() if self.source == "kaggle" else NoAccount()
 
     @property
     def shown(self) -> str:
@@ -72,14 +77,14 @@ def addresses(
         )
     name = variant.legacy_archive_name if legacy else variant.archive_name
     url = f"{variants.MODEL_GARDEN_ROOT}/{name}"
-    model_garden = Address("model-garden", url, url, name, auth=NoAccount(), legacy=legacy)
+    model_garden = Address("model-garden", url, url, name, legacy=legacy)
     if source == "model-garden" or (source == AUTO and legacy):
         return (model_garden,)
     if source not in (AUTO, "kaggle"):
         return (Address("mirror", _in_mirror(source, name), url, name, legacy=legacy),)
     url, version = variant.kaggle_url or "", variant.kaggle_version
     name = f"{variant.release_folder}_kaggle_v{version}.tar"
-    kaggle = Address("kaggle", url, url, name, version, kaggle_account())
+    kaggle = Address("kaggle", url, url, name, version)
     return (model_garden, kaggle) if source == AUTO else (kaggle,)
 
 
