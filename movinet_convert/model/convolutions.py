@@ -92,16 +92,23 @@ class Uninitialized(nn.Module):
 
 
 class Conv2dSame(Uninitialized, nn.Conv2d):
-    """2D convolution, ``SAME`` padding: (N, C, H, W) -> (N, C', ceil(H/s), ceil(W/s))."""
+    """2D convolution, ``SAME`` padding: (N, C, H, W) -> (N, C', ceil(H/s), ceil(W/s)).
+
+    At stride 1 an odd kernel needs the same zeros on both sides for any size of input.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: tuple[int, int], stride: int = 1, groups: int = 1
     ) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        symmetric = stride == 1 and all(size % 2 for size in kernel)
+        padding = (kernel[0] // 2, kernel[1] // 2) if symmetric else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        self.symmetric = symmetric
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.kernel_size == (1, 1):
-            return F.conv2d(x, weight, bias, self.stride)
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if self.symmetric:
+            return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.groups)
         return conv_same(x, weight, bias, self.stride, self.groups, pad_input=is_exporting())
 
 
@@ -116,11 +123,9 @@ class Conv3dSame(Uninitialized, nn.Conv3d):
         super().__init__(channels, channels, kernel, strides, groups=channels, bias=False)
         self.causal = causal
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pad_input = is_exporting()
-        return conv_same(
-            x, weight, bias, self.stride, self.groups, causal=self.causal, pad_input=pad_input
-        )
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias, options = self.weight, self.bias, (self.stride, self.groups)
+        return conv_same(x, weight, bias, *options, causal=self.causal, pad_input=is_exporting())
 
 
 class TemporalConv2d(Uninitialized, nn.Conv2d):
@@ -132,9 +137,9 @@ class TemporalConv2d(Uninitialized, nn.Conv2d):
     def __init__(self, channels: int, length: int) -> None:
         super().__init__(channels, channels, (length, 1), groups=channels, bias=False)
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[3:]
-        y = F.conv2d(x.flatten(3), weight, bias, groups=self.groups)
+        y = F.conv2d(x.flatten(3), self.weight, self.bias, groups=self.groups)
         batch, channels, frames, _ = y.shape
         return y.reshape(batch, channels, frames, height, width)
 

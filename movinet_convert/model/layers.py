@@ -104,11 +104,11 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv = Conv2dSame(inputs, outputs, kernel, stride)
         self.norm = BatchNorm(outputs, unbiased=unbiased)
-        self.activation = ACTIVATIONS[activation] if activation else nn.Identity()
+        self.activation = ACTIVATIONS[activation] if activation else None
 
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(self.conv(x))
-        return self.activation(normed)
+        return normed if self.activation is None else self.activation(normed)
 
 
 def past_frames(buffer: Tensor | None, videos: Tensor, length: int) -> Tensor:

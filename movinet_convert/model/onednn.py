@@ -43,9 +43,9 @@ def runs_onednn(x: Tensor) -> bool:
     return (
         ONEDNN is not None
         and not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
+        and x.is_cpu
         and x.dtype == torch.float32
-        and not (torch.is_grad_enabled() and x.requires_grad)
+        and not (x.requires_grad and torch.is_grad_enabled())
     )
 
 
@@ -112,17 +112,16 @@ class FusedConv(nn.Module):
         )
         return packed, padding
 
-    @torch.no_grad()
     def _pack(self, key: Any, make: Callable[[], Any]) -> Any:
-        if self.weight.is_inference():  # it does not count its changes: nothing to keep a copy by
+        weight = self.weight
+        if weight.is_inference():  # it does not count its changes: nothing to keep a copy by
             return make()
-        version = self.weight._version
         found = self._packs.get(key)
-        if found is None or found[0] != version:
+        if found is None or found[0] != weight._version:
             if len(self._packs) >= MOST_PACKS:
                 self._packs.clear()
-            with torch.inference_mode(False):  # so that it serves in either mode
-                found = (version, make())
+            with torch.inference_mode(False), torch.no_grad():  # so that it serves in either mode
+                found = (weight._version, make())
             self._packs[key] = found
         return found[1]
 

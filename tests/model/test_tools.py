@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from movinet_convert.model import MoViNet, create_model
+from movinet_convert.model.convolutions import Conv2dSame, same_padding
 from movinet_convert.model.fuse import fuse
 from movinet_convert.model.layers import BatchNorm
 from tests.helpers.settled import settled_model
@@ -25,7 +26,7 @@ def kernels(model: nn.Module) -> list[str]:
     return [name for name, p in model.named_parameters() if p.dim() > 2]
 
 
-def convolutions(model: nn.Module) -> dict[str, nn.Module]:
+def convolutions(model: nn.Module) -> dict[str, nn.Conv2d | nn.Conv3d]:
     found = model.named_modules()
     return {name: m for name, m in found if isinstance(m, nn.Conv2d | nn.Conv3d)}
 
@@ -45,6 +46,14 @@ def test_printing_shows_every_convolution() -> None:
         r"Conv3d\w*\(80, 80, kernel_size=\(3, 3, 3\), .*groups=80", str(create_model("a0-base"))
     )
     assert "activation=hard_swish" in str(fuse(model))
+
+
+@pytest.mark.parametrize("name", ["a0-stream", "a3-stream"])
+def test_the_padding_of_a_convolution_of_stride_1_is_same_for_any_size(name: str) -> None:
+    layers = [layer for layer in create_model(name).modules() if isinstance(layer, Conv2dSame)]
+    for layer in (layer for layer in layers if layer.stride == (1, 1)):
+        for kernel, padding in zip(layer.kernel_size, layer.padding, strict=True):
+            assert all(same_padding(n, kernel, 1) == (padding, padding) for n in range(1, 20))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +101,8 @@ def test_torch_fx_traces_the_network_for_clips_of_any_size(name: str) -> None:
     for shape in ((1, 3, 4, 33, 46), (2, 3, 1, 32, 32)):
         clip = torch.rand(shape)
         assert torch.equal(traced(clip), model(clip))
-    assert sum("conv_same" in str(node.target) for node in traced.graph.nodes) > 5
+    strided = [layer for layer in convolutions(model).values() if 2 in layer.stride]
+    assert sum("conv_same" in str(node.target) for node in traced.graph.nodes) >= len(strided) > 0
 
 
 @torch.no_grad()
