@@ -22,7 +22,8 @@ AUTO = "auto"
 def convert_and_print(
     *, archs: tuple[str, ...], causal: bool, every: bool, as_json: bool, **settings: Any
 ) -> None:
-    variants = _variants(archs, causal, every)
+    # Only stream models have a legacy release.
+    variants = _variants(archs, causal or (every and settings["legacy"]), every)
     first = variants[0] if variants else None  # None: the checkpoint determines it
     for variant in variants[1:]:
         _check_gating(variant, settings["gating"], settings["gating_clips"])

@@ -68,7 +68,8 @@ def addresses(
         )
     if legacy and not variant.has_legacy:
         raise UsageError(
-            f"{variant.name} has no legacy release, only stream models have one; omit --legacy."
+            f"{variant.name} has no legacy release, only stream models have one; omit "
+            "--legacy, or add --causal."
         )
     if legacy and source == "kaggle":
         raise UsageError(
