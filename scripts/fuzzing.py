@@ -27,7 +27,8 @@ from movinet_convert.errors import MovinetError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.weights.file import Header, read_header, read_tensors, write_weights
 from movinet_convert.weights.manifest import catalogue, dump, parse
-from scripts import structured
+from scripts import structured, tflite_damage
+from scripts.tflite_writer import StreamWriter
 
 ARCH = "t0"
 Content = dict[str, bytes]  # name -> bytes of the array
@@ -119,6 +120,11 @@ def read_checkpoint(path: Path) -> Content:
     return {name: a.tobytes() for name, a in open_checkpoint(source).variables.items()}
 
 
+def read_tflite(path: Path) -> Content:
+    with tflite_damage.with_tiny():
+        return read_checkpoint(path)
+
+
 def read_safetensors(path: Path) -> Content:
     read_header(path)
     return {name: tensor.numpy().tobytes() for name, tensor in read_tensors(path).items()}
@@ -196,6 +202,10 @@ def mutate_pickle(rng: random.Random, data: bytes) -> bytes:
     return structured.mutate_pickle(rng, data, mutate_bytes)
 
 
+def mutate_tflite(rng: random.Random, data: bytes) -> bytes:
+    return tflite_damage.mutate(rng, data, mutate_bytes)
+
+
 def mutate_tar(rng: random.Random, data: bytes) -> bytes:
     """Damage a header and correct its checksum, or damage anything."""
     if rng.randrange(2):
@@ -221,7 +231,7 @@ def make_targets(folder: Path) -> Mapping[str, Target]:
     bundle = folder / "bundle"
     # Nearly all bytes are weights, as in real bundles, so that damage hits them.
     write_checkpoint(bundle, ARCH, small_weights((32, 32)))
-    for name in ("tar", "gzip", "graph", "hdf5", "torch", "safetensors", "manifest"):
+    for name in ("tar", "gzip", "graph", "hdf5", "torch", "tflite", "safetensors", "manifest"):
         (folder / name).mkdir()
     for kind, mode in (("tar", "w"), ("gzip", "w:gz")):
         with tarfile.open(folder / kind / "x", mode) as tar:  # type: ignore[call-overload]
@@ -229,6 +239,7 @@ def make_targets(folder: Path) -> Mapping[str, Target]:
     (folder / "graph" / "x").write_bytes(structured.saved_model(small_weights()))
     write_hdf5(folder / "hdf5" / "x")
     write_torch(folder / "torch" / "x")
+    (folder / "tflite" / "x").write_bytes(StreamWriter().file())
     write_safetensors(folder / "safetensors" / "x")
     (folder / "manifest" / "x").write_text(dump(catalogue()), encoding="utf-8")
     index, data = bundle / "ckpt-1.index", bundle / "ckpt-1.data-00000-of-00001"
@@ -244,6 +255,7 @@ def make_targets(folder: Path) -> Mapping[str, Target]:
         "hdf5": Target(folder / "hdf5" / "x", read_checkpoint, False, mutate_bytes),
         "torch": Target(folder / "torch" / "x", read_checkpoint, False, mutate_bytes),
         "torch-pickle": Target(folder / "torch" / "x", read_checkpoint, False, mutate_pickle),
+        "tflite": Target(folder / "tflite" / "x", read_tflite, False, mutate_tflite),
         "safetensors": Target(folder / "safetensors" / "x", read_safetensors, False, mutate_bytes),
         "manifest": Target(folder / "manifest" / "x", read_manifest, False, mutate_bytes),
     }

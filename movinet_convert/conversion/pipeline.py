@@ -97,6 +97,11 @@ def convert(
 def _with_detected_gating(
     converted: Converted, clips: Callable[[Variant], Tensor] | None
 ) -> tuple[Converted, GatingEvidence]:
+    if converted.checkpoint.graph is not None:
+        raise UsageError(
+            f"The operators of {converted.source.path} compute gating "
+            f"{converted.settings.gating!r}; leave out --gating auto, nothing is left to detect."
+        )
     if clips is None:
         raise UsageError(
             "--gating auto needs videos like those of training; pass --gating-clips DIR."

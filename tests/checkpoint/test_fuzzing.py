@@ -32,6 +32,7 @@ TARGETS = (
     "hdf5",
     "torch",
     "torch-pickle",
+    "tflite",
     "safetensors",
     "manifest",
 )

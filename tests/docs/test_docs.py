@@ -22,6 +22,7 @@ import pytest
 from movinet_convert import convert
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import KINETICS_600_CLASSES, list_variants
+from scripts.tflite_writer import StreamWriter
 from tests.helpers.colour_model import write_colours
 from tests.helpers.seeded import choices, variables, write_checkpoint
 from tests.scripts.test_regenerate import write_archive
@@ -126,6 +127,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in RELEASES:
         write_archive(home / "mirror", name)
     (home / "movinet_a0_stream.tar.gz").symlink_to(home / "mirror" / "movinet_a0_stream.tar.gz")
+    spec, size = get_variant("a0-stream").spec, get_variant("a0-stream").input.size
+    stream = StreamWriter(spec, classes=KINETICS_600_CLASSES, size=size, eight_bits=False)
+    (home / "movinet_a0_stream.tflite").write_bytes(stream.file())
     arrays = variables("a0-stream", KINETICS_600_CLASSES)
     for prefix in ("PATH", "mine"):
         write_checkpoint(home / prefix, "a0-stream", arrays)

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from movinet_convert import create_model, load_converted, save_weights
+from movinet_convert.conversion.sources import given
+from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError
 from movinet_convert.export.tensorflow import export_saved_model, export_tflite
 from movinet_convert.parity.cases import random_clips
@@ -92,6 +94,8 @@ def test_tflite_agrees_frame_by_frame(tmp_path: Path) -> None:
     assert theirs.shape == ours.shape == (FRAMES, 5)
     assert np.abs(theirs - ours).max() <= TOLERANCE * ours.std()
     assert [p.name for p in path.parent.iterdir()] == ["tuned.tflite"]
+    read_back = convert_checkpoint(given(path)).to_model()
+    assert np.abs(frame_by_frame(read_back, video) - ours).max() <= TOLERANCE * ours.std()
 
 
 def test_a_saved_model_gives_the_same_logits_at_any_size(tmp_path: Path) -> None:

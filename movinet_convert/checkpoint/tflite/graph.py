@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from movinet_convert.checkpoint.tflite.file import FUSED, Model, Operator, Tensor
+from movinet_convert.checkpoint.tflite.model import FUSED, Model, Operator, Tensor
 
 _VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "QUANTIZE", "DEQUANTIZE")
 # Between PyTorch's order of axes and TensorFlow's; no other transposition is looked through.
@@ -28,14 +28,16 @@ class Graph:
 
     def __post_init__(self) -> None:
         self._producers = {t: found for found in self.model.operators for t in found.outputs}
+        self._sources: dict[int, int] = {}
+        for found in self.model.operators:  # in order, so that a chain of views is followed once
+            if self._is_view(found):
+                self._sources[found.outputs[0]] = self.source(found.inputs[0])
 
     # --- tensors ----------------------------------------------------------------------------------
 
     def source(self, tensor: int) -> int:
         """The first tensor with the same values, in front of reshapes and changes of type."""
-        while (found := self._producers.get(tensor)) is not None and self._is_view(found):
-            tensor = found.inputs[0]
-        return tensor
+        return self._sources.get(tensor, tensor)
 
     def operator(self, tensor: int, *kinds: str) -> Operator | None:
         """The operator that computed ``tensor``, if it is one of ``kinds`` and has inputs."""
@@ -75,7 +77,9 @@ class Graph:
         return tuple(map(int, found.stored.flat))
 
     def _is_view(self, found: Operator) -> bool:
-        if found.kind not in _VIEWS or not found.inputs or found.inputs[0] < 0:
+        if found.kind not in _VIEWS or not found.inputs or not found.outputs:
+            return False
+        if min(found.inputs[0], found.outputs[0]) < 0:
             return False
         if self.elements(found.inputs[0]) != self.elements(found.outputs[0]):
             return False

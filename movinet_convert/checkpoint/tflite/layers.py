@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from movinet_convert.checkpoint.tensor_source import Array
-from movinet_convert.checkpoint.tflite.file import FUSED, Operator, Tensor
 from movinet_convert.checkpoint.tflite.flex import PADDING
 from movinet_convert.checkpoint.tflite.graph import TOLERANCE, Graph, is_near
+from movinet_convert.checkpoint.tflite.model import FUSED, Operator, Tensor
 from movinet_convert.variants import Activation, Gating
 
 Shape3D = tuple[int, int, int, int, int]  # frames, height, width, inputs, outputs
@@ -208,12 +208,52 @@ def _gate(
 
 def find_mean(graph: Graph, tensor: int, channels: int) -> int | None:
     """The tensor that ``tensor`` is the mean of, over all positions of each of ``channels``."""
-    factor, inside = 1.0, tensor
+    factor, inside = 1.0, _without_zeros(graph, tensor)
     while (scaled := graph.with_scalar(inside, "MUL")) is not None and scaled[1].readable:
-        inside, factor = scaled[0], factor * float(scaled[1].real().reshape(()))
+        factor *= float(scaled[1].real().reshape(()))
+        inside = _without_zeros(graph, scaled[0])
     found = graph.operator(inside, "SUM", "MEAN")
     if found is None or graph.elements(found.outputs[0]) != channels:
         return None
     source = found.inputs[0]
     positions = graph.elements(source) / channels if found.kind == "SUM" else 1.0
     return source if math.isclose(factor * positions, 1.0, rel_tol=TOLERANCE) else None
+
+
+def _without_zeros(graph: Graph, tensor: int) -> int:
+    """The tensor that zeros are added to, which stand for the state of a base model."""
+    for inside, zeros in graph.either_way(tensor, "ADD"):
+        if graph.operator(zeros, "ZEROS_LIKE"):
+            return inside
+    return tensor
+
+
+def find_pair(graph: Graph, tensor: int) -> Operator | None:
+    """The concatenation of two tensors that ``tensor`` is."""
+    found = graph.operator(tensor, "CONCATENATION")
+    if found is None or len(found.inputs) != 2 or found.options["FusedActivationFunction"]:
+        return None
+    return found
+
+
+def joins_channels(graph: Graph, pair: Operator) -> bool:
+    """Whether a concatenation is along the last axis."""
+    rank = len(graph.shape(pair.outputs[0]))
+    return rank > 0 and pair.options["Axis"] in (-1, rank - 1)
+
+
+def is_relu6_network(graph: Graph) -> bool:
+    """Whether stream buffers are followed by a relu6, and no product of two layers is a gate."""
+    operators = [found for found in graph.model.operators if found.outputs]
+    over_time = (find_convolution(graph, found.outputs[0], "RELU6") for found in operators)
+    pairs = (find_pair(graph, layer.input) for layer in over_time if layer is not None)
+    if not any(any(map(graph.is_state, pair.inputs)) for pair in pairs if pair is not None):
+        return False
+    products = [found for found in operators if found.kind == "MUL"]
+    factors = [
+        at
+        for found in products
+        for at in found.inputs
+        if not find_activation(graph, found.outputs[0])
+    ]
+    return not any(find_gate(graph, at) for at in factors if at >= 0)

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import numpy as np
-
-from movinet_convert.checkpoint.tflite.file import Model, Operator, Tensor
+from movinet_convert.checkpoint.tflite.encoding import Encoding, find_encoding
 from movinet_convert.checkpoint.tflite.flex import PADDING
-from movinet_convert.checkpoint.tflite.graph import TOLERANCE, Graph
+from movinet_convert.checkpoint.tflite.graph import Graph
 from movinet_convert.checkpoint.tflite.layers import (
     Convolution,
     Gate,
@@ -18,19 +16,23 @@ from movinet_convert.checkpoint.tflite.layers import (
     find_convolution,
     find_gate,
     find_mean,
+    find_pair,
+    is_relu6_network,
+    joins_channels,
 )
+from movinet_convert.checkpoint.tflite.model import Model, Operator, Tensor
 from movinet_convert.errors import CheckpointError
 from movinet_convert.variants import Activation, Gating
 
 
 @dataclass(frozen=True)
 class Attention:
-    """A squeeze-excitation; ``encoding_scale`` is that of a positional encoding."""
+    """A squeeze-excitation, with a positional encoding or without."""
 
     reduce: Convolution
     gate: Gate
     with_frame_mean: bool
-    encoding_scale: Tensor | None
+    encoding: Encoding | None
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Network:
-    """A whole network, and the settings that its operators show.
-
-    ``image`` is its input, ``angles`` the constants of positional encodings.
-    """
+    """A whole network, and the settings that its operators show; ``image`` is its input."""
 
     graph: Graph
     image: int
-    angles: tuple[Tensor, ...]
     stem: Convolution
     blocks: tuple[Block, ...]
     head: Convolution
@@ -89,7 +87,6 @@ class _Matcher:
         self.activations: set[Activation] = set()
         self.gatings: set[Gating] = set()
         self.causal = False
-        self.angles: list[Tensor] = []  # of positional encodings: constants, but no weights
 
     def network(self) -> Network:
         classifier = self._classifier()
@@ -111,7 +108,6 @@ class _Matcher:
         return Network(
             graph=self.graph,
             image=self.graph.source(stem.input),
-            angles=tuple(self.angles),
             stem=stem,
             blocks=tuple(reversed(blocks)),
             head=head,
@@ -193,11 +189,12 @@ class _Matcher:
         self.gatings.add(gate.gating)
         expand = gate.convolution
         reduce = self._pointwise(self._activated(expand.input), "a squeeze-excitation")
-        tensor, encoding_scale = self._without_encoding(reduce.input)
-        joined = self.graph.operator(tensor, "CONCATENATION")
+        encoding = find_encoding(self.graph, reduce.input)
+        tensor = encoding.input if encoding else reduce.input
+        joined = find_pair(self.graph, tensor)
         mean = tensor
         if joined is not None:
-            if len(joined.inputs) != 2 or not self._is_last(joined):
+            if not joins_channels(self.graph, joined):
                 self._refuse(tensor, "the mean of the frames so far beside that of this frame")
             so_far = self._mean_so_far(joined.inputs[0], expand.channels)
             mean = joined.inputs[1]
@@ -208,29 +205,21 @@ class _Matcher:
             self._refuse(mean, "the mean of what the gate is for")
         if (joined is not None) != self.causal:
             self._refuse(tensor, f"the mean of {'the frames so far' if self.causal else 'a clip'}")
-        return Attention(reduce, gate, joined is not None, encoding_scale)
-
-    def _is_last(self, joined: Operator) -> bool:
-        rank = len(self.graph.shape(joined.outputs[0]))
-        return joined.options["Axis"] % rank == rank - 1 if rank else False
+        return Attention(reduce, gate, joined is not None, encoding)
 
     def _feature(self, tensor: int) -> tuple[Convolution, Convolution | None]:
         """The depthwise convolution of a block, and the temporal one behind it."""
         layer = self._convolution(self._activated(tensor), "a depthwise convolution")
-        joined = self.graph.operator(layer.input, "CONCATENATION")
+        joined = find_pair(self.graph, layer.input)
         if joined is None:
             return layer, None
         _, length, width, _, _ = layer.shape
-        axis = joined.options["Axis"]
-        sizes = [self.graph.shape(at)[axis] for at in joined.inputs if self._has_axis(at, axis)]
+        axis, shapes = joined.options["Axis"], [self.graph.shape(at) for at in joined.inputs]
+        sizes = [shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)]
         if width != 1 or sizes != [length - 1, 1] or not self.graph.is_state(joined.inputs[0]):
             self._refuse(layer.input, "a stream buffer with one frame behind it")
         inside = self._activated(joined.inputs[1])
         return self._convolution(inside, "a depthwise convolution"), layer
-
-    def _has_axis(self, tensor: int, axis: int) -> bool:
-        rank = len(self.graph.shape(tensor))
-        return -rank <= axis < rank
 
     def _skip(self, tensor: int, start: int) -> tuple[Convolution | None, Operator | None]:
         """The projection and the pooling of the skip connection from ``start`` to ``tensor``."""
@@ -242,40 +231,6 @@ class _Matcher:
         if not self.graph.same(source, start) or (pool and not _is_skip_pool(pool)):
             self._refuse(projection.input, "the block's input, pooled 3 x 3 with stride 2 or not")
         return projection, pool
-
-    def _without_encoding(self, tensor: int) -> tuple[int, Tensor | None]:
-        """``x`` and the scale of ``x + scale * encoding``."""
-        for x, encoding in self.graph.either_way(tensor, "ADD"):
-            scaled = self.graph.with_scalar(encoding, "MUL")
-            if scaled is not None and self._is_encoding(scaled[0]):
-                return x, scaled[1]
-        return tensor, None
-
-    def _is_encoding(self, tensor: int) -> bool:
-        """Sines of the even angles, then cosines of the odd ones, of the frame's number."""
-        joined = self.graph.operator(tensor, "CONCATENATION")
-        if joined is None or len(joined.inputs) != 2 or not self._is_last(joined):
-            return False
-        angles = set()
-        for at, (part, kind) in enumerate(zip(joined.inputs, ("SIN", "COS"), strict=True)):
-            inside = self.graph.unary(part, kind)
-            sliced = self.graph.operator(inside, "STRIDED_SLICE") if inside is not None else None
-            if sliced is None or len(sliced.inputs) != 4:
-                return False
-            begin, stride = (self.graph.integers(sliced.inputs[i])[-1:] for i in (1, 3))
-            if begin != (at,) or stride != (2,):
-                return False
-            angles.add(self.graph.source(sliced.inputs[0]))
-        return len(angles) == 1 and self._are_angles(angles.pop(), self.graph.elements(tensor))
-
-    def _are_angles(self, tensor: int, width: int) -> bool:
-        found = self.graph.with_constant(tensor, "MUL")
-        if found is None or self.graph.elements(tensor) != width or not found[1].readable:
-            return False
-        wanted = 1.0 / 10_000.0 ** (2 * (np.arange(width) // 2) / width)
-        self.angles.append(found[1])
-        stored = found[1].real().reshape(-1)
-        return stored.size == width and bool(np.allclose(stored, wanted, rtol=0, atol=TOLERANCE))
 
     # --- layers -----------------------------------------------------------------------------------
 
@@ -299,18 +254,6 @@ class _Matcher:
             self._refuse(tensor, f"{what}, which is pointwise")
         return found
 
-    def _is_relu6_over_time(self, found: Operator) -> bool:
-        """Whether it is the convolution of a stream buffer, as MoViNets have, with a relu6."""
-        layer = find_convolution(self.graph, found.outputs[0], "RELU6") if found.outputs else None
-        joined = layer and self.graph.operator(layer.input, "CONCATENATION")
-        return bool(joined and any(map(self.graph.is_state, joined.inputs)))
-
-    def _gates(self, found: Operator) -> bool:
-        """Whether it is the product of a squeeze-excitation."""
-        if found.kind != "MUL" or find_activation(self.graph, found.outputs[0]) is not None:
-            return False
-        return any(find_gate(self.graph, at) is not None for at in found.inputs if at >= 0)
-
     def _only(self, found: set[Any], what: str) -> Any:
         if len(found) != 1:
             raise CheckpointError(
@@ -320,8 +263,7 @@ class _Matcher:
         return next(iter(found))
 
     def _refuse(self, tensor: int, expected: str) -> NoReturn:
-        operators = self.model.operators
-        if any(map(self._is_relu6_over_time, operators)) and not any(map(self._gates, operators)):
+        if is_relu6_network(self.graph):
             raise CheckpointError(
                 f"{self.model.where} is a MoViNet with relu6 activations and no squeeze-"
                 "excitation, like the int8 files on Kaggle; that is another architecture, which "

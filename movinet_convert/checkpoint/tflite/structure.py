@@ -22,7 +22,8 @@ def check_structure(network: Network) -> str:
 
 def check_constants(network: Network) -> None:
     """CheckpointError for a constant of the file that is in no layer of the network."""
-    known = {id(constant) for constant in network.angles}
+    encodings = [block.attention.encoding for block in network.blocks]
+    known = {id(encoding.angles) for encoding in encodings if encoding is not None}
     for layer in network.convolutions:
         known.update(map(id, (layer.kernel, layer.bias, layer.gamma, layer.beta)))
     for index, tensor in enumerate(network.graph.model.tensors):
@@ -94,8 +95,8 @@ class _Checker:
         context = 2 * expanded if attention.with_frame_mean else expanded
         self._shape(what, attention.reduce, context, hidden)
         self._shape(what, attention.gate.convolution, hidden, expanded)
-        first = self.network.blocks[0].attention.encoding_scale
-        if (attention.encoding_scale is None) != (first is None):
+        first = self.network.blocks[0].attention.encoding
+        if (attention.encoding is None) != (first is None):
             raise self._wrong(what, "differs in its positional encoding", "the same in all blocks")
 
     def _skip(self, what: str, block: Block, expected: BlockSpec, size: Size) -> None:

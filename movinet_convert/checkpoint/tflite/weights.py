@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from movinet_convert.checkpoint.canonical import CLASSIFIER, CanonicalNames, GraphSettings
 from movinet_convert.checkpoint.random_access import ByteRange
 from movinet_convert.checkpoint.tensor_source import Array, Weight
-from movinet_convert.checkpoint.tflite.file import Tensor, read_model
+from movinet_convert.checkpoint.tflite.file import read_model
 from movinet_convert.checkpoint.tflite.layers import Convolution, Gate
+from movinet_convert.checkpoint.tflite.model import Tensor
 from movinet_convert.checkpoint.tflite.network import Block, Network, match_network
 from movinet_convert.checkpoint.tflite.structure import check_constants, check_structure
 from movinet_convert.variants import ARCHS
@@ -108,8 +109,8 @@ def _block(name: str, block: Block) -> Iterator[Named]:
         yield from _normalized(f"{name}/_feature", block.temporal, "_temporal")
     yield from _biased(f"{name}/_attention/_se_reduce", attention.reduce)
     yield from _biased(f"{name}/_attention/_se_expand", attention.gate.convolution, attention.gate)
-    if attention.encoding_scale is not None:
-        scale = _scalar(attention.encoding_scale)
+    if attention.encoding is not None:
+        scale = _scalar(attention.encoding.scale)
         stored = f"{_stored(attention.reduce)}/encoding scale"
         yield f"{name}/_attention/_pos_encoding/_rezero/scale", (stored, scale)
     yield from _normalized(f"{name}/_projection", block.projection)
@@ -141,6 +142,8 @@ def _biased(path: str, layer: Convolution, gate: Gate | None = None) -> Iterator
     factor, offset = (gate.scale, gate.shift) if gate else (1.0, 0.0)
 
     def kernel() -> Float32:
+        if layer.gamma is None and gate is None:
+            return layer.kernel_values()
         exact = layer.kernel_values().astype(np.float64) * _scale(layer) / factor
         return exact.astype(np.float32)
 
