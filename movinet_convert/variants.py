@@ -240,6 +240,11 @@ RELEASES: dict[str, Release] = {
     ),
 }
 
+# sha256 of the tensors of a release (``weights.file.tensors_digest``), the same from either source.
+# None is published; ``scripts/regenerate_weights.py --update`` writes those that it sees into the
+# catalogue.
+TENSOR_DIGESTS: dict[str, str] = {}
+
 # The two official addresses of the weights: the TensorFlow Model Garden and Kaggle, where TF-Hub
 # moved to in 2023. A version on Kaggle never changes.
 MODEL_GARDEN_ROOT = "https://storage.googleapis.com/tf_model_garden/vision/movinet"

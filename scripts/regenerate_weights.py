@@ -3,6 +3,7 @@
 
     python scripts/regenerate_weights.py                      all twelve
     python scripts/regenerate_weights.py a0-base a0-stream    some
+    python scripts/regenerate_weights.py --all-sources        from both official sources
 
 Each variant is converted, and compared with the official model, in a process of its own: TensorFlow
 frees its memory only when its process ends, and a process that is killed takes no other variant
@@ -18,9 +19,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 from rich.console import Console
@@ -35,8 +36,9 @@ from movinet_convert.cli import options  # noqa: E402
 from movinet_convert.cli.command import Command  # noqa: E402
 from movinet_convert.conversion import sources  # noqa: E402
 from movinet_convert.conversion.sources import Source  # noqa: E402
+from movinet_convert.conversion.tensors import Converted, convert_checkpoint  # noqa: E402
 from movinet_convert.download.fetch import fetch_release  # noqa: E402
-from movinet_convert.errors import MovinetError  # noqa: E402
+from movinet_convert.errors import MovinetError, UsageError  # noqa: E402
 from movinet_convert.files.version import __version__  # noqa: E402
 from movinet_convert.files.writing import replacing  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
@@ -44,7 +46,7 @@ from movinet_convert.parity.comparison import verify_model  # noqa: E402
 from movinet_convert.parity.options import ParityOptions  # noqa: E402
 from movinet_convert.parity.reference import shared_reference  # noqa: E402
 from movinet_convert.parity.report import Section, section_of, write_page  # noqa: E402
-from movinet_convert.variants import OfficialSource, Release, SourceName, list_variants  # noqa: E402
+from movinet_convert.variants import OfficialSource, Release, list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
 from movinet_convert.weights.store import Store, store_folder  # noqa: E402
@@ -63,18 +65,19 @@ class Task:
     offline: bool
     parity: ParityOptions
     releases: Mapping[OfficialSource, Release]
+    tensors: str | None  # sha256
     sha256: str | None  # of the converted file
+    all_sources: bool = False
 
-    def fetch(self) -> Source:
-        return sources.release(
-            fetch_release(
-                get_variant(self.name),
-                source=self.source,
-                offline=self.offline,
-                known=self.releases,
-                notice=lambda sentence: click.echo(sentence, err=True),
-            )
+    def fetch(self, source: str | None = None) -> Source:
+        fetched = fetch_release(
+            get_variant(self.name),
+            source=source or self.source,
+            offline=self.offline,
+            known=self.releases,
+            notice=lambda sentence: click.echo(sentence, err=True),
         )
+        return sources.release(fetched, self.tensors)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,7 @@ class Result:
     state: Literal["unchanged", "converted", "differs", "failed"]
     seconds: float = 0.0
     entry: ConvertedVersion | None = None
-    release: Release | None = None
-    source: SourceName | None = None
+    seen: Mapping[str, Release] = field(default_factory=dict)  # by source
     problem: str | None = None
 
     @property
@@ -102,6 +104,7 @@ def tasks(
     source: str | None = None,
     offline: bool = False,
     parity: ParityOptions | None = None,
+    all_sources: bool = False,
 ) -> list[Task]:
     """The tasks for some variants, with their digests in the catalogue."""
     todo = []
@@ -116,7 +119,10 @@ def tasks(
         }
         pinned = entry.current_version.sha256 if entry.current_version else None
         options = parity or ParityOptions()
-        todo.append(Task(name, store, source, offline, options, releases, pinned))
+        tensors = entry.tensors_sha256
+        todo.append(
+            Task(name, store, source, offline, options, releases, tensors, pinned, all_sources)
+        )
     return todo
 
 
@@ -144,14 +150,19 @@ def updated(catalogue: Manifest, results: Sequence[Result]) -> Manifest:
     """The catalogue with the digests of the results; variants that failed stay as they are."""
     variants = dict(catalogue.variants)
     for result in results:
-        if result.entry is None or result.release is None:
+        if result.entry is None:
             continue
         variant = get_variant(result.name)
         entry = variants.get(result.name) or manifests.describe(variant)
-        where = "kaggle" if result.source == "kaggle" else "source"
-        archive = getattr(entry, where) or getattr(manifests.describe(variant), where)
-        seen = {"sha256": result.release.sha256, "bytes": result.release.bytes}
-        changes = {where: archive.model_copy(update=seen), "versions": (result.entry,)}
+        changes: dict[str, Any] = {
+            "versions": (result.entry,),
+            "tensors_sha256": result.entry.source.digest,
+        }
+        for source, release in result.seen.items():
+            where = "kaggle" if source == "kaggle" else "source"
+            archive = getattr(entry, where) or getattr(manifests.describe(variant), where)
+            digest = {"sha256": release.sha256, "bytes": release.bytes}
+            changes[where] = archive.model_copy(update=digest)
         variants[result.name] = entry.model_copy(update=changes)
     return catalogue.model_copy(update={"variants": variants})
 
@@ -173,6 +184,8 @@ def default_jobs() -> int:
 
 def _earlier_result(task: Task) -> Result | None:
     """The result of an earlier run, if release, converter and comparison are still the same."""
+    if task.all_sources:
+        return None
     store = Store(task.store)
     try:
         versions = [entry for entry in store.manifest().versions(task.name) if _valid(entry, task)]
@@ -201,9 +214,7 @@ def _valid(entry: ConvertedVersion, task: Task) -> bool:
 def _compared_with_catalogue(
     task: Task, state: Literal["unchanged", "converted"], entry: ConvertedVersion, source: Source
 ) -> Result:
-    release = Release(source.path.stat().st_size, source.archive_sha256 or "")
-    fetched_from = source.fetched.source if source.fetched else None
-    result = Result(task.name, state, entry=entry, release=release, source=fetched_from)
+    result = Result(task.name, state, entry=entry, seen={_source_name(source): _seen(source)})
     if task.sha256 is None or entry.sha256 == task.sha256:
         return result
     problem = f"{entry.file} has sha256 {entry.sha256}; the catalogue pins {task.sha256}."
@@ -238,10 +249,8 @@ def _work(task: Task, jobs: int) -> Result:
 def _convert(task: Task) -> Result:
     """Download, convert, compare and store one variant."""
     from movinet_convert.conversion.pipeline import staged
-    from movinet_convert.conversion.tensors import convert_checkpoint
 
-    source = task.fetch()
-    converted = convert_checkpoint(source, name=task.name)
+    converted, seen = from_all_sources(task) if task.all_sources else from_one_source(task)
     with staged(converted, Store(task.store)) as file:
         model = file.model
         reference = shared_reference(model.variant, model.settings, model.num_classes)
@@ -253,13 +262,44 @@ def _convert(task: Task) -> Result:
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(section.model_dump_json(), "utf-8")
-    return _compared_with_catalogue(task, "converted", stored.entry, source)
+    result = _compared_with_catalogue(task, "converted", stored.entry, converted.source)
+    return replace(result, seen=seen)
+
+
+def from_one_source(task: Task) -> tuple[Converted, dict[str, Release]]:
+    """The release as a network, and the archive that was seen, by source."""
+    source = task.fetch()
+    return convert_checkpoint(source, name=task.name), {_source_name(source): _seen(source)}
+
+
+def from_all_sources(task: Task) -> tuple[Converted, dict[str, Release]]:
+    """The release as a network, and the archive of each source.
+
+    Each must have the tensors that are pinned, or those of the first: ``convert_checkpoint`` raises
+    CheckpointError otherwise.
+    """
+    archives = {name: task.fetch(name) for name in get_args(OfficialSource)}
+    first, *_ = [convert_checkpoint(source, name=task.name) for source in archives.values()]
+    return first, {name: _seen(source) for name, source in archives.items()}
+
+
+def _seen(source: Source) -> Release:
+    return Release(source.path.stat().st_size, source.archive_sha256 or "")
+
+
+def _source_name(source: Source) -> str:
+    return source.fetched.source if source.fetched else source.kind
 
 
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.weights_dir
 @options.source
+@click.option(
+    "--all-sources",
+    is_flag=True,
+    help="Fetch each release from both official sources; their tensors must be equal.",
+)
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
 @click.option(
     "--manifest",
@@ -276,6 +316,7 @@ def main(
     names: tuple[str, ...],
     weights_dir: str | None,
     source: str | None,
+    all_sources: bool,
     offline: bool,
     catalogue_path: Path,
     update: bool,
@@ -290,7 +331,9 @@ def main(
     """
     store, catalogue = store_folder(weights_dir), manifests.read(catalogue_path)
     chosen = [get_variant(name).name for name in names] or list_variants()
-    where = {"source": source, "offline": offline}
+    if source and all_sources:
+        raise UsageError("--source and --all-sources both select sources; choose one.")
+    where = {"source": source, "offline": offline, "all_sources": all_sources}
     todo = tasks(chosen, catalogue, store, **where, parity=options.parity_settings(settings))
     results = _with_progress_bar(todo, jobs or default_jobs())
     _print_summary(results)

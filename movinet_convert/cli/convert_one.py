@@ -64,6 +64,8 @@ def print_conversion(conversion: Conversion) -> None:
         f"{entry.source.kind}), {entry.num_classes} classes",
         f"  {settings_line(entry)}",
     )
+    if converted.source.known:
+        echo(f"  these are {converted.source.known}")
     if conversion.gating_evidence is not None:
         echo(f"  gating detected from moving statistics: {conversion.gating_evidence.summary()}")
     for name, reason in converted.checkpoint.ignored.items():

@@ -10,6 +10,7 @@ from typing import Literal
 
 from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.structure import read_structure
+from movinet_convert.conversion.recognition import check_name, recognised
 from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError
@@ -37,7 +38,7 @@ class Inspection:
     ``settings`` with their ``origins``, and the ``source`` that it was converted from; ``header``
     tells whether a digest, its own or a manifest's, verified these. ``ignored`` maps stored
     variables that are not weights to the reason; ``notes`` say what the file does not have any more
-    of the trained network.
+    of the trained network. ``release`` is the release whose tensors it has, if known.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Inspection:
     header: Literal["verified", "unverified"] | None = None
     head_activation: str | None = None
     notes: tuple[str, ...] = ()
+    release: str | None = None
 
     @property
     def values(self) -> int:
@@ -62,8 +64,9 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Inspect a checkpoint without reading its arrays, or a converted file.
+    """Inspect a checkpoint, or a converted file.
 
+    The arrays of a checkpoint are read only to recognise a release, if any is known by its tensors.
     A converted file is verified against its digests first. Raises CheckpointError or WeightsError
     if the file is damaged or not a MoViNet.
     """
@@ -126,6 +129,8 @@ def _inspect_converted(path: Path) -> Inspection:
 def _inspect_checkpoint(path: Path) -> Inspection:
     checkpoint = open_checkpoint(path)
     structure, variables = read_structure(checkpoint), checkpoint.variables
+    known = recognised(checkpoint, structure)
+    check_name(path, structure.classes, known)
     fitting = [f"{structure.arch}-base"] if structure.may_be_base else []
     if not structure.may_be_base:
         fitting.append(f"{structure.arch}-stream")
@@ -144,5 +149,6 @@ def _inspect_checkpoint(path: Path) -> Inspection:
             for name in variables
         ),
         ignored=dict(checkpoint.ignored),
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *([f"these are {known}"] if known else [])),
+        release=known.name if known else None,
     )

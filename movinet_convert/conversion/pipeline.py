@@ -147,6 +147,7 @@ class Staged:
                 digest=converted.digest,
                 archive_sha256=source.archive_sha256,
                 kind=source.provenance,
+                trust=source.known.trust if source.known else None,
                 **source.fetched_from,
             ),
             converter=__version__,

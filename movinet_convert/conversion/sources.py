@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from movinet_convert.download.fetch import FetchedRelease
+from movinet_convert.download.known_tensors import KnownTensors
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.variants import RELEASES, Variant
 from movinet_convert.weights.file import SourceKind
@@ -20,7 +21,8 @@ from movinet_convert.weights.file import SourceKind
 class Source:
     """A checkpoint on disk: ``given`` by the user, a downloaded ``release``, or ``synthetic``.
 
-    ``fetched`` says where a release came from.
+    ``fetched`` says where a release came from, and ``pinned_tensors`` is the digest of its tensors
+    in a catalogue. ``known`` is the release that has these tensors, once they were read.
     """
 
     path: Path
@@ -28,20 +30,22 @@ class Source:
     kind: Literal["given", "release", "synthetic"]
     archive_sha256: str | None = None
     fetched: FetchedRelease | None = None
+    pinned_tensors: str | None = None
+    known: KnownTensors | None = None
 
     @property
     def provenance(self) -> SourceKind:
         """The kind of weights, as far as known.
 
-        A ``release`` is identified by its digest, even if the user gave its path. Weights from the
-        URL of a release whose digest is not in ``RELEASES`` are ``unpinned``, even if a catalogue
-        pins them, so that a checkpoint converts to the same bytes with any catalogue; and Kaggle's
-        copy of a release is what the Model Garden's is, so that both convert to the same bytes.
+        A ``release`` is identified by a published digest, of its archive or its tensors, even if
+        the user gave its path. Weights as they came from the URL of another release are
+        ``unpinned``, even if a catalogue pins them, so that a checkpoint converts to the same bytes
+        with any catalogue.
         """
         if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
             return "release"
-        if self.fetched and self.fetched.source == "kaggle" and self.fetched.variant in RELEASES:
-            return "release"
+        if self.known is not None:
+            return "release" if self.known.trust == "pinned" else "unpinned"
         kinds: dict[str, SourceKind] = {
             "given": "checkpoint",
             "release": "unpinned",
@@ -82,6 +86,7 @@ def synthetic(variant: Variant, seed: int = 0) -> Iterator[Source]:
         yield Source(archive, f"synthetic, seed {seed}", "synthetic")
 
 
-def release(fetched: FetchedRelease) -> Source:
+def release(fetched: FetchedRelease, pinned_tensors: str | None = None) -> Source:
     """A release of Google's, as returned by ``download.fetch_release``."""
-    return Source(fetched.path, fetched.path.name, "release", fetched.sha256, fetched)
+    name = fetched.path.name
+    return Source(fetched.path, name, "release", fetched.sha256, fetched, pinned_tensors)

@@ -11,31 +11,28 @@ digest is an error. This does not detect other weights of the same network.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import pydantic
 
-from movinet_convert.checkpoint import mapping, open_checkpoint
+from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.checkpoint.archive import open_archive
 from movinet_convert.checkpoint.prefix import find_bundle
 from movinet_convert.checkpoint.structure import read_structure
 from movinet_convert.checkpoint.tensor_bundle import BundleReader
 from movinet_convert.download.addresses import Address, source_of
 from movinet_convert.download.failures import shortened
-from movinet_convert.errors import CacheError, CheckpointError, DownloadError
-from movinet_convert.files.reading import file_sha256, open_regular
-from movinet_convert.files.writing import move_together, replacing
-from movinet_convert.model.create import tensor_shapes
-from movinet_convert.model.settings import legacy_settings
-from movinet_convert.variants import KINETICS_600_CLASSES, Release, SourceName, Variant
+from movinet_convert.download.records import Records, locked
+from movinet_convert.download.released_tensors import released_tensors
+from movinet_convert.errors import CheckpointError, DownloadError
+from movinet_convert.files.reading import file_sha256
+from movinet_convert.files.writing import move_together
+from movinet_convert.variants import Release, SourceName, Variant
 
 RECORD_NAME = "recorded_digests.json"
 MAX_RELEASE_BYTES = 1 << 28  # the largest release, a5-stream, is 127 MB
-MAX_RECORD_BYTES = 1 << 20
 MAX_PROBLEM_CHARACTERS = 1000  # messages may quote names of any length from an archive
 END_OF_TAR = bytes(1024)  # two zero blocks (POSIX pax, "ustar Interchange Format")
 
@@ -76,9 +73,6 @@ class RecordedDigest(pydantic.BaseModel):
     checked: bool = False
 
 
-_Records = pydantic.TypeAdapter(dict[str, RecordedDigest])
-
-
 @dataclass(frozen=True)
 class CacheEntry:
     """The file of a release in the cache; ``pinned`` is its published size and digest, if known."""
@@ -101,19 +95,9 @@ class CacheEntry:
     def max_bytes(self) -> int:
         return self.pinned.bytes if self.pinned else MAX_RELEASE_BYTES
 
-    @contextmanager
-    def locked(self, path: Path) -> Iterator[None]:
-        """Exclude other processes that write to ``path``."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f"{path.name}.lock")
-        try:
-            with filelock.FileLock(lock, timeout=self.lock_seconds):
-                yield
-        except filelock.Timeout:
-            raise CacheError(
-                f"Another process has held {lock} for {self.lock_seconds:.0f} s; wait for it or "
-                "stop it, then try again."
-            ) from None
+    def locked(self) -> AbstractContextManager[None]:
+        """Exclude other processes that write to the file."""
+        return locked(self.path, self.lock_seconds)
 
     def cached(self) -> FetchedRelease | None:
         """The release, if the cache has it; a file that the user copied there is checked first."""
@@ -122,7 +106,7 @@ class CacheEntry:
             return found
         if self._expected() is not None or not self.path.is_file():
             return None
-        with self.locked(self.path):
+        with self.locked():
             return self.find() or self.accept(self.path, str(self.path))
 
     def find(self) -> FetchedRelease | None:
@@ -154,7 +138,7 @@ class CacheEntry:
         )
 
     def _expected(self) -> Release | RecordedDigest | None:
-        return self.pinned or self._records().get(self.path.name)
+        return self.pinned or self._records.read().get(self.path.name)
 
     def _mismatch(
         self, digest: str, expected: Release | RecordedDigest, source: str
@@ -170,20 +154,9 @@ class CacheEntry:
             reason=f"it sent another file, whose sha256 is not the one {origin}",
         )
 
-    def _records(self) -> dict[str, RecordedDigest]:
-        try:
-            with open_regular(self.record_path, CacheError) as file:
-                text = file.read(MAX_RECORD_BYTES + 1)
-            if len(text) > MAX_RECORD_BYTES:
-                raise ValueError("it is larger than a record of twelve releases")
-            return _Records.validate_json(text)
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            raise CacheError(
-                f"{self.record_path} is damaged; delete it, and digests are recorded again at the "
-                "next use of each release."
-            ) from None
+    @property
+    def _records(self) -> Records[RecordedDigest]:
+        return Records(self.record_path, RecordedDigest)
 
     def _record(self, digest: str, source: str) -> None:
         entry = RecordedDigest(
@@ -193,9 +166,7 @@ class CacheEntry:
             date=datetime.datetime.now(datetime.timezone.utc).date(),
             checked=True,
         )
-        with self.locked(self.record_path), replacing(self.record_path) as unfinished:
-            records = {**self._records(), self.path.name: entry}
-            unfinished.write_bytes(_Records.dump_json(records, indent=2))
+        self._records.write(self.path.name, entry, self.lock_seconds)
 
     def _fetched(
         self, digest: str, address: str, *, first_use: bool = False, downloaded: bool = False
@@ -247,16 +218,4 @@ def _check_network(path: Path, variant: Variant, *, legacy: bool) -> None:
     for name, entry in bundle.entries.items():
         bundle.read_string(name) if entry.is_string else bundle.read(name)
     checkpoint = open_checkpoint(path)
-    structure = read_structure(checkpoint)
-    if structure.classes != KINETICS_600_CLASSES:
-        raise CheckpointError(
-            f"it has {structure.classes or 'no'} classes, but every release has "
-            f"{KINETICS_600_CLASSES}."
-        )
-    settings = variant.settings()
-    if legacy:
-        settings = legacy_settings(structure.se_type, structure.positional_encoding)
-    links = mapping.links(
-        variant, settings.conv_type, tensor_shapes(variant, settings, KINETICS_600_CLASSES)
-    )
-    mapping.map_variables(checkpoint.variables, links, variant.name)
+    released_tensors(checkpoint, read_structure(checkpoint), variant, legacy=legacy)

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 from movinet_convert.download.addresses import Address, addresses, chosen_source
 from movinet_convert.download.cache import CacheEntry, FetchedRelease
 from movinet_convert.download.failures import CHECK_NETWORK
@@ -29,6 +27,7 @@ from movinet_convert.download.http import (
     create_file,
     write_chunks,
 )
+from movinet_convert.download.records import CACHE_DIR_VARIABLE, cache_folder
 from movinet_convert.download.request import CHUNK_BYTES, Limits
 from movinet_convert.errors import CacheError, DownloadError
 from movinet_convert.files.reading import open_regular
@@ -36,7 +35,6 @@ from movinet_convert.variants import RELEASES, OfficialSource, Release, Variant
 
 __all__ = ["FetchedRelease", "Limits", "fetch_release"]
 
-CACHE_DIR_VARIABLE = "MOVINET_CACHE_DIR"
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 31  # zlib's code for gzip
 GZIP_READ_BYTES = 1 << 14  # decompress to at most a thousand times as many bytes
@@ -74,7 +72,7 @@ def fetch_release(
     Raises UsageError if there is no such release or the source is invalid, DownloadError if it is
     unavailable or not the published file; the cache is then unchanged.
     """
-    folder = Path(cache_dir or os.environ.get(CACHE_DIR_VARIABLE) or _default_folder())
+    folder = cache_folder(cache_dir)
     pins = {} if legacy else _pinned(variant, known or {})
     attempts = []
     for address in addresses(variant, chosen_source(source, source_root), legacy=legacy):
@@ -89,10 +87,6 @@ def fetch_release(
         if offline and not isinstance(attempts[0].address.location, Path):
             raise _not_cached(attempts)
         return _first_that_works(attempts, {} if failing is None else failing)
-
-
-def _default_folder() -> Path:
-    return platformdirs.user_cache_path("movinet-convert")
 
 
 def _pinned(
@@ -182,7 +176,7 @@ class _Attempt:
     def run(self, limits: Limits) -> FetchedRelease:
         """Download or copy the release, unless another process did so meanwhile."""
         partial, location = self.partial, self.address.location
-        with self.entry.locked(self.entry.path):
+        with self.entry.locked():
             if found := self.entry.find():
                 return found
             try:

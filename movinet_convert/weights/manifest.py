@@ -18,6 +18,7 @@ from movinet_convert.files.reading import open_regular
 from movinet_convert.model.settings import check_settings
 from movinet_convert.variants import (
     RELEASES,
+    TENSOR_DIGESTS,
     VARIANTS,
     Accuracy,
     Input,
@@ -63,7 +64,9 @@ class ConvertedFrom(_Entry):
 
     ``digest`` is of the variables, the same for every layout; ``archive_sha256`` of the archive, if
     any. ``kind`` is None in manifests of versions that did not record it. ``fetched_from`` is the
-    source of a release, with its ``version`` on Kaggle; ``url`` is None for a folder.
+    source of a release, with its ``version`` on Kaggle; ``url`` is None for a folder. ``trust`` is
+    the reason to believe that ``digest`` is that of a release: it is pinned, or these tensors were
+    recorded at first use.
     """
 
     name: str
@@ -74,6 +77,7 @@ class ConvertedFrom(_Entry):
     fetched_from: SourceName | None = None
     version: PositiveInt | None = None
     url: str | None = None
+    trust: Literal["pinned", "first use"] | None = None
 
 
 class ParityFigures(_Entry):
@@ -127,6 +131,7 @@ class VariantEntry(_Entry):
     """A variant: its release, settings, input and published accuracy, and its converted files.
 
     ``source`` is the release in the Model Garden, ``legacy`` the older one of a stream model.
+    ``tensors_sha256`` is of the tensors, the same from every source, where known.
     ``current`` is the version that the variant's name refers to, the one converted last; None means
     the newest.
     """
@@ -134,6 +139,7 @@ class VariantEntry(_Entry):
     source: ReleaseSource | None
     kaggle: KaggleSource | None = None
     legacy: ReleaseSource | None = None
+    tensors_sha256: Sha256 | None = None
     settings: Settings
     input: Input
     accuracy: Accuracy
@@ -201,6 +207,7 @@ def describe(variant: Variant) -> VariantEntry:
         source=source,
         kaggle=KaggleSource(url=kaggle, version=variant.kaggle_version) if kaggle else None,
         legacy=ReleaseSource(url=legacy) if legacy else None,
+        tensors_sha256=TENSOR_DIGESTS.get(variant.name),
         settings=variant.settings(),
         input=variant.input,
         accuracy=variant.accuracy,
@@ -218,7 +225,7 @@ def dump(manifest: Manifest) -> str:
     for entry in data["variants"].values():
         if not entry["versions"]:
             del entry["versions"]
-        for optional in ("kaggle", "legacy", "current"):
+        for optional in ("kaggle", "legacy", "tensors_sha256", "current"):
             if entry[optional] is None:
                 del entry[optional]
     return strict_yaml.dump(data)
