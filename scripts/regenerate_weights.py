@@ -363,7 +363,7 @@ def _with_progress_bar(todo: list[Task], jobs: int) -> list[Result]:
 
 def _print_summary(results: list[Result]) -> None:
     table = Table(title="Regenerated weights", title_justify="left")
-    for heading in ("variant", "result", "TF fp32\nPT fp32", "seconds", "sha256"):
+    for heading in ("variant", "from", "result", "TF fp32\nPT fp32", "seconds", "sha256"):
         right = heading in ("TF fp32\nPT fp32", "seconds")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for result in results:
@@ -371,7 +371,8 @@ def _print_summary(results: list[Result]) -> None:
         distance = f"{entry.parity.tf_fp32_pt_fp32:.1e}" if entry and entry.parity else ""
         state = Text(result.state, style=COLOURS[result.state])
         digest = entry.sha256[:12] if entry else ""
-        table.add_row(result.name, state, distance, f"{result.seconds:.1f}", digest)
+        origin = "\n".join(result.seen)
+        table.add_row(result.name, origin, state, distance, f"{result.seconds:.1f}", digest)
     Console().print(table)
     for result in results:
         if result.problem:

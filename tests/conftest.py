@@ -53,6 +53,14 @@ pytest_runtest_setup = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(_skipping_without_extras)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Checkpoints are recognised by what the user's cache recorded, which tests must not see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOVINET_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     """``torch.compile`` remembers sizes of other tests, and would make graphs for any size."""

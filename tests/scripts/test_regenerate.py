@@ -14,15 +14,26 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from movinet_convert import variants
+from movinet_convert.errors import CheckpointError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.options import ParityOptions
-from movinet_convert.variants import list_variants
+from movinet_convert.variants import Release, list_variants
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.manifest import Manifest
 from movinet_convert.weights.store import Store
-from scripts.regenerate_weights import Result, Task, default_jobs, regenerate, tasks, updated
+from scripts.regenerate_weights import (
+    Result,
+    Task,
+    default_jobs,
+    from_all_sources,
+    regenerate,
+    tasks,
+    updated,
+)
 from scripts.rehearse_regeneration import damage, pin, serve
-from tests.helpers.fetch_server import release_tar
+from tests.helpers.fetch_server import release_tar, whole
+from tests.helpers.fetch_server import serve as serve_body
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "regenerate_weights.py"
@@ -123,7 +134,7 @@ def test_a_damaged_archive_does_not_stop_the_others(damaged_run: Run) -> None:
 def test_a_later_run_converts_the_missing_variants(mirror: Mirror, complete_run: Run) -> None:
     assert complete_run.code == 0, complete_run.stdout + complete_run.stderr
     assert "2 of 2 as expected" in complete_run.stdout
-    states = dict(re.findall(r"(a0-\w+)\s*│\s*(\w+)", complete_run.stdout))
+    states = dict(re.findall(r"(a0-\w+)\s*│[^│]*│\s*(\w+)", complete_run.stdout))
     assert states == {"a0-base": "converted", "a0-stream": "unchanged"}
     assert "2 of 2 within tolerance" in (mirror.store / "report.html").read_text("utf-8")
 
@@ -136,6 +147,7 @@ def test_converted_variants_are_compared_and_recorded(
     assert Store(mirror.store).is_intact(entry)
     assert entry.parity is not None
     assert entry.parity.tf_fp32_pt_fp32 < 1e-4
+    assert complete_run.catalogue.variants[name].tensors_sha256 == entry.source.digest
 
 
 def test_a_run_after_a_complete_one_converts_nothing(mirror: Mirror, complete_run: Run) -> None:
@@ -162,6 +174,35 @@ def test_a_digest_other_than_the_pinned_one_is_reported(
     differing = run(otherwise)
     assert differing.code == 1
     assert "1 of 2 as expected" in differing.stdout
+
+
+def from_both(model_garden: bytes, kaggle: bytes, task: Task) -> dict[str, Release]:
+    """What two servers that send these archives were seen to send."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serve_body(model_garden, whole) as garden,
+        serve_body(kaggle, whole) as other,
+    ):
+        patch.setattr(variants, "MODEL_GARDEN_ROOT", garden.root)
+        patch.setattr(variants, "KAGGLE_ROOT", other.root)
+        _, seen = from_all_sources(task)
+    return seen
+
+
+def test_both_sources_must_have_the_same_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "cache"))
+    (task,) = tasks(["a0-base"], manifests.catalogue(), tmp_path, all_sources=True)
+    body = release_tar("a0-base")
+    seen = from_both(body, body, task)
+    assert list(seen) == ["model-garden", "kaggle"]
+    assert {release.bytes for release in seen.values()} == {len(body)}
+    monkeypatch.setenv("MOVINET_CACHE_DIR", str(tmp_path / "another"))
+    with pytest.raises(CheckpointError, match="is the first that differs, by up to"):
+        from_both(body, release_tar("a0-base", seed=1), task)
+    with pytest.raises(CheckpointError, match=f"instead of {'0' * 64}"):
+        from_both(body, body, replace(task, tensors="0" * 64))
 
 
 def test_a_killed_process_is_reported_as_one_failure(
