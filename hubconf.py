@@ -20,6 +20,8 @@ dependencies = [
     "h5py",
     "google_crc32c",
     "filelock",
+    "tflite",
+    "flatbuffers",
 ]
 
 

@@ -135,8 +135,8 @@ def test_each_status_has_its_sentence(status: int, reason: str) -> None:
 
 
 def test_unresolved_host_has_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with hosts() as official:
-        unreachable(monkeypatch, "MODEL_GARDEN_ROOT")
+    with hosts() as official, monkeypatch.context() as patch:
+        unreachable(patch, "MODEL_GARDEN_ROOT")
         official.fetch()
     reason = "the name models.invalid cannot be resolved: Name or service not known"
     assert f"(Model Garden failed: {reason})." in official.said[-1]
@@ -148,16 +148,17 @@ def test_untrusted_certificate_has_its_sentence(
     with (
         hosts() as official,
         servers.serve(BODY, servers.whole, certificate=certificate) as server,
+        monkeypatch.context() as patch,
     ):
-        monkeypatch.setattr(variants, "MODEL_GARDEN_ROOT", server.root)
+        patch.setattr(variants, "MODEL_GARDEN_ROOT", server.root)
         official.fetch()
     assert "the certificate of 127.0.0.1 is not trusted: self-signed" in official.said[-1]
 
 
 def test_server_without_tls_has_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with hosts() as official:
+    with hosts() as official, monkeypatch.context() as patch:
         root = official.model_garden.root.replace("http:", "https:")
-        monkeypatch.setattr(variants, "MODEL_GARDEN_ROOT", root)
+        patch.setattr(variants, "MODEL_GARDEN_ROOT", root)
         official.fetch()
     assert "no TLS connection to 127.0.0.1" in official.said[-1]
 
