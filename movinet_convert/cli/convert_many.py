@@ -27,6 +27,7 @@ from movinet_convert.variants import Variant
 
 if TYPE_CHECKING:
     from movinet_convert.conversion.sources import Source
+    from movinet_convert.download.fetch import FetchedRelease
 
 COLOURS = {"verified": "green", "unchanged": "green", "not verified": "yellow", "failed": "red"}
 
@@ -80,11 +81,13 @@ def _convert(variant: Variant, settings: Mapping[str, Any], failing: dict[str, s
     from movinet_convert.conversion import sources
 
     start = time.monotonic()
-    source, origin = None, "synthetic"
+    source, origin = None, ""
     try:
-        if not settings["synthetic"]:
+        if settings["synthetic"]:
+            origin = "synthetic"
+        else:
             fetched = download(variant, settings, failing=failing)
-            source, origin = sources.release(fetched), fetched.source
+            source, origin = sources.release(fetched), _origin(fetched)
         with doing(f"Converting {variant.name}"):
             outcome = _in_own_process(variant, source, settings)
     except MovinetError as error:
@@ -93,6 +96,11 @@ def _convert(variant: Variant, settings: Mapping[str, Any], failing: dict[str, s
     for warning in outcome.warnings:
         echo(f"Warning: {variant.name}: {warning}", err=True)
     return outcome
+
+
+def _origin(fetched: FetchedRelease) -> str:
+    version = f" v{fetched.version}" if fetched.version else ""
+    return f"{fetched.source}{version}{'' if fetched.downloaded else ' (cached)'}"
 
 
 def _in_own_process(
