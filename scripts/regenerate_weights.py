@@ -4,6 +4,7 @@
     python scripts/regenerate_weights.py                      all twelve
     python scripts/regenerate_weights.py a0-base a0-stream    some
     python scripts/regenerate_weights.py --all-sources        from both official sources
+    python scripts/regenerate_weights.py --source kaggle      from one source alone
 
 Each variant is converted, and compared with the official model, in a process of its own: TensorFlow
 frees its memory only when its process ends, and a process that is killed takes no other variant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,20 @@ def tfhub(model: Any, variant: str, folder: Path) -> Path:
 
 
 def save_listed(folder: Path, **lists: Any) -> Path:
+    """A SavedModel of lists of variables, without functions."""
     import tensorflow as tf
 
-    prefix = folder / "saved_model" / "variables" / "variables"
-    tf.train.Checkpoint(**lists).write(str(prefix))
+    tf.saved_model.save(tf.train.Checkpoint(**lists), str(folder / "saved_model"))
     return folder / "saved_model"
+
+
+def kaggle_archive(model: Any, variant: str, folder: Path) -> Path:
+    """As Kaggle sends it: a gzipped tar of the SavedModel, without a top folder."""
+    saved, archive = tfhub(model, variant, folder), folder / f"{variant}.tar.gz"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+        for path in sorted(saved.rglob("*")):
+            tar.add(path, path.relative_to(saved).as_posix(), recursive=False)
+    return archive
 
 
 def hub_name(name: str) -> str:

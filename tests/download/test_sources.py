@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +20,13 @@ from click.testing import CliRunner
 
 from movinet_convert import variants
 from movinet_convert.cli.app import main
+from movinet_convert.conversion.sources import Source, release
+from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.download import fetch as fetch_module
 from movinet_convert.download.fetch import FetchedRelease
 from movinet_convert.errors import CacheError, DownloadError
+from movinet_convert.model.settings import get_variant
+from movinet_convert.variants import KINETICS_600_CLASSES
 from tests.download.fetching import (
     ARCHIVE,
     BODY,
@@ -268,6 +272,26 @@ def converted(source: str, folder: Path) -> dict[str, Any]:
     assert done.exit_code == 0, done.output
     output: dict[str, Any] = json.loads(done.stdout)
     return output
+
+
+@pytest.mark.parametrize("name", ["a0-base", "a0-stream"])
+def test_official_saved_model_from_kaggle_has_the_tensors_of_the_checkpoint(
+    name: str, synthetic_archive: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorflow")
+    from movinet_convert.parity.reference import shared_reference
+    from tests.checkpoint.writers import kaggle_archive
+
+    variant = get_variant(name)
+    garden = convert_checkpoint(Source(synthetic_archive(name), "synthetic", "synthetic"))
+    reference = shared_reference(variant, variant.settings(), KINETICS_600_CLASSES)
+    reference.load(garden.variables)
+    with hosts() as official:
+        official.storage.body = kaggle_archive(reference.model, name, tmp_path).read_bytes()
+        fetched = official.fetch(known=None, variant=variant)
+    from_kaggle = convert_checkpoint(release(fetched), name=name)
+    assert from_kaggle.checkpoint.layout == "tfhub-saved-model"
+    assert from_kaggle.digest == garden.digest
 
 
 def test_both_sources_convert_to_the_same_bytes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from movinet_convert import variants
 from movinet_convert.errors import CheckpointError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.options import ParityOptions
-from movinet_convert.variants import Release, list_variants
+from movinet_convert.variants import Release, SourceName, list_variants
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.manifest import Manifest
 from movinet_convert.weights.store import Store
@@ -224,6 +224,21 @@ def test_every_release_is_a_task_with_its_pinned_digests(tmp_path: Path) -> None
     assert [task.name for task in made] == list_variants()
     pinned = {task.name for task in made if task.releases}
     assert pinned >= {"a1-base", "a2-base", "a3-base", "a2-stream"}
+
+
+@pytest.mark.parametrize(("source", "field"), [("kaggle", "kaggle"), ("model-garden", "source")])
+def test_digest_is_recorded_for_the_source_that_it_was_fetched_from(
+    source: SourceName, field: str, complete_run: Run
+) -> None:
+    (entry,) = complete_run.catalogue.versions("a0-base")
+    seen = Release(10240, "5" * 64)
+    result = Result("a0-base", "converted", entry=entry, seen={source: seen})
+    before = manifests.catalogue()
+    after = updated(before, [result]).variants["a0-base"]
+    assert getattr(after, field).sha256 == seen.sha256
+    assert getattr(after, field).url == getattr(before.variants["a0-base"], field).url
+    other = {"kaggle": "source", "source": "kaggle"}[field]
+    assert getattr(after, other) == getattr(before.variants["a0-base"], other)
 
 
 def test_failed_variants_keep_their_pinned_digests() -> None:
