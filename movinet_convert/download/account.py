@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 
 from movinet_convert.errors import UsageError
+from movinet_convert.files.reading import open_regular
 
 TOKEN, USER, KEY = "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"
 MAX_TOKEN_CHARACTERS = 10_000
@@ -54,8 +55,8 @@ def kaggle_account() -> NoAccount:
 
 def _in_file(token: str) -> str:
     try:
-        with Path(token).open() as file:
-            return file.read(MAX_TOKEN_CHARACTERS + 1).strip()
+        with open_regular(Path(token), UsageError) as file:
+            return file.read(MAX_TOKEN_CHARACTERS + 1).decode().strip()
     except (OSError, ValueError):
         return token
 
