@@ -21,6 +21,7 @@ from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import list_variants
 from tests.helpers.parity_tools import (
+    assert_logits_vary,
     converted,
     forget,
     restore,
@@ -89,6 +90,10 @@ def test_table_has_each_variable_of_official_model_once(pair: Pair) -> None:
     links = mapping.links(variant, settings.conv_type, shapes)
     assert {link.tf: link.tf_shape for link in links} == pair.reference.shapes
     assert len({link.tf for link in links}) == len({link.torch for link in links}) == len(links)
+
+
+def test_logits_vary_between_clips(pair: Pair) -> None:
+    assert_logits_vary(pair.model)
 
 
 def test_every_case_and_state_is_within_tolerance(

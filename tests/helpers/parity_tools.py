@@ -12,6 +12,7 @@ from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.model.create import create_model, tensor_shapes
 from movinet_convert.model.settings import get_variant
+from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.synthetic import synthetic_variables
 from tests.helpers.seeded import choices
 
@@ -40,6 +41,15 @@ def synthetic_model(
     tensors = mapping.map_variables(variables, _links(name, num_classes), name)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
     return model, variables
+
+
+@torch.inference_mode()
+def assert_logits_vary(model: MoViNet) -> None:
+    """Synthetic weights behave like trained ones: no clip has the same logits as all others."""
+    clips = random_clips(6, 4, 48, 48, seed=0)
+    logits = torch.cat([model(torch.from_numpy(clip[None])) for clip in clips])
+    assert 1 <= logits.std().item() <= 10
+    assert len(set(logits.argmax(dim=1).tolist())) >= 3
 
 
 def converted(name: str, prefix: Path) -> MoViNet:

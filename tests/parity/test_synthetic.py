@@ -11,13 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from movinet_convert.model.settings import get_variant
-from movinet_convert.parity.cases import random_clips
 from movinet_convert.parity.synthetic import synthetic_variables, write_synthetic_archive
-from movinet_convert.variants import list_variants
-from tests.helpers.parity_tools import synthetic_model, variable_shapes
+from tests.helpers.parity_tools import assert_logits_vary, synthetic_model, variable_shapes
 
 A0 = "a0-stream"
 
@@ -87,14 +84,9 @@ def test_batch_norms_are_far_from_the_identity() -> None:
             assert (array > 0).all(), name
 
 
-@pytest.mark.parametrize("name", list_variants(released=False))
-@torch.inference_mode()
-def test_logits_vary_and_top_1_differs_between_clips(name: str) -> None:
-    model, _ = synthetic_model(name)
-    clips = random_clips(6, 4, 48, 48, seed=0)
-    logits = torch.cat([model(torch.from_numpy(clip[None])) for clip in clips])
-    assert 1 <= logits.std().item() <= 10
-    assert len(set(logits.argmax(dim=1).tolist())) >= 3
+@pytest.mark.parametrize("name", ["t0-base", "t0-stream"])  # the others: test_all_variants.py
+def test_logits_vary_between_clips(name: str) -> None:
+    assert_logits_vary(synthetic_model(name)[0])
 
 
 def test_the_archive_has_the_released_layout_and_reproducible_bytes(tmp_path: Path) -> None:
