@@ -144,7 +144,8 @@ def _grow(rng: random.Random, writer: StreamWriter) -> None:
     if kind == 0:
         writer.operators += [rng.choice(writer.operators)] * count
     elif kind == 1:
-        writer.tensors += [_tensor(rng, writer)] * count
+        part = {key: _tensor(rng, writer)[key] for key in ("shape", "type")}
+        writer.tensors += [dict(part) for _ in range(count)]
     else:
         at = rng.randrange(len(writer.operators))
         rest = writer.operators[at:]

@@ -205,10 +205,13 @@ class StreamWriter(GraphWriter):
         features = self.hard_swish(self.depthwise(features, block.kernel[1], block.stride))
         if block.kernel[0] > 1:
             features = self.temporal(features, block.kernel[0])
-        gates = self.gate(self.squeezed(features, block))
-        product = self.add("MUL", (gates, features), self.shape(features))
-        residual = self.rezero(self.convolution(product, block.outputs))
+        features = self.attended(features, block)
+        residual = self.rezero(self.convolution(features, block.outputs))
         return self.add("ADD", (residual, self.skip(x, block)), self.shape(residual))
+
+    def attended(self, features: int, block: BlockSpec) -> int:
+        gates = self.gate(self.squeezed(features, block))
+        return self.add("MUL", (gates, features), self.shape(features))
 
     def skip(self, x: int, block: BlockSpec) -> int:
         if block.stride > 1:

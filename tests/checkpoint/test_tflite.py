@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from movinet_convert.checkpoint import open_checkpoint
+from movinet_convert.conversion import pipeline
 from movinet_convert.conversion.inspection import inspect
 from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import Converted, convert_checkpoint
-from movinet_convert.errors import CheckpointError, UsageError
+from movinet_convert.errors import UsageError
 from movinet_convert.parity.cases import random_clips
-from tests.checkpoint.tflite_files import CLASSES, SIZE, Written, folded, interpreted, write
+from scripts.tflite_figures import frame_by_frame, put_in_rounded_constants
+from scripts.tflite_files import Written, interpreted, write
+from tests.checkpoint.folding import folded
 from tests.helpers.short_archs import short_archs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FRAMES = 20
+FRAMES, SIZE, CLASSES = 20, 45, 7
 TOLERANCE = 1e-5  # relative to the std of the logits
 # Relative to the largest weight: half an 8-bit step, and two roundings to the 11 bits of float16,
 # of the kernel and, in base models, of the scale behind it.
@@ -31,10 +33,8 @@ ROUNDING = {"float32": 4e-7, "float16": 2.0**-10, "dynamic": 0.5 / 127, "int8": 
 GATE_ROUNDING = {**ROUNDING, "float16": 4e-3}
 MODELS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "keras": ("t0-stream", "keras", {"head_activation": "hard_swish"}),
-    "model-garden": ("t0-stream", "model-garden", {}),
-    "encoded": ("a3-stream", "keras", {}),
+    "model-garden": ("a3-stream", "model-garden", {}),
     "base": ("t0-base", "sigmoid", {}),
-    "relu6": ("t0-stream", "keras", {"activation": "relu6", "se_type": "none"}),
 }
 Files = Callable[[str], Written]
 
@@ -46,7 +46,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
     def written(model: str) -> Written:
         if model not in found:
             name, gating, settings = MODELS[model]
-            found[model] = write(tmp_path_factory.mktemp(model), name, gating, **settings)
+            sizes = {"size": SIZE, "classes": CLASSES}
+            found[model] = write(tmp_path_factory.mktemp(model), name, gating, **sizes, **settings)
         return found[model]
 
     with short_archs("t0", "a3"):
@@ -57,16 +58,7 @@ def convert(path: Path, **choices: Any) -> Converted:
     return convert_checkpoint(given(path), **choices)
 
 
-@torch.no_grad()
-def frame_by_frame(converted: Converted, video: np.ndarray) -> np.ndarray:
-    model, rows, state = converted.to_model(), [], None
-    for at in range(video.shape[2]):
-        logits, state = model.stream(torch.from_numpy(video[:, :, at : at + 1]), state)
-        rows.append(logits.numpy()[0])
-    return np.stack(rows)
-
-
-@pytest.mark.parametrize("model", ["keras", "model-garden", "encoded"])
+@pytest.mark.parametrize("model", ["keras", "model-garden"])
 def test_logits_are_those_of_the_interpreter(model: str, files: Files) -> None:
     path = files(model).file("float32")
     video = random_clips(1, FRAMES, SIZE, SIZE, seed=9)
@@ -75,18 +67,11 @@ def test_logits_are_those_of_the_interpreter(model: str, files: Files) -> None:
     assert np.abs(theirs - ours).max() <= TOLERANCE * theirs.std()
 
 
-@pytest.mark.parametrize("model", ["keras", "model-garden"])
-def test_float16_differs_by_constants_that_are_no_weights(model: str, files: Files) -> None:
-    """Those of the gate and of the head's mean, which the file has in float16, too."""
-    path = files(model).file("float16")
+def test_float16_differs_by_constants_that_are_no_weights(files: Files) -> None:
+    """That of the head's mean, which the file has in float16, too."""
+    path = files("keras").file("float16")
     converted = convert(path)
-    gate = float(np.float16(0.16667)) / 0.16667 if model == "model-garden" else 1.0
-    positions = -((-SIZE // 16) ** 2)  # four strides of 2
-    mean = float(np.float16(1 / positions)) * positions
-    for name, tensor in converted.tensors.items():
-        if name.endswith("projection.conv.weight"):
-            tensor *= gate
-    converted.tensors["classifier.hidden.weight"][:] *= mean
+    put_in_rounded_constants(converted, positions=(-(-SIZE // 16)) ** 2)  # four strides of 2
     video = random_clips(1, FRAMES, SIZE, SIZE, seed=9)
     theirs, ours = interpreted(path, video), frame_by_frame(converted, video)
     assert np.abs(theirs - ours).max() <= TOLERANCE * theirs.std()
@@ -104,7 +89,6 @@ def test_dynamic_range_differs_by_the_quantization_of_activations(files: Files) 
     [
         *(("keras", kind) for kind in ROUNDING),
         ("model-garden", "float32"),
-        ("encoded", "float32"),
         ("base", "float32"),
         ("base", "float16"),
         ("base", "dynamic"),
@@ -120,14 +104,14 @@ def test_weights_are_those_of_training_up_to_rounding(model: str, kind: str, fil
         assert np.abs(stored[name] - value).max() <= bound * np.abs(value).max(), name
 
 
-@pytest.mark.parametrize("model", ["keras", "model-garden", "encoded", "base"])
+@pytest.mark.parametrize("model", ["keras", "model-garden", "base"])
 def test_settings_are_read_from_the_operators(model: str, files: Files) -> None:
     name, gating, settings = MODELS[model]
     converted = convert(files(model).file("float32"))
     assert converted.variant.name == name
     assert converted.settings.gating == gating
     assert converted.settings.head_activation == settings.get("head_activation", "swish")
-    assert converted.settings.positional_encoding == (model == "encoded")
+    assert converted.settings.positional_encoding == (name == "a3-stream")
     assert {converted.origins.gating, converted.origins.head_activation} == {"checkpoint"}
     assert converted.origins.legacy == "checkpoint"
     assert converted.num_classes == CLASSES
@@ -147,6 +131,12 @@ def test_choice_that_contradicts_the_operators_is_rejected(
     with pytest.raises(UsageError, match=said):
         convert(path, **choice)
     convert(path, gating="keras", head_activation="hard_swish")
+
+
+def test_nothing_is_left_to_detect(files: Files, tmp_path: Path) -> None:
+    path = files("keras").file("float32")
+    with pytest.raises(UsageError, match="'keras'; leave out --gating auto"):
+        pipeline.convert(None, path, gating="auto", out=tmp_path, parity=None)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +166,3 @@ def test_unit_normalisation_computes_nothing(files: Files) -> None:
     assert scale.dtype == np.float32
     assert (scale == 1).all()
     assert not variables[f"{norm}/moving_mean"].any()
-
-
-@pytest.mark.parametrize("kind", ["float32", "int8"])
-def test_names_the_architecture_of_the_int8_files_on_kaggle(kind: str, files: Files) -> None:
-    with pytest.raises(CheckpointError, match="relu6 .* no squeeze-excitation.* on Kaggle"):
-        open_checkpoint(files("relu6").file(kind))

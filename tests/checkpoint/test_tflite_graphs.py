@@ -13,10 +13,12 @@ from movinet_convert.checkpoint import open_checkpoint
 from movinet_convert.errors import CheckpointError
 from scripts.tflite_damage import with_tiny
 from scripts.tflite_writer import TINY, StreamWriter
-from tests.checkpoint.tflite_files import folded
+from tests.checkpoint.folding import folded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from movinet_convert.variants import BlockSpec
 
 
 @pytest.fixture(autouse=True)
@@ -114,12 +116,14 @@ def test_explicit_gate_is_taken_off_the_weights_in_front_of_it(tmp_path: Path) -
 
 def test_scale_and_shift_become_gamma_and_beta(tmp_path: Path) -> None:
     usual = read(StreamWriter(eight_bits=False), tmp_path).variables
-    found = read(ScaleAndShift(eight_bits=False), tmp_path).variables
+    opened = read(ScaleAndShift(eight_bits=False), tmp_path)
+    found = opened.variables
     norm = "block1_layer0/_projection/_batch_norm"
     np.testing.assert_array_equal(found[f"{norm}/gamma"], np.full(16, 2.0))
     np.testing.assert_allclose(found[f"{norm}/beta"], 2.0 * usual[f"{norm}/beta"] + 0.25, 1e-6)
     classifier = "classifier_head/_classifier/_conv/_conv/kernel"
     np.testing.assert_allclose(found[classifier], 2.0 * usual[classifier], 1e-6)
+    assert "a scale and a shift are left" in opened.notes[1]
 
 
 def test_rezero_that_was_folded_is_one(tmp_path: Path) -> None:
@@ -215,6 +219,22 @@ def test_other_network_is_refused(
 
     with pytest.raises(CheckpointError, match=rf"^[^\n]*{said}[^\n]*$"):
         read(Changed(), tmp_path)
+
+
+class Relu6(StreamWriter):
+    """As the int8 files on Kaggle: relu6 fused into the convolutions, no squeeze-excitation."""
+
+    def hard_swish(self, x: int) -> int:
+        self.operators[-1]["options"]["FusedActivationFunction"] = 3
+        return x
+
+    def attended(self, features: int, _: BlockSpec) -> int:
+        return features
+
+
+def test_names_the_architecture_of_the_int8_files_on_kaggle(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="relu6 .* no squeeze-excitation.* on Kaggle"):
+        read(Relu6(), tmp_path)
 
 
 def test_other_widths_are_named(tmp_path: Path) -> None:

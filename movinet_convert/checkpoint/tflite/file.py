@@ -20,7 +20,7 @@ from movinet_convert.checkpoint.tflite.model import DTYPES, Model, Operator, Qua
 from movinet_convert.errors import CheckpointError
 
 TFLITE_MAGIC = b"TFL3"  # behind the four bytes of the root's offset
-# An A5 has 80 MB of float32 weights, 3,000 operators, 5,000 tensors and 220 states.
+# An A5 has 126 MB of float32 weights, 3,000 operators, 5,000 tensors and 220 states.
 _MAX_BYTES = 256 << 20
 _MAX_OBJECTS = 10_000
 _MAX_STATES = 512

@@ -125,13 +125,11 @@ class Graph:
     ) -> tuple[int, Tensor] | None:
         """As ``with_constant``, for a single number, which must be near ``value`` if given."""
         found = self.with_constant(tensor, kind, fused)
-        if found is None or math.prod(found[1].shape) != 1:
+        if found is None or math.prod(found[1].shape) != 1 or not found[1].readable:
             return None
         return None if value is not None and not is_near(found[1], value) else found
 
 
 def is_near(constant: Tensor, value: float) -> bool:
-    """Whether a scalar is ``value``, up to the rounding of 8 bits."""
-    return constant.readable and bool(
-        np.isclose(constant.real(), value, rtol=TOLERANCE, atol=0).all()
-    )
+    """Whether a readable scalar is ``value``, up to the rounding of 8 bits."""
+    return bool(np.isclose(constant.real(), value, rtol=TOLERANCE, atol=0).all())

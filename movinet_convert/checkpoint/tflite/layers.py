@@ -192,7 +192,7 @@ def _clipped(graph: Graph, tensor: int) -> int | None:
 def _below_one(graph: Graph, tensor: int) -> int | None:
     """The input of ``minimum(x, 1)``; 8 bits whose range ends below 1 have its end instead."""
     limited = graph.with_scalar(tensor, "MINIMUM")
-    if limited is None or not limited[1].readable:
+    if limited is None:
         return None
     value, limit = float(limited[1].real().reshape(())), limited[1]
     at_end = limit.type == "INT8" and int(limit.stored.reshape(())) == np.iinfo(np.int8).max
@@ -209,7 +209,7 @@ def _gate(
 def find_mean(graph: Graph, tensor: int, channels: int) -> int | None:
     """The tensor that ``tensor`` is the mean of, over all positions of each of ``channels``."""
     factor, inside = 1.0, _without_zeros(graph, tensor)
-    while (scaled := graph.with_scalar(inside, "MUL")) is not None and scaled[1].readable:
+    while (scaled := graph.with_scalar(inside, "MUL")) is not None:
         factor *= float(scaled[1].real().reshape(()))
         inside = _without_zeros(graph, scaled[0])
     found = graph.operator(inside, "SUM", "MEAN")

@@ -67,8 +67,9 @@ class Tensor:
         # Exact but for the last rounding: 8 and 16 bits fit float32, biases need more.
         exact: Array = values.astype(np.float32 if values.itemsize < 4 else np.float64)
         exact -= quantization.zero_points.reshape(shape)
-        exact *= quantization.scales.reshape(shape)
-        return exact.astype(np.float32)
+        with np.errstate(over="ignore"):
+            exact *= quantization.scales.reshape(shape)
+            return exact.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _notes(network: Network) -> Iterator[str]:
     activations = {tensors[layer.operator.inputs[0]].type for layer in layers}
     quantized = activations & {"INT8", "INT16", "UINT8"}
     yield f"precision: {stored}; activations {'quantized too' if quantized else 'in float32'}"
-    if any(layer.gamma is None for layer in layers):
+    if network.stem.gamma is None:
         yield "batch normalisation was folded into the kernels; it has a scale of 1 and no mean"
     else:
         yield "of batch normalisation, a scale and a shift are left; it has no mean"
@@ -145,10 +145,10 @@ def _biased(path: str, layer: Convolution, gate: Gate | None = None) -> Iterator
         if layer.gamma is None and gate is None:
             return layer.kernel_values()
         exact = layer.kernel_values().astype(np.float64) * _scale(layer) / factor
-        return exact.astype(np.float32)
+        return _float32(exact)
 
     def bias() -> Float32:
-        return ((_shift(layer).astype(np.float64) - offset) / factor).astype(np.float32)
+        return _float32((_shift(layer).astype(np.float64) - offset) / factor)
 
     stored = _stored(layer)
     yield f"{path}/_conv/kernel", (f"{stored}/kernel", Variable(layer.shape, kernel))
@@ -167,7 +167,12 @@ def _shift(layer: Convolution) -> Float32:
         shift += layer.bias.real().reshape(-1).astype(np.float64) * _scale(layer)
     if layer.beta is not None:
         shift += layer.beta.real().reshape(-1)
-    return shift.astype(np.float32)
+    return _float32(shift)
+
+
+def _float32(exact: NDArray[np.float64]) -> Float32:
+    with np.errstate(over="ignore"):  # infinities are refused where variables are converted
+        return exact.astype(np.float32)
 
 
 def _vector(layer: Convolution, read: Callable[[], Float32]) -> Variable:
