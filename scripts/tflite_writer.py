@@ -31,6 +31,7 @@ _OPTIONS = {
     "ADD": "Add",
     "MUL": "Mul",
     "DIV": "Div",
+    "CUMSUM": "Cumsum",
     "CONCATENATION": "Concatenation",
     "AVERAGE_POOL_2D": "Pool2D",
     "CONV_2D": "Conv2D",

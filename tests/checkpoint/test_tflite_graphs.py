@@ -82,13 +82,46 @@ class SwappedOperands(StreamWriter):
         )
 
 
+class PlainOperators(StreamWriter):
+    """Without the operators that newer converters have for a clip, a hard swish and a mean."""
+
+    def gate(self, x: int) -> int:
+        if self.gating != "keras":
+            return super().gate(x)
+        x = self.convolution(x, self.shape(self.last_features)[-1])
+        x = self.add("MINIMUM", (x, self.constant(1.0)), self.shape(x))
+        return self.add("MAXIMUM", (x, self.constant(0.0)), self.shape(x))
+
+    def hard_swish(self, x: int) -> int:
+        shape = self.shape(x)
+        shifted = self.add("ADD", (x, self.constant(3.0)), shape, FusedActivationFunction=3)
+        product = self.add("MUL", (x, shifted), shape)
+        return self.add("MUL", (product, self.constant(1 / 6)), shape)
+
+    def mean(self, x: int) -> int:
+        self.last_features = x
+        _, height, width, channels = self.shape(x)
+        total = self.add("SUM", (x, self.constant([1, 2], np.int32)), (1, 1, 1, channels))
+        return self.add("DIV", (total, self.constant(height * width)), (1, 1, 1, channels))
+
+    def mean_so_far(self, mean: int) -> int:
+        shape, time = self.shape(mean), self.constant(1, np.int32)
+        total = self.add("CUMSUM", (mean, time), shape, Exclusive=0)
+        total = self.add("ADD", (total, self.input(*shape)), shape)
+        frames = self.add("ADD", (self.constant([0], np.int32), self.input(1, type="INT32")), (1,))
+        count = self.add("ADD", (frames, self.constant(1, np.int32)), (1,), "INT32")
+        return self.add("DIV", (total, self.add("CAST", (count,), (1,))), shape)
+
+
 class FoldedRezero(StreamWriter):
     def rezero(self, x: int) -> int:
         return x
 
 
 @pytest.mark.parametrize("gating", ["keras", "model-garden"])
-@pytest.mark.parametrize("spelling", [ExplicitGate, ExplicitPadding, SwappedOperands])
+@pytest.mark.parametrize(
+    "spelling", [ExplicitGate, ExplicitPadding, SwappedOperands, PlainOperators]
+)
 def test_other_spelling_gives_the_same_network(
     spelling: type[StreamWriter], gating: Any, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ _OPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CONCATENATION": ("ConcatenationOptions", ("Axis", "FusedActivationFunction")),
     "CONV_2D": ("Conv2DOptions", _CONVOLUTION),
     "CONV_3D": ("Conv3DOptions", (*_CONVOLUTION, "StrideD", "DilationDFactor")),
+    "CUMSUM": ("CumsumOptions", ("Exclusive",)),
     "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", (*_CONVOLUTION, "DepthMultiplier")),
     "DIV": ("DivOptions", ("FusedActivationFunction",)),
     "FULLY_CONNECTED": ("FullyConnectedOptions", ("FusedActivationFunction", "WeightsFormat")),

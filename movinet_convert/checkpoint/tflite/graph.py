@@ -77,15 +77,20 @@ class Graph:
         return tuple(map(int, found.stored.flat))
 
     def _is_view(self, found: Operator) -> bool:
-        if found.kind not in _VIEWS or not found.inputs or not found.outputs:
+        if found.kind not in (*_VIEWS, "CUMSUM") or not found.inputs or not found.outputs:
             return False
         if min(found.inputs[0], found.outputs[0]) < 0:
             return False
         if self.elements(found.inputs[0]) != self.elements(found.outputs[0]):
             return False
-        if found.kind != "TRANSPOSE":
+        if found.kind not in ("TRANSPOSE", "CUMSUM"):
             return True
-        return len(found.inputs) == 2 and self.integers(found.inputs[1]) in _CHANNEL_MOVES
+        parameter = self.integers(found.inputs[1]) if len(found.inputs) == 2 else ()
+        if found.kind == "TRANSPOSE":
+            return parameter in _CHANNEL_MOVES
+        shape = self.shape(found.inputs[0])  # a sum over one frame
+        one = len(parameter) == 1 and shape[parameter[0] :][:1] == (1,)
+        return one and not found.options["Exclusive"]
 
     # --- arithmetic -------------------------------------------------------------------------------
 

@@ -134,12 +134,29 @@ def _padded(graph: Graph, tensor: int) -> tuple[int, tuple[tuple[int, int], ...]
 def find_activation(graph: Graph, tensor: int) -> tuple[Activation, int] | None:
     """The activation that computed ``tensor``, and its input."""
     inside = graph.unary(tensor, "HARD_SWISH")
+    if inside is None:
+        inside = _hard_swish(graph, tensor)
     if inside is not None:
         return "hard_swish", inside
     for sigmoid, inside in graph.either_way(tensor, "MUL"):
         of = graph.unary(sigmoid, "LOGISTIC")
         if of is not None and graph.same(of, inside):
             return "swish", inside
+    return None
+
+
+def _hard_swish(graph: Graph, tensor: int) -> int | None:
+    """The input x of ``x * relu6(x + 3) / 6`` in several operators."""
+    scaled = graph.with_scalar(tensor, "MUL", 1 / 6)
+    for inside, factor in graph.either_way(scaled[0], "MUL") if scaled else ():
+        limited = graph.unary(factor, "RELU6")
+        shifted = (
+            graph.with_scalar(factor, "ADD", 3.0, "RELU6")
+            if limited is None
+            else graph.with_scalar(limited, "ADD", 3.0)
+        )
+        if shifted is not None and graph.same(shifted[0], inside):
+            return inside
     return None
 
 
@@ -182,11 +199,17 @@ def _clipped(graph: Graph, tensor: int) -> int | None:
     inside = graph.unary(tensor, "RELU_0_TO_1")
     if inside is not None:
         return inside
-    positive = graph.unary(tensor, "RELU")
+    positive = _above_zero(graph, tensor)
     if positive is not None:
         return _below_one(graph, positive)
     limited = _below_one(graph, tensor)
-    return graph.unary(limited, "RELU") if limited is not None else None
+    return _above_zero(graph, limited) if limited is not None else None
+
+
+def _above_zero(graph: Graph, tensor: int) -> int | None:
+    """The input of ``maximum(x, 0)``."""
+    limited = graph.with_scalar(tensor, "MAXIMUM", 0.0)
+    return limited[0] if limited is not None else graph.unary(tensor, "RELU")
 
 
 def _below_one(graph: Graph, tensor: int) -> int | None:
@@ -209,8 +232,11 @@ def _gate(
 def find_mean(graph: Graph, tensor: int, channels: int) -> int | None:
     """The tensor that ``tensor`` is the mean of, over all positions of each of ``channels``."""
     factor, inside = 1.0, _without_zeros(graph, tensor)
-    while (scaled := graph.with_scalar(inside, "MUL")) is not None:
-        factor *= float(scaled[1].real().reshape(()))
+    while (scaled := graph.with_scalar(inside, "MUL") or _quotient(graph, inside)) is not None:
+        number = float(scaled[1].real().reshape(()))
+        if graph.operator(inside, "DIV"):
+            number = 1 / number if number else 0.0
+        factor *= number
         inside = _without_zeros(graph, scaled[0])
     found = graph.operator(inside, "SUM", "MEAN")
     if found is None or graph.elements(found.outputs[0]) != channels:
@@ -218,6 +244,13 @@ def find_mean(graph: Graph, tensor: int, channels: int) -> int | None:
     source = found.inputs[0]
     positions = graph.elements(source) / channels if found.kind == "SUM" else 1.0
     return source if math.isclose(factor * positions, 1.0, rel_tol=TOLERANCE) else None
+
+
+def _quotient(graph: Graph, tensor: int) -> tuple[int, Tensor] | None:
+    """The dividend and the constant divisor of ``tensor``."""
+    operands = graph.binary(tensor, "DIV")
+    is_divisor = operands is not None and graph.is_constant(operands[1])
+    return graph.with_scalar(tensor, "DIV") if is_divisor else None
 
 
 def _without_zeros(graph: Graph, tensor: int) -> int:

@@ -153,9 +153,15 @@ class _Matcher:
         return None
 
     def _is_count(self, tensor: int) -> bool:
+        """Whether it is a state plus one, in one or several sums."""
         number = self.graph.unary(tensor, "CAST")
-        pairs = self.graph.either_way(number, "ADD") if number is not None else ()
-        return any(self.graph.is_state(a) and self.graph.integers(b) == (1,) for a, b in pairs)
+        total = 0
+        while number is not None and not self.graph.is_state(number):
+            pairs = self.graph.either_way(number, "ADD")
+            found = [(a, self.graph.integers(self.graph.source(b))) for a, b in pairs]
+            number, (more,) = next((pair for pair in found if len(pair[1]) == 1), (None, (0,)))
+            total += more
+        return number is not None and total == 1
 
     # --- blocks -----------------------------------------------------------------------------------
 
