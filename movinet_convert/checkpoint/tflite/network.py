@@ -139,7 +139,7 @@ class _Matcher:
             self.graph, hidden.input if over_frames is None else over_frames, channels
         )
         if found is None:
-            self._refuse(hidden.input, "a mean over the frames so far, one per call, or the clip")
+            self._refuse(hidden.input, "the mean of a clip, or of the frames so far (one per call)")
         return found
 
     def _mean_so_far(self, tensor: int, channels: int) -> int | None:
