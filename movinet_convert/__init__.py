@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from movinet_convert.conversion.pipeline import convert as convert
     from movinet_convert.conversion.verification import verify as verify
+    from movinet_convert.export.exported import load_exported as load_exported
     from movinet_convert.model import MoViNet as MoViNet
     from movinet_convert.model import StreamState as StreamState
     from movinet_convert.model import create_model as create_model
@@ -29,6 +30,7 @@ from movinet_convert.files.version import __version__
 _EXPORTS = {
     "convert": "movinet_convert.conversion.pipeline",
     "load_converted": "movinet_convert.weights.load",
+    "load_exported": "movinet_convert.export.exported",
     "MoViNet": "movinet_convert.model",
     "StreamState": "movinet_convert.model",
     "create_model": "movinet_convert.model",

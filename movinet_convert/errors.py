@@ -60,7 +60,7 @@ class CacheError(DownloadError):
 
 
 class ExportError(MovinetError):
-    """An export cannot be written here, loses too much accuracy, or would run code if opened."""
+    """An export cannot be written here, loses too much accuracy, cannot be opened, or is code."""
 
 
 class StateError(MovinetError, ValueError):

@@ -6,6 +6,7 @@ and out or a clip, and keeps its states from call to call.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from movinet_convert.checkpoint.mapping import links, map_variables
-from movinet_convert.export import FORMATS, aot_inductor, export_model
+from movinet_convert.export import FORMATS, aot_inductor, export_model, load_exported
 from movinet_convert.model import MoViNet, create_model
 from movinet_convert.model.fuse import fuse
 from movinet_convert.parity.reference import Reference
@@ -80,23 +81,13 @@ def _streaming(stream: Callable[..., Any], clip: torch.Tensor, model: MoViNet) -
 
 
 def exported(model: MoViNet, format: str, folder: Path, threads: int) -> Work:
-    row = FORMATS[format]
-    path = folder / f"{model.variant.name}-{format}{row.suffix}"
+    path = folder / f"{model.variant.name}-{format}{FORMATS[format].suffix}"
     if not path.exists():
         export_model(model, path, format)
-    run = row.runtime.open_file(path, threads, trusted=True)
-    clip = example(model)
+    opened, clip = load_exported(path, threads, trusted=True), example(model)
     if not model.settings.causal:
-        return lambda: run([clip])
-    size = (model.variant.input.size,) * 2
-    states = list(row.program(fuse(model), 1, size).example[1:])
-
-    def work() -> object:
-        nonlocal states
-        logits, *states = run([clip, *states])
-        return logits
-
-    return work
+        return lambda: opened(clip)
+    return opened.stream_video(itertools.repeat(clip)).__next__
 
 
 def official(reference: Reference, model: MoViNet) -> Work:

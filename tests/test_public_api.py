@@ -19,6 +19,7 @@ PUBLIC = {
     "freeze_backbone",
     "list_variants",
     "load_converted",
+    "load_exported",
     "save_weights",
     "unfreeze_backbone",
     "verify",

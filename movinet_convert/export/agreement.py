@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from movinet_convert.errors import ExportError, ParityError
-from movinet_convert.export.runtime import Run
+from movinet_convert.export.exported import ExportedModel
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 
@@ -109,23 +109,22 @@ def _clip_frames(program: Program, causal: bool) -> int:
 
 
 @torch.no_grad()
-def measure(run: Run, program: Program, model: MoViNet, clips: Sequence[Tensor]) -> Agreement:
+def measure(exported: ExportedModel, model: MoViNet, clips: Sequence[Tensor]) -> Agreement:
     """Run a file and the eager model over clips (1, 3, T, H, W), each passing on its own states.
 
     Frames at the end of a clip that do not fill a call of a stream are ignored.
     """
-    causal = model.settings.causal
     found, expected = [], []
     total = 0
     for clip in clips:
-        states, state = list(program.example[1:]), None
-        frames = program.frames if causal else clip.shape[2]
+        after, state = None, None
+        frames = exported.frames or clip.shape[2]
         for chunk in torch.split(clip, frames, dim=2)[: clip.shape[2] // frames]:
-            logits, *states = run([chunk.to(program.example[0].dtype), *states])
-            if causal:
+            if model.settings.causal:
+                logits, after = exported.stream(chunk, after)
                 reference, state = model.stream(chunk.to(model.dtype), state)
             else:
-                reference = model(chunk.to(model.dtype))
+                logits, reference = exported(chunk), model(chunk.to(model.dtype))
             found.append(logits.float())
             expected.append(reference.float())
             total += frames

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from movinet_convert.export.layouts import TALL, TALL_CHANNELS_LAST, TALL_STRIDED
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
@@ -44,7 +45,7 @@ class TallConv(nn.Module):
     frame and the next buffer.
     """
 
-    order = torch.contiguous_format
+    order, layout = torch.contiguous_format, TALL
 
     def __init__(self, conv: FusedTemporalConv2d) -> None:
         super().__init__()
@@ -62,18 +63,11 @@ class TallConv(nn.Module):
         """All frames but the first."""
         return tall[:, :, height:]
 
-    @classmethod
-    def zeros(cls, buffer: Tensor) -> Tensor:
-        """The first buffer, from that of a ``StreamState``."""
-        batch, channels, frames, height, width = buffer.shape
-        zeros = buffer.new_zeros(batch, channels, frames * height, width)
-        return zeros.contiguous(memory_format=cls.order)
-
 
 class ChannelsLastTallConv(TallConv):
     """The same with buffers in the memory order that XNNPACK keeps images in."""
 
-    order = torch.channels_last
+    order, layout = torch.channels_last, TALL_STRIDED
 
     def latest(self, tall: Tensor, height: int) -> Tensor:
         # Without this cast ExecuTorch assumes that a slice is contiguous, and transposes it.
@@ -86,6 +80,8 @@ class PastConv(TallConv):
     Buffers are (1, (k - 1) * H, W, C): channels-last by their shape.
     """
 
+    layout = TALL_CHANNELS_LAST
+
     def forward(self, frame: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
         height, groups = frame.shape[2], frame.shape[1]
         past = buffer.permute(0, 3, 1, 2)
@@ -93,10 +89,6 @@ class PastConv(TallConv):
         y = F.conv2d(past, earlier, self.bias, dilation=(height, 1), groups=groups)
         latest = torch.cat((past[:, :, height:], frame), dim=2)
         return self.activation(y + frame * last), latest.permute(0, 2, 3, 1)
-
-    @classmethod
-    def zeros(cls, buffer: Tensor) -> Tensor:
-        return super().zeros(buffer).permute(0, 2, 3, 1).contiguous()
 
 
 class FlatFeature(nn.Module):
@@ -238,14 +230,9 @@ def flat_program(
     names = tuple(name for name, _ in state.tensors())
     clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
 
-    def zeros(tensor: Tensor) -> Tensor:
-        if tensor.dim() == 5:
-            return in_time.zeros(tensor)
-        return torch.zeros_like(tensor[:, :, None, None] if tensor.dim() == 2 else tensor)
-
     return Program(
         FlatStep(model, size, in_time),
-        (clip, *(zeros(tensor) for _, tensor in state.tensors())),
+        (clip, *(in_time.layout.to_file(tensor) for _, tensor in state.tensors())),
         ("frames", *names),
         ("logits", *(f"{name}.next" for name in names)),
     )

@@ -1,191 +1,33 @@
-"""The formats that a network can be exported to, and ``export_model``, which writes one."""
+"""The formats that a network can be exported to for other runtimes."""
 
 from __future__ import annotations
 
-import copy
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from movinet_convert.errors import UsageError
-from movinet_convert.export import aot_inductor, executorch, onnx, openvino, torch_export
-from movinet_convert.export.agreement import (
-    Agreement,
-    measure,
-    moving_clips,
-    noise_clips,
-    require,
-)
-from movinet_convert.export.calibration import samples, split
+from movinet_convert.export import aot_inductor, executorch, layouts, onnx, openvino, torch_export
 from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
-from movinet_convert.export.metadata import metadata
-from movinet_convert.export.outputs import explained, file_names, staged
-from movinet_convert.export.runtime import Format, Job, quiet
-from movinet_convert.export.step import Program, channels_last_program, clip_program, step_program
-from movinet_convert.model import MoViNet
-from movinet_convert.model.fuse import fuse
+from movinet_convert.export.runtime import Format
+from movinet_convert.export.step import channels_last_program, step_program
 
 FORMATS: dict[str, Format] = {
     "torch-export": Format(
-        torch_export, ".pt2", step_program, dtypes=("float32", "float16", "bfloat16")
+        torch_export,
+        ".pt2",
+        step_program,
+        layouts.PLAIN,
+        dtypes=("float32", "float16", "bfloat16"),
     ),
-    "aot-inductor": Format(aot_inductor, ".pt2", channels_last_program),
-    "onnx": Format(onnx, ".onnx", flat_program, quantize=("dynamic", "int8")),
+    "aot-inductor": Format(aot_inductor, ".pt2", channels_last_program, layouts.CHANNELS_LAST),
+    "onnx": Format(onnx, ".onnx", flat_program, layouts.TALL, quantize=("dynamic", "int8")),
     "openvino": Format(
         openvino,
         ".xml",
         openvino_program,
+        layouts.TALL_CHANNELS_LAST,
         companions=(".bin",),
         dtypes=("float32", "float16"),
         casts_model=False,
+        reuses_memory=True,
     ),
-    "executorch": Format(executorch, ".pte", xnnpack_program, base=False),
+    "executorch": Format(
+        executorch, ".pte", xnnpack_program, layouts.TALL_STRIDED, base=False, reuses_memory=True
+    ),
 }
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """A written export: its files, and the agreement of its logits with the eager model's."""
-
-    path: Path
-    format: str
-    files: tuple[Path, ...]
-    bytes: int
-    dtype: str
-    quantize: str | None
-    agreement: Agreement
-    details: dict[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "format": self.format,
-            "files": [str(file) for file in self.files],
-            "bytes": self.bytes,
-            "dtype": self.dtype,
-            "quantize": self.quantize,
-            "frames_checked": self.agreement.frames,
-            "clips_checked": self.agreement.clips,
-            "deviation": self.agreement.deviation,
-            "mean_error": self.agreement.mean_error,
-            "correlation": self.agreement.correlation,
-            "agreement": self.agreement.top1,
-            "details": self.details,
-        }
-
-
-def export_model(
-    model: MoViNet,
-    path: str | Path,
-    format: str,
-    *,
-    frames: int | None = None,
-    size: tuple[int, int] | None = None,
-    dtype: str | None = None,
-    quantize: str | None = None,
-    calibration: Sequence[Tensor] = (),
-    labels: Sequence[str] | None = None,
-    allow_loss: float | None = None,
-) -> ExportReport:
-    """Write ``model`` as a file of ``format`` and check it in its own runtime.
-
-    A stream variant becomes a step of ``frames`` frames (default 1) with every state as an input
-    and an output; a base variant takes a clip, of any number of frames where the format allows it.
-    ``size`` is height and width, by default the variant's own. ``calibration``: clips
-    (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
-    every fourth is held out for the check. ``labels`` are the class names, by default those of
-    Kinetics-600 if there are 600.
-
-    The suffix of the format is appended to ``path`` if it is missing. The file at ``path`` (in it,
-    if that is a folder) is replaced only once the new one agrees with the eager model: up to
-    rounding in float32; in reduced precision, by ``FLOORS`` or, with ``allow_loss``, with a mean
-    absolute error of at most ``allow_loss`` std of the reference logits, and the metadata then
-    record the agreement.
-
-    Raises UsageError for a model in training mode, options that the format lacks and invalid names,
-    ExportError for failures on this machine or agreement below the floor, ParityError for a
-    full-precision file that computes something else.
-    """
-    row = _row(model, format, dtype, quantize)
-    kind = _reduced_precision(dtype, quantize, allow_loss)
-    files = file_names(Path(path), (row.suffix, *row.companions), model.variant.name, format)
-    program = _program(model, row, frames, size, dtype or "float32")
-    described = metadata(model, program, labels)
-    inputs, clips = _clips(program, model.settings.causal, kind, calibration)
-    job = Job(program, dtype or "float32", quantize, inputs)
-    with staged(files, format) as written, quiet():
-        with explained(files[0].parent, format, OSError, RuntimeError):
-            save = row.runtime.convert(job)
-            details = save(written, json.dumps(described, sort_keys=True))
-        run = row.runtime.open_file(written, trusted=True)
-        agreement = measure(run, program, model, clips)
-        require(agreement, f"{model.variant.name} ({format})", kind, allow_loss)
-        if kind is not None:
-            described["measured"] = agreement.as_json(kind, allow_loss)
-            with explained(files[0].parent, format, OSError, RuntimeError):
-                save(written, json.dumps(described, sort_keys=True))
-    bytes = sum(file.stat().st_size for file in files)
-    return ExportReport(
-        files[0], format, tuple(files), bytes, job.dtype, quantize, agreement, details
-    )
-
-
-def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -> Format:
-    row = FORMATS.get(format)
-    if row is None:
-        raise UsageError(f"There is no export format {format!r}; choose {', '.join(FORMATS)}.")
-    if not model.settings.causal and not row.base:
-        able = ", ".join(name for name, other in FORMATS.items() if other.base)
-        raise UsageError(
-            f"{format} has no 3D convolutions, which {model.variant.name} needs; "
-            f"export {model.variant.arch}-stream, or choose {able}."
-        )
-    if dtype is not None and dtype not in row.dtypes:
-        raise UsageError(f"{format} keeps weights as {', '.join(row.dtypes)}; not as {dtype}.")
-    if quantize is not None and quantize not in row.quantize:
-        able = ", ".join(name for name, other in FORMATS.items() if quantize in other.quantize)
-        raise UsageError(f"{format} cannot quantize {quantize!r}; formats that can: {able or '-'}.")
-    if model.training:
-        raise UsageError("The model is in training mode; call model.eval() before exporting it.")
-    return row
-
-
-def _reduced_precision(
-    dtype: str | None, quantize: str | None, allow_loss: float | None
-) -> str | None:
-    """The key of ``FLOORS``; None for float32."""
-    kind = quantize or (dtype if dtype != "float32" else None)
-    if allow_loss is not None and kind is None:
-        raise UsageError("allow_loss (--allow-loss) is for quantized and half-precision files.")
-    if allow_loss is not None and not 0 < allow_loss < math.inf:
-        raise UsageError(f"allow_loss is a positive number, not {allow_loss:g}.")
-    return kind
-
-
-def _program(
-    model: MoViNet, row: Format, frames: int | None, size: tuple[int, int] | None, dtype: str
-) -> Program:
-    causal, own = model.settings.causal, model.variant.input
-    exported = model if model.fused else fuse(model)
-    if dtype != "float32" and row.casts_model:
-        exported = copy.deepcopy(exported).to(DTYPES[dtype])
-    build = row.program if causal else clip_program
-    return build(exported, frames or (1 if causal else own.frames), size or (own.size,) * 2)
-
-
-def _clips(
-    program: Program, causal: bool, kind: str | None, calibration: Sequence[Tensor]
-) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
-    """Inputs for calibration, and clips for the check."""
-    if kind == "int8":
-        calibrating, checking = split(program, calibration)
-        return samples(program, calibrating), checking
-    return [], (moving_clips if kind else noise_clips)(program, causal)

@@ -6,13 +6,66 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from movinet_convert.errors import UsageError
+import pydantic
+
+from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
-from movinet_convert.variants import KINETICS_600_CLASSES
+from movinet_convert.model.settings import check_settings, get_variant
+from movinet_convert.model.state import StateSpec
+from movinet_convert.variants import KINETICS_600_CLASSES, Settings
+from movinet_convert.weights.file import DTYPES, ClassCount, first_error
 from movinet_convert.weights.labels import kinetics_600
 
 KEY = "movinet"
+LARGEST_SIDE = 1 << 16  # pixels, or frames
+
+
+class Input(pydantic.BaseModel):
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Metadata(pydantic.BaseModel):
+    """The metadata that running a file depends on, which anyone may have written."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    variant: str
+    settings: Settings
+    num_classes: ClassCount
+    labels: tuple[str, ...] | None
+    inputs: tuple[Input, ...]
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Metadata:
+        variant = get_variant(self.variant)
+        check_settings(variant, self.settings)
+        if self.labels is not None and len(self.labels) != self.num_classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.num_classes} classes")
+        expected = ["clip"]
+        if variant.causal:
+            expected = ["frames", *StateSpec.of(variant, self.settings).shapes(1, 1, 1)]
+        if [given.name for given in self.inputs] != expected:
+            raise ValueError(f"the inputs are not those of {self.variant}")
+        clip = self.inputs[0]
+        if len(clip.shape) != 5 or clip.shape[:2] != (1, 3) or clip.dtype not in DTYPES:
+            raise ValueError(f"{clip.name} is not (1, 3, T, H, W) of floats")
+        if not all(0 < side <= LARGEST_SIDE for side in clip.shape):
+            raise ValueError(f"{clip.name} has an impossible shape")
+        return self
+
+
+def parse(text: str, where: str) -> Metadata:
+    """The metadata of the file ``where``; ExportError if ``export`` did not write them."""
+    try:
+        return Metadata.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        raise ExportError(
+            f"{where} does not describe a network as export does ({first_error(error)}); "
+            "export it again."
+        ) from None
 
 
 def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> dict[str, Any]:

@@ -132,8 +132,10 @@ def _has_external_data(message: Any) -> bool:
 
 
 def read_metadata(path: Path) -> str:
-    import onnx
-
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("Running ONNX files", "export") from error
     properties = onnx.load(str(path), load_external_data=False).metadata_props
     found: str = next(entry.value for entry in properties if entry.key == KEY)
     return found

@@ -18,16 +18,16 @@ from movinet_convert.export.metadata import KEY
 from movinet_convert.export.runtime import Job, Run, Save
 
 
-def _import() -> Any:
+def _import(purpose: str = "Running OpenVINO files") -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtraError("Exporting to OpenVINO", "export") from error
+        raise MissingExtraError(purpose, "export") from error
     return openvino
 
 
 def convert(job: Job) -> Save:
-    openvino, program = _import(), job.program
+    openvino, program = _import("Exporting to OpenVINO"), job.program
     model = openvino.convert_model(program.graph())
     for ports, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
         for port, name in zip(ports, names, strict=True):

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from movinet_convert.export.layouts import Layout
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 
@@ -53,11 +54,13 @@ class Format:
     runtime: Runtime
     suffix: str
     program: Callable[[MoViNet, int, tuple[int, int]], Program]  # for stream variants
+    layout: Layout  # of its states
     companions: tuple[str, ...] = ()  # suffixes of further files, next to the one that is opened
     base: bool = True  # whether base variants can be exported
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()
+    reuses_memory: bool = False  # whether a call overwrites the states that the last one returned
 
 
 @contextmanager

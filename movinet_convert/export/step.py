@@ -6,14 +6,16 @@ state in, logits and every state out, in the order and with the names of ``Strea
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from movinet_convert.export.layouts import CHANNELS_LAST, PLAIN, Layout
 from movinet_convert.model import MoViNet
 from movinet_convert.model.state import StreamState
+
+CLIP_FRAMES = (2, 1024)  # of a base variant, the fewest and the most
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Program:
         """The graph that every format is written from."""
         dynamic = None
         if self.dynamic_frames:
-            dynamic = ({2: torch.export.Dim("frames", min=2, max=1024)},)
+            dynamic = ({2: torch.export.Dim("frames", min=CLIP_FRAMES[0], max=CLIP_FRAMES[1])},)
         with torch.no_grad():
             return torch.export.export(self.module.eval(), self.example, dynamic_shapes=dynamic)
 
@@ -71,11 +73,7 @@ class ChannelsLastStep(Step):
     def forward(self, frames: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         given = (t.permute(0, 4, 1, 2, 3) if t.dim() == 5 else t for t in states)
         logits, *after = super().forward(frames, *given)
-        return (logits, *(_channels_last(tensor) for tensor in after))
-
-
-def _channels_last(state: Tensor) -> Tensor:
-    return state.permute(0, 2, 3, 4, 1).contiguous() if state.dim() == 5 else state
+        return (logits, *(CHANNELS_LAST.to_file(tensor) for tensor in after))
 
 
 def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
@@ -86,12 +84,12 @@ def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
 
 def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
     """A stream variant, for one video and ``frames`` frames per call."""
-    return _step_program(model, frames, size, Step, Tensor.contiguous)
+    return _step_program(model, frames, size, Step, PLAIN)
 
 
 def channels_last_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
     """``step_program`` with buffers of the shape (1, k - 1, H, W, C)."""
-    return _step_program(model, frames, size, ChannelsLastStep, _channels_last)
+    return _step_program(model, frames, size, ChannelsLastStep, CHANNELS_LAST)
 
 
 def _step_program(
@@ -99,13 +97,13 @@ def _step_program(
     frames: int,
     size: tuple[int, int],
     step: type[Step],
-    layout: Callable[[Tensor], Tensor],
+    layout: Layout,
 ) -> Program:
     names, states = zip(*model.initial_state(1, *size).tensors(), strict=True)
     clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
     return Program(
         step(model, names),
-        (clip, *(layout(state) for state in states)),
+        (clip, *(layout.to_file(state) for state in states)),
         ("frames", *names),
         ("logits", *(f"{name}.next" for name in names)),
     )

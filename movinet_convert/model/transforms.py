@@ -29,18 +29,23 @@ class ClipTransform:
     """Frames as they were decoded -> a clip for the network.
 
     Takes (T, 3, H, W) or (B, T, 3, H, W), uint8 or floats in [0, 1], as torchvision's video
-    transforms do, and returns (3, T, size, size) or (B, 3, T, size, size), float32 in [0, 1].
-    The shorter side is scaled to ``resize`` by bilinear interpolation without smoothing, as in
-    the official evaluation.
+    transforms do, and returns (3, T, size, size) or (B, 3, T, size, size), float32 in [0, 1];
+    ``size`` may also be (height, width). The shorter side is scaled to ``resize`` by bilinear
+    interpolation without smoothing, as in the official evaluation.
     """
 
     resize: int
-    size: int
+    size: int | tuple[int, int]
 
     @classmethod
-    def of(cls, variant: Variant) -> ClipTransform:
-        """Decoded frames -> a clip of the size the variant was evaluated on."""
-        return cls(resize=variant.input.resize, size=variant.input.size)
+    def of(cls, variant: Variant, size: tuple[int, int] | None = None) -> ClipTransform:
+        """Decoded frames -> a clip of the size the variant was evaluated on.
+
+        Another ``size`` shows as much of the frames.
+        """
+        if size is None or size == (variant.input.size,) * 2:
+            return cls(resize=variant.input.resize, size=variant.input.size)
+        return cls(resize=max(size) * variant.input.resize // variant.input.size, size=size)
 
     def __call__(self, frames: Tensor) -> Tensor:
         if frames.dim() not in (4, 5) or frames.shape[-3] != CHANNELS or 0 in frames.shape:
@@ -56,6 +61,7 @@ class ClipTransform:
         height, width = resized(flat.shape[-2], flat.shape[-1], self.resize)
         if (height, width) != tuple(flat.shape[-2:]):
             flat = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
-        top, left = (height - self.size) // 2, (width - self.size) // 2
-        cut = flat[..., top : top + self.size, left : left + self.size]
-        return cut.reshape(*frames.shape[:-2], self.size, self.size).transpose(-4, -3)
+        below, right = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        top, left = (height - below) // 2, (width - right) // 2
+        cut = flat[..., top : top + below, left : left + right]
+        return cut.reshape(*frames.shape[:-2], below, right).transpose(-4, -3)

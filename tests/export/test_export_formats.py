@@ -2,13 +2,9 @@
 
 import copy
 import functools
-import importlib.util
 import json
-import os
 import resource
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from movinet_convert.export import (
     aot_inductor,
     executorch,
     export_model,
+    load_exported,
     onnx,
     openvino,
     torch_export,
@@ -32,11 +29,12 @@ from movinet_convert.export.step import Program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.fuse import fuse
-from movinet_convert.variants import ARCHS
+from tests.export.conftest import SIZE, require_runtime
 from tests.helpers.settled import settled_model
 
+pytestmark = pytest.mark.usefixtures("short_t0")
+
 Build = Callable[[MoViNet, int, tuple[int, int]], Program]
-SIZE = (34, 48)  # neither square nor odd nor a multiple of 32
 MODULES = {
     "torch-export": torch_export,
     "aot-inductor": aot_inductor,
@@ -44,64 +42,12 @@ MODULES = {
     "openvino": openvino,
     "executorch": executorch,
 }
-NEEDS = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino",),
-    "executorch": ("executorch",),
-}
 
 
 def test_a_model_in_training_mode_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"model\.eval\(\)"):
         export_model(settled_model("t0-stream").train(), tmp_path / "m", "torch-export", size=SIZE)
     assert list(tmp_path.iterdir()) == []
-
-
-def require_runtime(format: str) -> None:
-    for package in NEEDS.get(format, ()):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{format} needs {package}, of the extra [export]")
-    if format == "aot-inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("aot-inductor needs a C++ compiler")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_t0() -> Iterator[None]:
-    """T0 cut to five blocks, of every kind there is: compiling the others would be only slow.
-
-    One is as wide as in large variants, where exporters fold constants no longer by themselves.
-    """
-    stages = [replace(stage, layers=stage.layers[:2]) for stage in ARCHS["t0"].stages[:3]]
-    (_, kernel), second = stages[2].layers
-    stages[2] = replace(stages[2], layers=((200, kernel), second))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHS, "t0", replace(ARCHS["t0"], stages=tuple(stages)))
-        yield
-
-
-@pytest.fixture(scope="module")
-def stream_model(short_t0: None) -> MoViNet:
-    return settled_model("t0-stream", gating="keras")
-
-
-@pytest.fixture(scope="module")
-def base_model(short_t0: None) -> MoViNet:
-    return settled_model("t0-base")
-
-
-@pytest.fixture(scope="module")
-def step_file(
-    stream_model: MoViNet, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], ExportReport]:
-    """The frame step in a format, in float32; written once."""
-
-    @functools.cache
-    def written(format: str) -> ExportReport:
-        require_runtime(format)
-        path = tmp_path_factory.mktemp(format) / "step"
-        return export_model(stream_model, path, format, size=SIZE, labels=list("abcdefghij"))
-
-    return written
 
 
 @pytest.mark.parametrize("format", MODULES)
@@ -159,12 +105,16 @@ def test_a_base_model_accepts_clips_of_any_number_of_frames(
 ) -> None:
     require_runtime(format)
     report = export_model(base_model, tmp_path / "clip", format, frames=6, size=SIZE)
-    run = MODULES[format].open_file(report.path, trusted=format == "aot-inductor")
+    exported = load_exported(report.path, trusted=True)
     for frames in (4, 9):
         clip = torch.rand(1, 3, frames, *SIZE)
         with torch.no_grad():
             expected = base_model(clip)
-        assert (run([clip])[0] - expected).abs().max() < 1e-4 * expected.std()
+        assert (exported(clip) - expected).abs().max() < 1e-4 * expected.std()
+    with pytest.raises(UsageError, match="takes clips of 2 to 1024 frames; got 1"):
+        exported(torch.rand(1, 3, 1, *SIZE))
+    with pytest.raises(UsageError, match="cannot stream"):
+        exported.stream(clip)
 
 
 def test_a_step_of_several_frames_equals_single_frames(stream_model: MoViNet) -> None:
@@ -195,43 +145,6 @@ def test_the_flat_step_handles_positional_encoding_and_odd_sizes(build: Build) -
         if build is openvino_program and tensor.dim() == 5:  # channels last by its shape
             tensor = tensor.permute(0, 2, 3, 4, 1)
         assert torch.allclose(tensor.flatten(), flat.flatten(), rtol=1e-3, atol=1e-3), name
-
-
-def test_openvino_does_not_modify_a_state_that_is_used_twice(
-    stream_model: MoViNet, tmp_path: Path
-) -> None:
-    require_runtime("openvino")
-    report = export_model(stream_model, tmp_path / "step", "openvino", size=SIZE)
-    run = openvino.open_file(report.path)
-    frames = torch.rand(3, 1, 3, 1, *SIZE)
-    zeros = openvino_program(fuse(stream_model), 1, SIZE).example[1:]
-    _, *state = run([frames[0], *zeros])
-    one, *_ = run([frames[1], *state])
-    other, *_ = run([frames[2], *state])
-    again, *_ = run([frames[1], *state])
-    assert torch.equal(again, one)
-    assert not torch.equal(other, one)
-    own = [tensor.clone() for tensor in state]
-    assert torch.equal(run([frames[1], *own])[0], one)
-
-
-def test_executorch_accepts_copied_and_initial_states(
-    stream_model: MoViNet, step_file: Callable[[str], ExportReport]
-) -> None:
-    """It runs in place on its own; kept copies and zeros must count as much."""
-    run = executorch.open_file(step_file("executorch").path)
-    frames = torch.rand(3, 1, 3, 1, *SIZE)
-    zeros = xnnpack_program(fuse(stream_model), 1, SIZE).example[1:]
-    first, *state = run([frames[0], *zeros])
-    kept = [tensor.clone() for tensor in state]
-    second, *state = run([frames[1], *state])
-    third, *state = run([frames[2], *state])
-    assert torch.equal(run([frames[1], *kept])[0], second)
-    again, *state = run([frames[0], *zeros])
-    assert torch.equal(again, first)
-    assert not torch.equal(third, first)
-    _, *state = run([frames[1], *state])
-    assert torch.equal(run([frames[2], *state])[0], third)
 
 
 def test_executorch_delegates_the_whole_step_to_xnnpack(
@@ -316,10 +229,9 @@ def test_a_wrong_network_fails_the_int8_floor(
     wrong = copy.deepcopy(stream_model)
     with torch.no_grad():
         change(wrong)
-    program = flat_program(fuse(stream_model), 1, SIZE)
+    program = step_program(stream_model, 1, SIZE)
     clips = moving_clips(program, causal=True)[:1]  # not one that it was calibrated with
-    run = onnx.open_file(int8_file.path, threads=1)
-    agreement = measure(run, program, wrong, clips)
+    agreement = measure(load_exported(int8_file.path, threads=1), wrong, clips)
     assert agreement.correlation < FLOORS["int8"].correlation
     for allow_loss in (None, FLOORS["int8"].mean_error):
         with pytest.raises(ExportError, match="does not agree"):
@@ -345,6 +257,14 @@ def test_a_step_of_several_frames_is_checked_over_twenty_frames(
     assert report.path == tmp_path / "t0-stream.pt2"
     assert report.agreement.frames == 21
     assert report.agreement.deviation < 1e-4
+    exported, clip = load_exported(report.path), torch.rand(1, 3, 6, *SIZE)
+    with torch.no_grad():
+        expected = stream_model(clip)
+    assert (exported(clip) - expected).abs().max() < 1e-4 * expected.std()
+    with pytest.raises(UsageError, match="3 frames in one call, or a multiple of them; got 4"):
+        exported(clip[:, :, :4])
+    with pytest.raises(UsageError, match="with frames=1"):
+        exported.stream(clip, per_frame=True)
 
 
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
@@ -357,8 +277,7 @@ def test_half_precision_weights_report_their_loss(
     assert full.agreement.mean_error < half.agreement.mean_error <= FLOORS["float16"].mean_error
     described = json.loads(MODULES[format].read_metadata(half.path))
     assert described["measured"]["mean_error"] == half.agreement.mean_error
-    assert described["variant"] == "t0-stream"
-    MODULES[format].open_file(half.path)
+    assert load_exported(half.path).variant.name == described["variant"] == "t0-stream"
 
 
 @pytest.mark.parametrize(
@@ -428,4 +347,4 @@ def test_onnx_external_data_is_rejected(
     tensor.ClearField("raw_data")
     library.save(proto, str(tmp_path / "step.onnx"))
     with pytest.raises(ExportError, match="stores tensors in other files"):
-        onnx.open_file(tmp_path / "step.onnx")
+        load_exported(tmp_path / "step.onnx")

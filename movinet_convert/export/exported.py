@@ -1,0 +1,267 @@
+"""``load_exported``: a file that ``export`` wrote, with the interface of the network in it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from movinet_convert.errors import ExportError, MovinetError, UsageError
+from movinet_convert.export.formats import FORMATS
+from movinet_convert.export.metadata import Metadata, parse
+from movinet_convert.export.runtime import Run, quiet
+from movinet_convert.export.step import CLIP_FRAMES
+from movinet_convert.model.settings import get_variant
+from movinet_convert.model.state import StateSpec, StreamState
+from movinet_convert.model.transforms import CHANNELS, ClipTransform
+from movinet_convert.weights.file import DTYPES
+from movinet_convert.weights.file import SUFFIX as WEIGHTS_SUFFIX
+from movinet_convert.weights.labels import class_names
+
+SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values()))
+
+
+class ExportedModel:
+    """A network in the runtime of its file, on the CPU; ``load_exported`` opens one.
+
+    ``model(clip)`` and ``model.stream(frames, state)`` are those of the network that was exported,
+    with its states: one of the eager network may be continued here, and the other way round.
+    ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
+    one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
+    variant takes from 2 to 1024 frames. Files are for one video at a time, a batch of 1.
+
+    Raises UsageError for other shapes. Calls from several threads run one after the other.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: Path, format: str, described: Metadata, run: Run) -> None:
+        self.format = format
+        self.path = path
+        self.variant = get_variant(described.variant)
+        self.settings = described.settings
+        self.num_classes = described.num_classes
+        self.labels = class_names(described.labels, described.num_classes)
+        clip = described.inputs[0]
+        self.dtype = DTYPES[clip.dtype]  # type: ignore[index]  # checked by Metadata
+        self.frames = clip.shape[2] if self.settings.causal else None
+        self.size = (clip.shape[3], clip.shape[4])
+        self._row = FORMATS[format]
+        self._run = run
+        self._lock = threading.RLock()
+        self._running: _Video | None = None  # whose states are in the memory of the runtime
+        self._spec = StateSpec.of(self.variant, self.settings)
+        self._zeros: StreamState | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the runtime reads."""
+        companions = (self.path.with_suffix(suffix) for suffix in self._row.companions)
+        return (self.path, *companions)
+
+    @property
+    def shortest(self) -> int:
+        """The fewest frames that it takes."""
+        return self.frames or CLIP_FRAMES[0]
+
+    def transforms(self) -> ClipTransform:
+        """Decoded frames -> a clip of the size of this file."""
+        return ClipTransform.of(self.variant, self.size)
+
+    def __call__(self, clip: Tensor) -> Tensor:
+        """Logits (1, classes) of a whole clip (1, 3, T, H, W)."""
+        if self.settings.causal:
+            return self.stream(clip)[0]
+        self._check(clip, CLIP_FRAMES)
+        with self._lock, _without_gradients():
+            return self._run([clip.to(self.device, self.dtype)])[0]
+
+    def stream(
+        self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
+    ) -> tuple[Tensor, StreamState]:
+        """Logits (1, classes) after the frames (1, 3, t, H, W), and the state to resume from.
+
+        As ``MoViNet.stream``: no call changes a state, and None starts a video. ``per_frame``
+        needs a file for single frames. Raises UsageError for a base variant and other shapes,
+        StateError for a state that does not fit.
+        """
+        chunks = self._chunks(frames)
+        if per_frame and self.frames != 1:
+            raise UsageError(
+                f"{self.path} has logits after every {self.frames} frames only; export "
+                f"{self.variant.name} with frames=1 for those of every frame."
+            )
+        if state is not None:
+            self._spec.check(state, 1, *self.size, self.variant.name)
+        with self._lock, _without_gradients():
+            video = _Video(self._to_file(state))
+            logits = [self._step(chunk, video) for chunk in chunks]
+            after = self._from_file(video)
+        return torch.stack(logits, dim=1) if per_frame else logits[-1], after
+
+    def stream_video(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Logits (1, classes) after each chunk (1, 3, t, H, W) of one video: the fast path.
+
+        The states stay in the memory of the runtime, which ``stream`` copies them out of; only
+        where videos are run in turn are they copied, at every change from one to another.
+        """
+        video = None
+        for frames in chunks:
+            pieces = self._chunks(frames)
+            with self._lock, _without_gradients():
+                video = video or _Video(self._to_file(None))
+                logits = [self._step(piece, video) for piece in pieces][-1]
+            yield logits
+
+    def _step(self, frames: Tensor, video: _Video) -> Tensor:
+        """One call of the runtime, which continues ``video``."""
+        if self._row.reuses_memory and self._running is not video:
+            if self._running is not None:
+                self._running.states = [_copy(tensor) for tensor in self._running.states]
+            self._running = video
+        logits, *video.states = self._run([frames, *video.states])
+        return logits
+
+    def _to_file(self, state: StreamState | None) -> list[Tensor]:
+        if self._zeros is None:
+            self._zeros = self._spec.zeros(1, *self.size, self.dtype, self.device)
+        pairs = zip((state or self._zeros).tensors(), self._zeros.tensors(), strict=True)
+        return [
+            self._row.layout.to_file(given.detach().to(self.device, zero.dtype))
+            for (_, given), (_, zero) in pairs
+        ]
+
+    def _from_file(self, video: _Video) -> StreamState:
+        if self._row.reuses_memory:
+            video.states = [_copy(tensor) for tensor in video.states]
+            self._running = None
+        shapes = self._spec.shapes(1, *self.size)
+        return StreamState.of_tensors(
+            {
+                name: self._row.layout.from_file(tensor, shape)
+                for (name, shape), tensor in zip(shapes.items(), video.states, strict=True)
+            }
+        )
+
+    def _chunks(self, frames: Tensor) -> Sequence[Tensor]:
+        """The frames of a stream, split into those of one call."""
+        if self.frames is None:
+            raise UsageError(
+                f"{self.variant.name} reads whole clips and cannot stream; "
+                f"use model(clip), or export {self.variant.arch}-stream."
+            )
+        self._check(frames, None)
+        return torch.split(frames.detach().to(self.device, self.dtype), self.frames, dim=2)
+
+    def _check(self, clip: Tensor, frames: tuple[int, int] | None) -> None:
+        """Raise UsageError for a clip that the file does not support."""
+        height, width = self.size
+        shape, given = (1, CHANNELS, "T", height, width), tuple(clip.shape)
+        if len(given) != 5 or (*given[:2], *given[3:]) != (*shape[:2], *shape[3:]):
+            raise UsageError(
+                f"{self.path} was exported for one video of {height}x{width}, "
+                f"(1, {CHANNELS}, T, {height}, {width}); got shape {given}: pass one video of "
+                "this size at a time, or export the network for another size."
+            )
+        if not clip.is_floating_point():
+            raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
+        if frames is not None and not frames[0] <= given[2] <= frames[1]:
+            raise UsageError(
+                f"{self.path} takes clips of {frames[0]} to {frames[1]} frames; got {given[2]}."
+            )
+        if self.frames is not None and (given[2] == 0 or given[2] % self.frames):
+            raise UsageError(
+                f"{self.path} takes {self.frames} frames in one call, or a multiple of them; got "
+                f"{given[2]}: pass others, or export {self.variant.name} with frames=1."
+            )
+
+
+class _Video:
+    """The states of a video as the runtime returned them, perhaps in memory that it reuses."""
+
+    def __init__(self, states: Sequence[Tensor]) -> None:
+        self.states = list(states)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    # Not PyTorch's copy: its threads would compete with those of the runtime for the cores.
+    return torch.from_numpy(tensor.numpy().copy(order="K"))
+
+
+@contextmanager
+def _without_gradients() -> Iterator[None]:
+    # Not inference mode: runtimes keep memory, and update it in place in later calls.
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether a path has the name of an exported file."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def load_exported(
+    path: str | os.PathLike[str], threads: int | None = None, *, trusted: bool = False
+) -> ExportedModel:
+    """Open a file that ``export`` wrote, in its own runtime, as the model it came from.
+
+    ``threads`` are the runtime's; for PyTorch's own formats that is ``torch.set_num_threads``, and
+    ExecuTorch has one pool for all files of a process. Files of others are safe to open, except
+    with ``trusted=True``, which ``aot-inductor`` needs: it is compiled code.
+
+    Raises UsageError for a name that is no export's, ExportError for a file that is damaged, was
+    not written by ``export`` or would run code, MissingExtraError without the runtime.
+    """
+    path = Path(path)
+    if not is_exported(path):
+        advice = "; load converted weights with load_converted" * (path.suffix == WEIGHTS_SUFFIX)
+        raise UsageError(
+            f"{path} is not opened: files of {', '.join(FORMATS)} are, whose names end in "
+            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}{advice}."
+        )
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is a number of at least 1, not {threads}.")
+    format, described = _metadata(path)
+    with _explained(path), quiet():
+        run = FORMATS[format].runtime.open_file(path, threads, trusted=trusted)
+    return ExportedModel(path, format, described, run)
+
+
+def _metadata(path: Path) -> tuple[str, Metadata]:
+    """The format of a file, of those with its suffix, and its metadata."""
+    rows = [name for name, row in FORMATS.items() if row.suffix == path.suffix.lower()]
+    problem: ExportError | None = None
+    for format in rows:
+        try:
+            with _explained(path):
+                text = FORMATS[format].runtime.read_metadata(path)
+        except ExportError as error:
+            problem = error
+        else:
+            return format, parse(text, str(path))
+    raise ExportError(
+        f"{path} cannot be opened: it is damaged, or export did not write it as "
+        f"{' or '.join(rows)}; export it again."
+    ) from problem
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Raise what a runtime says of a file that it cannot open as ExportError."""
+    try:
+        yield
+    except MovinetError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise ExportError(
+            f"{path} cannot be opened ({reason}): it is damaged, or export did not write it; "
+            "export it again."
+        ) from error
