@@ -43,14 +43,16 @@ if TYPE_CHECKING:
 @click.option("--frames", type=click.IntRange(1, 10_000), help="Of a clip; the variant's own.")
 @options.device
 @options.threads
+@options.trusted
 @options.as_json
 def evaluate_command(
-    name: str, data: Path, out: Path | None, as_json: bool, **settings: Any
+    name: str, data: Path, out: Path | None, as_json: bool, trusted: bool, **settings: Any
 ) -> None:
     """Measure top-1 and top-5 accuracy over labelled videos.
 
-    One clip from the middle of each video, as in the published table. Videos that cannot be read to
-    the end are excluded. If stopped (Ctrl-C), the same command resumes.
+    NAME is a converted variant, FILE converted weights or a file of export, which runs in its own
+    runtime. One clip from the middle of each video, as in the published table. Videos that cannot
+    be read to the end are excluded. If stopped (Ctrl-C), the same command resumes.
 
     \b
     Examples:
@@ -62,6 +64,8 @@ def evaluate_command(
     from movinet_convert.video import processes
     from movinet_convert.video.evaluate import evaluate
 
+    used = {key: settings[key] for key in ("device", "threads", "weights_dir")}
+    exported = options.exported(name, trusted=trusted, **used)
     folder = out or Path(f"evaluation-{Path(name).stem}")
     columns = (MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -70,6 +74,7 @@ def evaluate_command(
                 name,
                 data,
                 folder,
+                exported=exported,
                 progress=lambda done, total: update(completed=done, total=total),
                 **settings,
             )

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from movinet_convert.errors import UsageError
+
 if TYPE_CHECKING:  # which needs torch
+    from movinet_convert.export import ExportedModel
     from movinet_convert.parity.options import ParityOptions
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -69,6 +72,26 @@ labels = click.option(
     help="Class names, one per line, in the order of the logits.",
 )
 device = click.option("--device", help="Where the network runs, such as cuda.")
+
+trusted = click.option(
+    "--trusted",
+    is_flag=True,
+    help="Run FILE even if it is compiled code, as aot-inductor's is, with your privileges.",
+)
+
+
+def exported(
+    name: str, device: str | None, threads: int, trusted: bool, weights_dir: str | None
+) -> ExportedModel | None:
+    """The file ``name`` in its own runtime if ``export`` wrote it, else None."""
+    from movinet_convert.export.exported import is_exported, load_exported
+
+    if not is_exported(name):
+        return None
+    for option, value in (("--device", device), ("--weights-dir", weights_dir)):
+        if value is not None:
+            raise UsageError(f"{option} is for converted weights, not for {name}; leave it out.")
+    return load_exported(name, threads or None, trusted=trusted)
 
 
 def _set_threads(_: click.Context, __: click.Parameter, threads: int | None) -> int:

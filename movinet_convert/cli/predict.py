@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=options.positive, help="Stop after so many seconds of each video.")
 @options.threads
 @options.device
+@options.trusted
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the timeline as an image.")
 @click.option(
     "--annotate",
@@ -53,13 +54,15 @@ def predict_command(
     plot: Path | None,
     annotated: Path | None,
     as_json: bool,
+    trusted: bool,
     **settings: Any,
 ) -> None:
     """Classify what happens in videos.
 
-    VIDEO is a file, a folder of videos, a folder of images, a URL such as rtsp://…, or camera
-    (camera:1 is the second). With --json: for each video a line per frame (per clip for a base
-    model), then one with the overall prediction ("verdict").
+    NAME is a converted variant, FILE converted weights or a file of export, which runs in its own
+    runtime. VIDEO is a file, a folder of videos, a folder of images, a URL such as rtsp://…, or
+    camera (camera:1 is the second). With --json: for each video a line per frame (per clip for a
+    base model), then one with the overall prediction ("verdict").
 
     Ctrl-C stops: the video so far gets a prediction marked as cut short, --plot and --annotate
     write their files, and the remaining videos are skipped. A truncated video gets a warning and a
@@ -70,6 +73,7 @@ def predict_command(
       movinet-convert predict a2-stream dance.mp4
       movinet-convert predict a2-stream dance.mp4 --plot timeline.png --annotate out.mp4
       movinet-convert predict a0-stream camera --window 10
+      movinet-convert predict a0-stream.onnx dance.mp4 --threads 1
     """
     from movinet_convert.video.annotate import Captions
     from movinet_convert.video.decode import is_live
@@ -78,7 +82,9 @@ def predict_command(
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
     _check_outputs(sources, plot, annotated)
-    predictor = load_predictor(name, **settings)
+    used = {key: settings[key] for key in ("device", "threads", "weights_dir")}
+    exported = options.exported(name, trusted=trusted, **used)
+    predictor = load_predictor(name, exported=exported, **settings)
     classes = len(predictor.labels)
     if predictor.labels == numbered(classes):
         sentence = f"These weights have no names for their {classes} classes; pass them with"

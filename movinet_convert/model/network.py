@@ -125,6 +125,10 @@ class MoViNet(nn.Module):
     def dtype(self) -> torch.dtype:
         return self.classifier.output.weight.dtype
 
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.output.weight.device
+
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
@@ -198,8 +202,7 @@ class MoViNet(nn.Module):
                 f"A state is for at least one video of at least 1 x 1; got {batch} of "
                 f"{height} x {width}."
             )
-        device = self.classifier.output.weight.device
-        return self.state_spec.zeros(batch, height, width, self.dtype, device)
+        return self.state_spec.zeros(batch, height, width, self.dtype, self.device)
 
     def check_state(self, state: StreamState, batch: int, height: int, width: int) -> None:
         """Raise StateError unless this network can resume from ``state`` with ``batch`` videos."""

@@ -46,14 +46,9 @@ def read_beginnings(
     They are scaled and cropped in the proportions of the variant's evaluation; ``fps`` overrides
     the variant's frame rate. Raises VideoError for a video that cannot be read.
     """
-    height, width = size
-    larger = max(size)
-    resize = larger * variant.input.resize // variant.input.size
-    sampling = Sampling(fps or variant.input.fps, resize, larger)
-    top, left = (larger - height) // 2, (larger - width) // 2
+    sampling = Sampling.of(variant, fps, size)
     for path in videos[:: -(-len(videos) // most)]:
-        clip = read_clip(path, sampling, max_frames=frames)
-        yield clip[:, :, top : top + height, left : left + width]
+        yield read_clip(path, sampling, max_frames=frames)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from movinet_convert.video import processes
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
 from movinet_convert.video.frames import check_length, read_middle
 from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
-from movinet_convert.video.predict import Predictor, check_logits, load_predictor
+from movinet_convert.video.predict import ExportedFile, Predictor, check_logits, load_predictor
 from movinet_convert.weights.load import find_file
 
 TOP = 5
@@ -57,9 +57,12 @@ def evaluate(
     device: torch.device | str | None = None,
     threads: int = 0,
     retry: bool = False,
+    exported: ExportedFile | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Top-1 and top-5 of a converted variant or file over labelled videos; see ``read_dataset``.
+
+    ``exported`` is evaluated instead of ``name``.
 
     As in the published evaluation: one clip from the middle of each video, with the variant's
     number of frames (or ``frames``) at its frame rate; shorter videos are repeated. A video that
@@ -76,13 +79,15 @@ def evaluate(
     """
     if frames is not None:
         check_length(frames)
-    path = find_file(name, weights_dir=weights_dir)
-    predictor = load_predictor(path, labels=labels, device=device, threads=threads)
+    files = exported.files if exported else (find_file(name, weights_dir=weights_dir),)
+    predictor = load_predictor(
+        files[0], labels=labels, device=device, threads=threads, exported=exported
+    )
     model = predictor.model
     listed = read_dataset(data, predictor.labels, videos)
     length = frames or model.variant.input.frames
     with processes.group() as group:
-        claim(out, file_sha256(path), listed, length)
+        claim(out, " ".join(map(file_sha256, files)), listed, length)
         known = read_outcomes(out, listed, model.num_classes)
         if retry:
             known = {name: result for name, result in known.items() if result.error is None}

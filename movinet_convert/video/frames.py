@@ -22,7 +22,7 @@ from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.writing import replacing
-from movinet_convert.model.transforms import MAX_VALUE, resized
+from movinet_convert.model.transforms import MAX_VALUE, ClipTransform, resized
 from movinet_convert.variants import Variant
 from movinet_convert.video.decode import (
     FALLBACK_FPS,
@@ -50,22 +50,25 @@ class Sampling:
     """Which frames of a video are read, and how they are scaled and cropped; None: unchanged.
 
     ``fps`` frames per second, the shorter side scaled to ``resize`` pixels, then a center crop of
-    ``size`` x ``size`` pixels. Raises UsageError for a frame rate outside 0.001 to 1000.
+    ``size`` x ``size`` pixels, or (height, width). Raises UsageError for a frame rate outside 0.001
+    to 1000.
     """
 
     fps: float | None = None
     resize: int | None = None
-    size: int | None = None
+    size: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.fps is not None:
             _rate(self.fps)
 
     @staticmethod
-    def of(variant: Variant, fps: float | None = None) -> Sampling:
-        """As in the variant's evaluation; ``fps`` replaces its frame rate."""
-        expected = variant.input
-        return Sampling(expected.fps if fps is None else fps, expected.resize, expected.size)
+    def of(
+        variant: Variant, fps: float | None = None, size: tuple[int, int] | None = None
+    ) -> Sampling:
+        """As in the variant's evaluation; ``fps`` replaces its frame rate, ``size`` its size."""
+        transform = ClipTransform.of(variant, size)
+        return Sampling(variant.input.fps if fps is None else fps, transform.resize, transform.size)
 
 
 @dataclass(frozen=True)
@@ -258,6 +261,7 @@ def _image(frame: Any, sampling: Sampling, source: str | os.PathLike[str]) -> Im
     )
     image = np.rot90(image, round(frame.rotation / 90) % 4)
     if sampling.size is not None:
-        top, left = (max(side - sampling.size, 0) // 2 for side in image.shape[:2])
-        image = image[top : top + sampling.size, left : left + sampling.size]
+        size = sampling.size if isinstance(sampling.size, tuple) else (sampling.size,) * 2
+        top, left = (max(a - b, 0) // 2 for a, b in zip(image.shape[:2], size, strict=True))
+        image = image[top : top + size[0], left : left + size[1]]
     return np.ascontiguousarray(image)

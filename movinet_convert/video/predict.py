@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError, WeightsError
-from movinet_convert.model import MoViNet
+from movinet_convert.model.state import StreamState
+from movinet_convert.variants import Settings, Variant
 from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
     MAX_CLIP_FRAMES,
@@ -57,21 +59,61 @@ class Moment:
     probabilities: Probabilities
 
 
+class Model(Protocol):
+    """What is needed of a network: a ``MoViNet``, or one in another runtime."""
+
+    @property
+    def variant(self) -> Variant: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, clip: Tensor, /) -> Tensor: ...
+
+    def stream(
+        self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
+    ) -> tuple[Tensor, StreamState]: ...
+
+
+class ExportedFile(Model, Protocol):
+    """A network in a file for another runtime, which takes frames of one size."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def shortest(self) -> int: ...
+
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A model in eval mode with its labels and how to sample videos for it.
 
     Every ``window`` seconds of a video are one clip, or one stream, after which the state is reset.
     None: the variant's own clip length for base models, the whole video for stream models.
-    ``threads`` are for decoding, 0 to let FFmpeg choose. Raises UsageError for a window that is not
+    ``threads`` are for decoding, 0 to let FFmpeg choose. A last clip of less than ``shortest``
+    frames, which the model does not take, is left out. Raises UsageError for a window that is not
     a positive finite number, or too long for one clip.
     """
 
-    model: MoViNet
+    model: Model
     labels: tuple[str, ...]
     sampling: Sampling
     window: float | None = None
     threads: int = 0
+    shortest: int = 1
 
     def __post_init__(self) -> None:
         if self.window is None:
@@ -111,14 +153,15 @@ class Predictor:
         return [Guess(self.labels[i], int(i), float(probabilities[i])) for i in best]
 
     def batch(self, frames: Sequence[Frame]) -> Tensor:
-        """Frames as (1, 3, T, H, W), of the model's device and dtype."""
-        weight = self.model.classifier.output.weight
-        return to_tensor(frames).to(weight.device, weight.dtype)[None]
+        """Frames as (1, 3, T, H, W), on the model's device."""
+        return to_tensor(frames).to(self.model.device)[None]
 
     def _clips(self, source: str | os.PathLike[str], frames: Iterable[Frame]) -> Iterator[Moment]:
         length = self.window_frames
         assert length is not None
         for window, clip in enumerate(chunked(frames, length)):
+            if window and len(clip) < self.shortest:
+                continue
             with torch.inference_mode():
                 logits = self.model(self.batch(clip))
             (probabilities,) = _softmax(logits, source)
@@ -189,19 +232,26 @@ def load_predictor(
     window: float | None = None,
     threads: int = 0,
     device: torch.device | str | None = None,
+    exported: ExportedFile | None = None,
 ) -> Predictor:
     """A predictor for a converted variant or file, with the labels stored in the file.
 
-    ``labels`` is a text file of class names to use instead; see ``read_labels``. Raises as
-    ``load_converted`` does, UsageError for an invalid ``Sampling``, window or labels.
+    ``exported`` is used instead of ``name``. ``labels`` is a text file of class names to use
+    instead; see ``read_labels``. Raises as ``load_converted`` does, UsageError for an invalid
+    ``Sampling``, window or labels.
     """
-    path = find_file(name, weights_dir=weights_dir)
-    model = load_converted(path, device=device, fuse=True)
+    model: Model
+    if exported is not None:
+        model, names = exported, exported.labels
+        size, shortest = exported.size, exported.shortest
+    else:
+        path = find_file(name, weights_dir=weights_dir)
+        model, size, shortest = load_converted(path, device=device, fuse=True), None, 1
+        names = class_names(read_header(path).labels, model.num_classes)
     if labels is not None:
         names = read_labels(labels, model.num_classes)
-    else:
-        names = class_names(read_header(path).labels, model.num_classes)
-    return Predictor(model, names, Sampling.of(model.variant, fps), window, threads)
+    sampling = Sampling.of(model.variant, fps, size)
+    return Predictor(model, names, sampling, window, threads, shortest)
 
 
 def check_logits(logits: Tensor, source: str | os.PathLike[str]) -> None:

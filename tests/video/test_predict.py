@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,16 @@ def test_the_overall_prediction_weights_windows_by_their_frames(
     assert [moment.frames for moment in moments] == [15, 5]
     first, second = (moment.probabilities for moment in moments)
     np.testing.assert_allclose(overall(moments), 0.75 * first + 0.25 * second, rtol=1e-5)
+
+
+def test_a_rest_shorter_than_the_model_takes_is_left_out(
+    base_file: Path, red_then_blue: Path
+) -> None:
+    predictor = load_predictor(base_file, window=3)
+    *_, last = moments = list(predictor.moments(red_then_blue))
+    shorter = replace(predictor, shortest=last.frames + 1)
+    assert len(list(shorter.moments(red_then_blue))) == len(moments) - 1 == 1
+    assert len(list(replace(shorter, window=100.0).moments(red_then_blue))) == 1
 
 
 def test_a_base_model_uses_its_own_clip_length_by_default(base_file: Path) -> None:
