@@ -15,7 +15,9 @@ FORMATS: dict[str, Format] = {
         layouts.PLAIN,
         dtypes=("float32", "float16", "bfloat16"),
     ),
-    "aot-inductor": Format(aot_inductor, ".pt2", channels_last_program, layouts.CHANNELS_LAST),
+    "aot-inductor": Format(
+        aot_inductor, ".pt2", channels_last_program, layouts.CHANNELS_LAST, compiled=True
+    ),
     "onnx": Format(onnx, ".onnx", flat_program, layouts.TALL, quantize=("dynamic", "int8")),
     "openvino": Format(
         openvino,

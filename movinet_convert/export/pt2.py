@@ -34,7 +34,7 @@ OPERATOR = re.compile(
     r"_assert_scalar|_assert_tensor_metadata|_to_copy|abs|adaptive_avg_pool2d|"
     r"adaptive_avg_pool3d|add|addcmul|addmm|alias|arange|avg_pool2d|avg_pool3d|cat|"
     r"clamp|clone|concat|constant_pad_nd|contiguous|conv1d|conv2d|conv3d|convolution|"
-    r"copy|cos|detach|detach_|div|dropout|empty|expand|floor_divide|flatten|full|"
+    r"copy|cos|cumsum|detach|detach_|div|dropout|empty|expand|floor_divide|flatten|full|"
     r"gelu|ge|gt|hardsigmoid|hardswish|hardtanh|le|linear|lt|matmul|mean|mul|"
     r"narrow|neg|ones|pad|permute|pow|promote_types|reciprocal|relu|relu6|remainder|"
     r"repeat|reshape|rsqrt|rsub|select|sigmoid|silu|sin|slice|split|"

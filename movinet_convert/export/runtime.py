@@ -60,6 +60,7 @@ class Format:
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()
+    compiled: bool = False  # whether a file is code, which must be trusted
     reuses_memory: bool = False  # whether a call overwrites the states that the last one returned
 
 
