@@ -230,6 +230,7 @@ def unknown_operator(writer: StreamWriter) -> None:
         (changed("CONV_2D", 1, StrideH=2), "the expansion of a block, which is pointwise"),
         (changed("CONV_2D", 0, DilationHFactor=2), r"CONV_2D\) is where the stem was expected"),
         (changed("DEPTHWISE_CONV_2D", 0, Padding=1), r"depthwise convolution in block0.* pads by"),
+        (changed("CONV_2D", 0, Padding=-3), r"operator 1 \(CONV_2D\) has the padding -3"),
         (changed("AVERAGE_POOL_2D", 0, FilterHeight=2), "pooled 3 x 3 with stride 2"),
         (changed("CONCATENATION", 0, FusedActivationFunction=1), "where the mean of what the gate"),
         (swapped("CONCATENATION"), "where the mean of the frames so far was expected"),

@@ -177,7 +177,7 @@ class _Parser:
             raise self._damaged(f"operator {index} ({kind}) has no {name}")
         options.Init(table.Bytes, table.Pos)
         found = {field: int(getattr(options, field)()) for field in fields}
-        if found.get("Padding", 0) >= len(PADDING):
+        if found.get("Padding", 0) not in range(len(PADDING)):
             raise self._damaged(f"operator {index} ({kind}) has the padding {found['Padding']}")
         return found
 
