@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from movinet_convert.model.settings import get_variant
+from movinet_convert.variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -79,7 +79,7 @@ def synthetic_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     folder = tmp_path_factory.mktemp("synthetic")
 
     def archive(name: str) -> Path:
-        variant = get_variant(name)
+        variant = VARIANTS[name]
         path = folder / variant.archive_name
         return path if path.exists() else write_synthetic_archive(variant, folder)
 

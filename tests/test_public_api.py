@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 
 import movinet_convert
 
@@ -65,3 +67,9 @@ def test_convert_and_verify_are_functions_whatever_was_imported_before(imports: 
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, movinet_convert; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_each_process_of_the_suite_runs_on_one_thread() -> None:
+    """Two processes of two threads each on two cores take several times as long."""
+    if os.environ["OMP_NUM_THREADS"] == "1":
+        assert torch.get_num_threads() == 1
