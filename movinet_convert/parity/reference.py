@@ -52,12 +52,13 @@ class Reference:
         self.model = model or build_official(modules, variant.arch, self.settings, num_classes)
         self.tf_variables: Mapping[str, Any] = dict(_named_variables(self.tf, self.model))
         self.dtype = np.dtype(self.model.variables[0].dtype.as_numpy_dtype)
-        self._run: Any = self.call
-        if not self.settings.causal:
-            # Eager execution would compile every depthwise Conv3D again in each call. A stream
-            # model runs eagerly: tracing it costs as much as about twenty calls.
-            spec = {"image": self.tf.TensorSpec([None, None, None, None, 3])}
-            self._run = self.tf.function(self.call, input_signature=[spec])
+        # Traced once for clips of any size. Tracing a stream model costs as much as some eight
+        # eager calls; those of a base model would compile every depthwise Conv3D again.
+        specs = {
+            name: self.tf.TensorSpec(_any_size(tensor.shape), tensor.dtype)
+            for name, tensor in self.inputs(np.zeros((1, 3, 1, 32, 32))).items()
+        }
+        self._traced: Any = self.tf.function(self.call, input_signature=[specs], autograph=False)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -139,9 +140,28 @@ class Reference:
         outputs = self.model(inputs, training=training)
         return outputs if self.settings.causal else (outputs, {})
 
+    def _run(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+        """``call`` as a graph; that of a stream model gives the bits of eager execution.
+
+        For that, TensorFlow must not rewrite it, which also takes longer than it saves here.
+        """
+        optimizer = self.tf.config.optimizer
+        options = optimizer.get_experimental_options()
+        optimizer.set_experimental_options({"disable_meta_optimizer": self.settings.causal})
+        try:
+            outputs: tuple[Any, Any] = self._traced(inputs)
+        finally:
+            optimizer.set_experimental_options({"disable_meta_optimizer": False, **options})
+        return outputs
+
     def _to_logits(self, logits: Any, clip: Array) -> Array:
         # Always float32, since the reference is the model as released.
         return np.asarray(logits.numpy(), np.float32).reshape(clip.shape[0], self.num_classes)
+
+
+def _any_size(shape: tuple[int, ...]) -> list[int | None]:
+    """Any batch, frames, height and width of (B, T, H, W, C); frame counts stay as they are."""
+    return [None, None, None, None, shape[4]] if len(shape) == 5 else list(shape)
 
 
 def _named_variables(tf: Any, model: Any) -> Iterator[tuple[str, Any]]:
