@@ -90,7 +90,7 @@ class ExportedModel:
         needs a file for single frames. Raises UsageError for a base variant and other shapes,
         StateError for a state that does not fit.
         """
-        chunks = self._chunks(frames)
+        calls = self._chunks(frames)
         if per_frame and self.frames != 1:
             raise UsageError(
                 f"{self.path} has logits after every {self.frames} frames only; export "
@@ -100,7 +100,7 @@ class ExportedModel:
             self._spec.check(state, 1, *self.size, self.variant.name)
         with self._lock, _without_gradients():
             video = _Video(self._to_file(state))
-            logits = [self._step(chunk, video) for chunk in chunks]
+            logits = [self._step(call, video) for call in calls]
             after = self._from_file(video)
         return torch.stack(logits, dim=1) if per_frame else logits[-1], after
 
@@ -112,10 +112,10 @@ class ExportedModel:
         """
         video = None
         for frames in chunks:
-            pieces = self._chunks(frames)
+            calls = self._chunks(frames)
             with self._lock, _without_gradients():
                 video = video or _Video(self._to_file(None))
-                logits = [self._step(piece, video) for piece in pieces][-1]
+                logits = [self._step(call, video) for call in calls][-1]
             yield logits
 
     def _step(self, frames: Tensor, video: _Video) -> Tensor:
