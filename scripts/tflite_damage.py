@@ -124,7 +124,8 @@ def _change_options(rng: random.Random, writer: StreamWriter) -> None:
 
 def _change_operands(rng: random.Random, writer: StreamWriter) -> None:
     operands = rng.choice(writer.operators)[rng.choice(("inputs", "inputs", "outputs"))]
-    operands[rng.randrange(len(operands))] = _index(rng, writer)
+    if operands:  # an earlier change may have removed them
+        operands[rng.randrange(len(operands))] = _index(rng, writer)
     if rng.randrange(4) == 0:
         operands[:] = rng.choice(([], operands[:1], operands[::-1], operands * 100))
 

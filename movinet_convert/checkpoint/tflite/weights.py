@@ -163,10 +163,11 @@ def _scale(layer: Convolution) -> Float32:
 
 def _shift(layer: Convolution) -> Float32:
     shift = np.zeros(layer.channels, np.float64)
-    if layer.bias is not None:
-        shift += layer.bias.real().reshape(-1).astype(np.float64) * _scale(layer)
-    if layer.beta is not None:
-        shift += layer.beta.real().reshape(-1)
+    with np.errstate(invalid="ignore", over="ignore"):  # a damaged file may have any bits
+        if layer.bias is not None:
+            shift += layer.bias.real().reshape(-1).astype(np.float64) * _scale(layer)
+        if layer.beta is not None:
+            shift += layer.beta.real().reshape(-1)
     return _float32(shift)
 
 
