@@ -240,6 +240,12 @@ RELEASES: dict[str, Release] = {
     ),
 }
 
+
+def is_published(sha256: str | None) -> bool:
+    """Whether it is the digest of an archive in ``RELEASES``."""
+    return sha256 in {release.sha256 for release in RELEASES.values()}
+
+
 # sha256 of the tensors of a release (``weights.file.tensors_digest``), the same from either source.
 # None is published; ``scripts/regenerate_weights.py --update`` writes those that it sees into the
 # catalogue.

@@ -13,12 +13,11 @@ with it. Results of earlier runs are reused. Exit code 1 if anything failed or d
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +34,7 @@ sys.path.insert(0, str(ROOT))  # the package beside this script, installed or no
 
 from movinet_convert.cli import options  # noqa: E402
 from movinet_convert.cli.command import Command  # noqa: E402
+from movinet_convert.cli.convert_many import in_own_process  # noqa: E402
 from movinet_convert.conversion import sources  # noqa: E402
 from movinet_convert.conversion.sources import Source  # noqa: E402
 from movinet_convert.conversion.tensors import Converted, convert_checkpoint  # noqa: E402
@@ -223,10 +223,8 @@ def _compared_with_catalogue(
 
 
 def _in_process(task: Task, jobs: int) -> Result:
-    context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_work, task, jobs).result()
+        return in_own_process(_work, task, jobs)
     except BrokenProcessPool:
         problem = (
             f"The process that compared {task.name} was killed; if memory ran out, try fewer "

@@ -10,13 +10,13 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from movinet_convert.cli.command import sentence
 from movinet_convert.cli.convert_one import conversion_json, convert_one
@@ -28,6 +28,8 @@ from movinet_convert.variants import Variant
 if TYPE_CHECKING:
     from movinet_convert.conversion.sources import Source
     from movinet_convert.download.fetch import FetchedRelease
+
+Result = TypeVar("Result")
 
 COLOURS = {"verified": "green", "unchanged": "green", "not verified": "yellow", "failed": "red"}
 
@@ -89,9 +91,12 @@ def _convert(variant: Variant, settings: Mapping[str, Any], failing: dict[str, s
             fetched = download(variant, settings, failing=failing)
             source, origin = sources.release(fetched), _origin(fetched)
         with doing(f"Converting {variant.name}"):
-            outcome = _in_own_process(variant, source, settings)
+            outcome = in_own_process(_work, variant, source, dict(settings))
     except MovinetError as error:
         outcome = Outcome(variant.name, problem=str(error))
+    except BrokenProcessPool:
+        problem = "its process was killed, perhaps because memory ran out; convert it alone."
+        outcome = Outcome(variant.name, problem=problem)
     outcome.origin, outcome.seconds = origin, time.monotonic() - start
     for warning in outcome.warnings:
         echo(f"Warning: {variant.name}: {warning}", err=True)
@@ -103,18 +108,11 @@ def _origin(fetched: FetchedRelease) -> str:
     return f"{fetched.source}{version}{'' if fetched.downloaded else ' (cached)'}"
 
 
-def _in_own_process(
-    variant: Variant, source: Source | None, settings: Mapping[str, Any]
-) -> Outcome:
+def in_own_process(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Call ``work`` in a new process; BrokenProcessPool if that is killed."""
     context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_work, variant, source, dict(settings)).result()
-    except BrokenProcessPool:
-        return Outcome(
-            variant.name,
-            problem="its process was killed, perhaps because memory ran out; convert it alone.",
-        )
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def _work(variant: Variant, source: Source | None, settings: Mapping[str, Any]) -> Outcome:

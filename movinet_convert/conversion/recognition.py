@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from movinet_convert.checkpoint import Checkpoint, open_checkpoint
 from movinet_convert.checkpoint.structure import Structure, read_structure
 from movinet_convert.download.fetch import FetchedRelease
-from movinet_convert.download.known_tensors import KnownTensors, all_known, expected, recognise
+from movinet_convert.download.known_tensors import (
+    RECORD_NAME,
+    KnownTensors,
+    expected,
+    known_by_digest,
+)
 from movinet_convert.download.released_tensors import released_tensors
 from movinet_convert.errors import CheckpointError, MovinetWarning
 from movinet_convert.variants import KINETICS_600_CLASSES, Variant
@@ -27,36 +32,24 @@ NAMED_KINETICS_400 = re.compile("k(inetics)?[-_]?400(?![0-9])", re.IGNORECASE)
 def recognised(checkpoint: Checkpoint, structure: Structure) -> KnownTensors | None:
     """The release that has the tensors of a checkpoint, if any is known; arrays are then read."""
     try:
-        if next(all_known(), None) is None:
-            return None
-        return recognise(tensors_digest(_tensors(checkpoint, structure)))
+        known = known_by_digest()
+        return known.get(tensors_digest(_tensors(checkpoint, structure))) if known else None
     except (CheckpointError, OSError):  # other variables than a release has; no readable cache
         return None
 
 
-def fetched(
+def confirm(
     release: FetchedRelease, checkpoint: Checkpoint, structure: Structure, pinned: str | None
 ) -> KnownTensors | None:
-    """``confirm`` for the checkpoint of a release; None if it is that of another network."""
+    """The known tensors of a fetched release; CheckpointError unless its checkpoint has these.
+
+    Tensors that are not pinned, by this package or by a ``pinned`` digest, are recorded at first
+    use. None for the checkpoint of another network.
+    """
     try:
         tensors = _tensors(checkpoint, structure)
     except CheckpointError:
         return None
-    return confirm(release, tensors, pinned)
-
-
-def _tensors(checkpoint: Checkpoint, structure: Structure) -> Tensors:
-    variant = Variant(structure.arch, "base" if structure.may_be_base else "stream")
-    legacy = variant.causal and structure.conv_type == "3d"
-    return released_tensors(checkpoint, structure, variant, legacy=legacy)
-
-
-def confirm(release: FetchedRelease, tensors: Tensors, pinned: str | None = None) -> KnownTensors:
-    """The known tensors of a fetched release; CheckpointError unless it has exactly these.
-
-    Tensors that are not pinned, by this package or by a ``pinned`` digest, are recorded at first
-    use.
-    """
     digest = tensors_digest(tensors)
     known = expected(release, digest, pinned)
     if known.sha256 == digest:
@@ -66,13 +59,18 @@ def confirm(release: FetchedRelease, tensors: Tensors, pinned: str | None = None
         archive = release.path.with_name(earlier.archive)
         difference = _difference_from(archive, tensors)
         advice = (
-            f"; if you trust it, remove {known.name!r} from recorded_tensors.json in "
-            f"{release.path.parent}"
+            f"; if you trust it, remove {known.name!r} from {RECORD_NAME} in {release.path.parent}"
         )
     raise CheckpointError(
         f"{release.address} has other tensors than {known} (sha256 {digest} "
         f"instead of {known.sha256}{difference}); use another --source{advice}."
     )
+
+
+def _tensors(checkpoint: Checkpoint, structure: Structure) -> Tensors:
+    variant = Variant(structure.arch, "base" if structure.may_be_base else "stream")
+    legacy = variant.causal and structure.conv_type == "3d"
+    return released_tensors(checkpoint, structure, variant, legacy=legacy)
 
 
 def first_difference(ours: Tensors, theirs: Tensors) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from movinet_convert.download.fetch import FetchedRelease
 from movinet_convert.download.known_tensors import KnownTensors
 from movinet_convert.files.reading import file_sha256
-from movinet_convert.variants import RELEASES, Variant
+from movinet_convert.variants import Variant, is_published
 from movinet_convert.weights.file import SourceKind
 
 
@@ -42,7 +42,7 @@ class Source:
         ``unpinned``, even if a catalogue pins them, so that a checkpoint converts to the same bytes
         with any catalogue.
         """
-        if self.archive_sha256 in {release.sha256 for release in RELEASES.values()}:
+        if is_published(self.archive_sha256):
             return "release"
         if self.known is not None:
             return "release" if self.known.trust == "pinned" else "unpinned"

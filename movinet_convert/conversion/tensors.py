@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from movinet_convert.checkpoint import Checkpoint, mapping, open_checkpoint
 from movinet_convert.checkpoint.structure import read_structure
-from movinet_convert.conversion.recognition import check_name, fetched, recognised
+from movinet_convert.conversion.recognition import check_name, confirm, recognised
 from movinet_convert.conversion.settings import determine_settings
 from movinet_convert.conversion.sources import Source
 from movinet_convert.errors import CheckpointError, UsageError
@@ -72,7 +72,7 @@ def convert_checkpoint(
     checkpoint = open_checkpoint(source.path)
     structure = read_structure(checkpoint)
     if source.fetched is not None:
-        known = fetched(source.fetched, checkpoint, structure, source.pinned_tensors)
+        known = confirm(source.fetched, checkpoint, structure, source.pinned_tensors)
     else:
         known = recognised(checkpoint, structure)
     source = dataclasses.replace(source, known=known)

@@ -9,8 +9,6 @@ are an error.
 from __future__ import annotations
 
 import datetime
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +18,7 @@ import pydantic
 from movinet_convert.download.cache import FetchedRelease
 from movinet_convert.download.records import Records, cache_folder
 from movinet_convert.download.request import Limits
-from movinet_convert.variants import RELEASES, TENSOR_DIGESTS
+from movinet_convert.variants import TENSOR_DIGESTS, is_published
 
 RECORD_NAME = "recorded_tensors.json"
 
@@ -68,17 +66,16 @@ class KnownTensors:
         )
 
 
-def recognise(sha256: str, cache_dir: str | os.PathLike[str] | None = None) -> KnownTensors | None:
-    """The release that has tensors with this digest, if any is known."""
-    return next((known for known in all_known(cache_dir) if known.sha256 == sha256), None)
-
-
-def all_known(cache_dir: str | os.PathLike[str] | None = None) -> Iterator[KnownTensors]:
-    """Every release whose tensors are pinned, and then those that were recorded here."""
-    for name, sha256 in TENSOR_DIGESTS.items():
-        yield KnownTensors(name, sha256)
-    for name, recorded in _records(cache_folder(cache_dir)).read().items():
-        yield KnownTensors(name, recorded.sha256, recorded)
+def known_by_digest() -> dict[str, KnownTensors]:
+    """Every release whose tensors are pinned, or were recorded in the cache, by their digest."""
+    recorded = _records(cache_folder()).read()
+    return {
+        **{
+            entry.sha256: KnownTensors(name, entry.sha256, entry)
+            for name, entry in recorded.items()
+        },
+        **{sha256: KnownTensors(name, sha256) for name, sha256 in TENSOR_DIGESTS.items()},
+    }
 
 
 def expected(release: FetchedRelease, sha256: str, pinned: str | None = None) -> KnownTensors:
@@ -91,7 +88,7 @@ def expected(release: FetchedRelease, sha256: str, pinned: str | None = None) ->
     if pinned is not None:
         return KnownTensors(name, pinned)
     records = _records(release.path.parent)
-    published = release.sha256 in {published.sha256 for published in RELEASES.values()}
+    published = is_published(release.sha256)
     recorded = records.read().get(name)
     if recorded is None or (recorded.sha256 == sha256 and published and not recorded.published):
         recorded = RecordedTensors(
