@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from movinet_convert import variants
 from movinet_convert.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOVINET_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _official_addresses() -> Iterator[None]:
+    """A test that leaves the address of its own server behind fails itself, not a later one."""
+    before = variants.MODEL_GARDEN_ROOT, variants.KAGGLE_ROOT
+    yield
+    assert before == (variants.MODEL_GARDEN_ROOT, variants.KAGGLE_ROOT)
 
 
 @pytest.fixture

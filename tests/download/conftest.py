@@ -25,12 +25,12 @@ def _no_proxy_and_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 @pytest.fixture(params=["mirror", "kaggle"])
-def fetch(request: pytest.FixtureRequest) -> Iterator[Mirror]:
+def fetch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     """Fetches from a mirror, and by way of Kaggle's redirect to another host."""
     if request.param == "mirror":
         yield Mirror()
     else:
-        with kaggle() as from_kaggle:
+        with kaggle(monkeypatch) as from_kaggle:
             yield from_kaggle
 
 

@@ -100,12 +100,14 @@ class Kaggle(Mirror):
 
 
 @contextmanager
-def kaggle() -> Iterator[Kaggle]:
+def kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
+    """Fetches from a Kaggle at 127.0.0.1.
+
+    Its address is undone with the test's other patches: the test may name another, and whichever
+    was undone last would stay.
+    """
     fetch = Kaggle()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        servers.serve(b"", fetch.redirect) as host,
-    ):
-        patch.setattr(variants, "KAGGLE_ROOT", host.root)
+    with servers.serve(b"", fetch.redirect) as host:
+        monkeypatch.setattr(variants, "KAGGLE_ROOT", host.root)
         fetch.requests = host.requests
         yield fetch

@@ -25,8 +25,8 @@ WRONG_MD5 = base64.b64encode(bytes(16)).decode()
 
 
 @pytest.fixture
-def fetch() -> Iterator[Kaggle]:
-    with kaggle() as from_kaggle:
+def fetch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Kaggle]:
+    with kaggle(monkeypatch) as from_kaggle:
         yield from_kaggle
 
 
