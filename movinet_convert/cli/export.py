@@ -40,8 +40,9 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 )
 @click.option(
     "--quantize",
-    type=click.Choice(["dynamic", "int8"]),
-    help="8-bit weights: of linear layers only, or of all with calibrated 8-bit activations.",
+    type=click.Choice(["dynamic", "weights", "int8"]),
+    help="8-bit weights: of linear layers only, of all layers, or of all with calibrated 8-bit "
+    "activations.",
 )
 @click.option(
     "--calibration",
@@ -55,6 +56,12 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
     type=click.FloatRange(min=0, min_open=True),
     help="Accept a mean error of the logits up to X standard deviations, instead of the limit for "
     "this precision.",
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the error that each layer has in int8 as CSV.",
 )
 @options.weights_dir
 @options.as_json
@@ -96,7 +103,7 @@ def _for_runtime(
     **settings: Any,
 ) -> dict[str, Any]:
     from movinet_convert.export import export_model
-    from movinet_convert.export.calibration import calibration_clips
+    from movinet_convert.export.quantization.calibration import calibration_clips
 
     if (settings["quantize"] == "int8") != (calibration is not None):
         raise UsageError(

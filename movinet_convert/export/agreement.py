@@ -40,6 +40,7 @@ FLOORS = {
     "float16": Floor(0.99, 0.9999, 0.01, "use float32"),
     "bfloat16": Floor(0.9, 0.998, 0.06, "use float16 or float32"),
     "dynamic": Floor(0.95, 0.995, 0.06, "leave the quantization out"),
+    "weights": Floor(0.98, 0.9995, 0.03, "use float16"),
     "int8": Floor(
         0.98, 0.99, 0.12, "calibrate with more clips of your own data, or quantize 'dynamic'"
     ),

@@ -127,6 +127,12 @@ class FlatAttention(nn.Module):
         self.reduce, self.expand = FlatLinear(attention.reduce), FlatLinear(attention.expand)
         self.activation, self.gate = attention.activation, attention.gate
         self.encoding_scale = attention.encoding_scale
+        self.factors: Tensor | None = None  # (1, C, 1, 1), of the gates
+
+    def scale_gates(self, factors: Tensor) -> None:
+        """Multiply the gates by a factor (C,) for each channel."""
+        del self.factors
+        self.register_buffer("factors", factors[None, :, None, None])
 
     def forward(self, y: Tensor, positions: FlatPositions, pool: Tensor) -> tuple[Tensor, Tensor]:
         mean = y.mean(dim=(2, 3), keepdim=True)
@@ -135,7 +141,8 @@ class FlatAttention(nn.Module):
         if self.encoding_scale is not None:
             encoding = positions.encoding(context.shape[1], context.dtype)
             context = context + encoding.reshape(1, -1, 1, 1) * self.encoding_scale
-        return self.gate(self.expand(self.activation(self.reduce(context)))), pool
+        gates = self.gate(self.expand(self.activation(self.reduce(context))))
+        return gates if self.factors is None else gates * self.factors, pool
 
 
 class FlatPool(nn.Module):

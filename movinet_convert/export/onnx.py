@@ -70,7 +70,7 @@ def _quantize(job: Job, proto: Any, path: Path) -> None:
         return
     samples = (
         {name: tensor.numpy() for name, tensor in zip(job.program.inputs, inputs, strict=True)}
-        for inputs in job.samples
+        for inputs in (job.plan.inputs if job.plan else ())
     )
 
     class Samples(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from movinet_convert.export.layouts import Layout
+from movinet_convert.export.quantization.plan import Plan
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 
@@ -22,12 +23,12 @@ Save = Callable[[Path, str], dict[str, Any]]  # file and metadata -> details for
 
 @dataclass(frozen=True)
 class Job:
-    """One export: the program and the precision of its weights."""
+    """One export: the program, which is that of a plan if there is one, and its precision."""
 
     program: Program
     dtype: str = "float32"
     quantize: str | None = None
-    samples: Sequence[tuple[Tensor, ...]] = ()  # inputs of the program, to calibrate int8 with
+    plan: Plan | None = None  # for int8
 
 
 class Runtime(Protocol):
@@ -60,6 +61,7 @@ class Format:
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()
+    channel_ranges: bool = False  # of int8 inputs of depthwise convolutions, instead of one
     compiled: bool = False  # whether a file is code, which must be trusted
     reuses_memory: bool = False  # whether a call overwrites the states that the last one returned
 

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ from movinet_convert.export.agreement import (
     noise_clips,
     require,
 )
-from movinet_convert.export.calibration import samples, split
 from movinet_convert.export.exported import load_exported
 from movinet_convert.export.formats import FORMATS
 from movinet_convert.export.metadata import metadata
 from movinet_convert.export.outputs import explained, file_names, staged
+from movinet_convert.export.quantization.calibration import split
+from movinet_convert.export.quantization.plan import plan
 from movinet_convert.export.runtime import Format, Job, quiet
 from movinet_convert.export.step import Program, clip_program
+from movinet_convert.files.writing import check_output
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
 
@@ -77,6 +79,7 @@ def export_model(
     calibration: Sequence[Tensor] = (),
     labels: Sequence[str] | None = None,
     allow_loss: float | None = None,
+    report: Path | None = None,
 ) -> ExportReport:
     """Write ``model`` as a file of ``format`` and check it in its own runtime.
 
@@ -85,7 +88,8 @@ def export_model(
     ``size`` is height and width, by default the variant's own. ``calibration``: clips
     (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
     every fourth is held out for the check. ``labels`` are the class names, by default those of
-    Kinetics-600 if there are 600.
+    Kinetics-600 if there are 600. ``report``: a CSV file to write the error of each layer in int8
+    to, whether or not the export succeeds then.
 
     The suffix of the format is appended to ``path`` if it is missing. The file at ``path`` (in it,
     if that is a folder) is replaced only once the new one agrees with the eager model: up to
@@ -99,11 +103,18 @@ def export_model(
     """
     row = _row(model, format, dtype, quantize)
     kind = _reduced_precision(dtype, quantize, allow_loss)
+    if report is not None:
+        _check_report(report, quantize)
     files = file_names(Path(path), (row.suffix, *row.companions), model.variant.name, format)
     program = _program(model, row, frames, size, dtype or "float32")
     described = metadata(model, program, labels)
-    inputs, clips = _clips(program, model.settings.causal, kind, calibration)
-    job = Job(program, dtype or "float32", quantize, inputs)
+    job, clips = Job(program, dtype or "float32", quantize), _clips(program, model, kind)
+    if quantize == "int8":
+        calibrating, clips = split(program, calibration)
+        planned = plan(program, calibrating, per_channel=row.channel_ranges)
+        if report is not None:
+            planned.write_csv(report)
+        job = replace(job, program=planned.program, plan=planned)
     with staged(files, format) as written, quiet():
         with explained(files[0].parent, format, OSError, RuntimeError):
             save = row.runtime.convert(job)
@@ -153,6 +164,12 @@ def _reduced_precision(
     return kind
 
 
+def _check_report(report: Path, quantize: str | None) -> None:
+    if quantize != "int8":
+        raise UsageError("report (--report FILE) is for int8; leave it out.")
+    check_output(report, (".csv",), ())
+
+
 def _program(
     model: MoViNet, row: Format, frames: int | None, size: tuple[int, int] | None, dtype: str
 ) -> Program:
@@ -164,11 +181,6 @@ def _program(
     return build(exported, frames or (1 if causal else own.frames), size or (own.size,) * 2)
 
 
-def _clips(
-    program: Program, causal: bool, kind: str | None, calibration: Sequence[Tensor]
-) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
-    """Inputs for calibration, and clips for the check."""
-    if kind == "int8":
-        calibrating, checking = split(program, calibration)
-        return samples(program, calibrating), checking
-    return [], (moving_clips if kind else noise_clips)(program, causal)
+def _clips(program: Program, model: MoViNet, kind: str | None) -> list[Tensor]:
+    """Clips for the check, of a file that was not calibrated."""
+    return (moving_clips if kind else noise_clips)(program, model.settings.causal)

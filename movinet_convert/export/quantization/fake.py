@@ -1,0 +1,70 @@
+"""Fake quantization: 8-bit numbers as every format stores them, computed with in float.
+
+Weights are symmetric, one scale per output channel, max|w| / 127. Activations are affine, one range
+per tensor, which includes 0; for a depthwise convolution one per channel, where the runtime can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 255  # steps of an 8-bit range
+LARGEST = 127  # of a symmetric weight
+CLIPPED = tuple(2.0 ** (-i / 3) for i in range(16))  # shares of a range that are tried
+TINY = torch.finfo(torch.float32).tiny
+
+
+def layers(module: nn.Module) -> dict[str, nn.Module]:
+    """The convolutions and linear layers of a module, by path: those whose first input is data."""
+    return {
+        path: layer
+        for path, layer in module.named_modules()
+        if isinstance(getattr(layer, "weight", None), Tensor) and weight_of(layer).dim() > 1
+    }
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    weight = weight_of(layer)
+    return weight.dim() > 2 and weight.shape[1] == 1 and weight.shape[0] > 1
+
+
+def quantized_weight(weight: Tensor) -> Tensor:
+    """(O, …) rounded to 8 bits; a factor for each output channel commutes with it."""
+    scale = (weight.detach().flatten(1).abs().amax(dim=1) / LARGEST).clamp_min(TINY)
+    zeros = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LARGEST, LARGEST)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of activations: scalars, or (C,) for one range per channel."""
+
+    low: Tensor
+    high: Tensor
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, …) rounded to 8 bits, and clipped."""
+        scale = ((self.high - self.low) / LEVELS).clamp_min(TINY)
+        zero = (-self.low / scale).round().int()
+        if scale.dim() == 0:
+            return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, LEVELS)
+        return torch.fake_quantize_per_channel_affine(x, scale, zero, 1, 0, LEVELS)
+
+
+def best_range(sample: Tensor, low: Tensor, high: Tensor) -> Range:
+    """The range of the least squared error: (low, high), clipped at the larger end."""
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    if low.dim() > 0:
+        return Range(low, high)
+    below = bool(-low > high)
+    tried = (Range(low * c, high) if below else Range(low, high * c) for c in CLIPPED)
+    return min(tried, key=lambda tested: float((tested.quantize(sample) - sample).square().mean()))

@@ -1,0 +1,89 @@
+"""What the first inputs of layers are over calibration clips, and runs with these quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from movinet_convert.export.quantization.fake import Range, best_range, is_depthwise, layers
+from movinet_convert.export.step import Program
+
+SAMPLED = 2048  # values of a tensor and call by which its range is chosen
+
+
+class Observed:
+    """The first input (1, C, …) of a layer, over all calls."""
+
+    def __init__(self) -> None:
+        self.low = self.high = torch.zeros(())
+        self.values: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        channels = by_channel(x)
+        self.low = torch.minimum(self.low, channels.amin(dim=1))
+        self.high = torch.maximum(self.high, channels.amax(dim=1))
+        flat = channels.flatten()
+        step = max(1, flat.numel() // SAMPLED) | 1  # odd, to meet all pixels of even images
+        self.values.append(flat[::step].clone())
+
+    @property
+    def largest(self) -> Tensor:
+        """(C,) the largest magnitude in each channel."""
+        return torch.maximum(-self.low, self.high)
+
+    def range(self, per_channel: bool) -> Range:
+        low, high = self.low, self.high
+        if not per_channel:
+            low, high = low.amin(), high.amax()
+        return best_range(torch.cat(self.values), low, high)
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """(1, C, …) -> (C, values)."""
+    return x.transpose(0, 1).flatten(1)
+
+
+@torch.no_grad()
+def observe(
+    program: Program, inputs: Sequence[tuple[Tensor, ...]], paths: Collection[str]
+) -> dict[str, Observed]:
+    """Run the program on ``inputs``, and look at those of the layers."""
+    found = {path: Observed() for path in paths}
+    with watching(program.module, {path: found[path].add for path in paths}):
+        for given in inputs:
+            program.module(*given)
+    return found
+
+
+def ranges_of(
+    program: Program, observed: Mapping[str, Observed], *, per_channel: bool
+) -> dict[str, Range]:
+    """``per_channel``: where the layer is a depthwise convolution."""
+    found = layers(program.module)
+    return {
+        path: seen.range(per_channel and is_depthwise(found[path]))
+        for path, seen in observed.items()
+    }
+
+
+@contextmanager
+def watching(
+    module: nn.Module, watchers: Mapping[str, Callable[[Tensor], Tensor | None]]
+) -> Iterator[None]:
+    """Call a watcher with a layer's first input, which what it returns replaces."""
+
+    def hook(watch: Callable[[Tensor], Tensor | None]) -> Callable[..., tuple[Tensor, ...] | None]:
+        def before(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            first = watch(given[0])
+            return None if first is None else (first, *given[1:])
+
+        return before
+
+    with ExitStack() as stack:
+        for path, watch in watchers.items():
+            handle = module.get_submodule(path).register_forward_pre_hook(hook(watch))
+            stack.callback(handle.remove)
+        yield
