@@ -27,7 +27,10 @@ for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_TH
 gc.set_threshold(100_000, 50, 100)
 
 # Packages that only an extra brings; a test that needs one skips where it is not installed.
-OPTIONAL = ("tensorflow", "tf_keras", "official", "onnx", "onnxruntime", "openvino", "executorch")
+OPTIONAL = (
+    *("tensorflow", "tf_keras", "official", "onnx", "onnxruntime", "openvino", "executorch"),
+    *("ai_edge_litert", "litert_torch", "ai_edge_quantizer"),
+)
 
 
 def _missing_package(error: BaseException | None) -> str | None:

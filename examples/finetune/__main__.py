@@ -12,6 +12,7 @@ weights, the last checkpoint, metrics.csv and, if TensorBoard is installed, its 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> 
         accuracy = history[-1].held_out_accuracy
         print(f"{path}: accuracy {accuracy:.1%} on {len(split.held_out)} held-out videos")
         for name in options["formats"]:
-            print(export(model, out, name, config.clip.size))
+            print(export(model, out, name, config.clip.size, split.classes))
 
 
 def make_model(classes: int, name: str, **options: Any) -> MoViNet:
@@ -187,16 +188,15 @@ def print_unreadable(unreadable: dict[str, str]) -> None:
         print(f"  and {len(unreadable) - MAX_NAMED} more", file=sys.stderr)
 
 
-def export(model: MoViNet, out: Path, name: str, size: int) -> Path:
+def export(model: MoViNet, out: Path, name: str, size: int, labels: Sequence[str]) -> Path:
     if name == "tf-checkpoint":
         from movinet_convert.export.tensorflow import export_checkpoint
 
         return export_checkpoint(model, out / model.variant.release_folder)
-    from movinet_convert.export.tensorflow import export_saved_model, export_tflite
+    from movinet_convert.export import export_model
 
-    if name == "saved-model":
-        return export_saved_model(model, out / "saved_model")
-    return export_tflite(model, out / "model.tflite", height=size, width=size)
+    path = out / ("saved_model" if name == "saved-model" else f"model.{name}")
+    return export_model(model, path, name, size=(size, size), labels=labels).path
 
 
 if __name__ == "__main__":

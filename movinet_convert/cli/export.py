@@ -15,8 +15,16 @@ from movinet_convert.errors import UsageError
 if TYPE_CHECKING:
     from movinet_convert.model import MoViNet
 
-RUNTIME_FORMATS = ["torch-export", "aot-inductor", "onnx", "openvino", "executorch"]
-TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
+CHECKPOINT = "tf-checkpoint"
+RUNTIME_FORMATS = [
+    "torch-export",
+    "aot-inductor",
+    "onnx",
+    "openvino",
+    "executorch",
+    "tflite",
+    "saved-model",
+]
 
 
 @click.command("export", cls=Command)
@@ -24,9 +32,9 @@ TENSORFLOW_FORMATS = ["tf-checkpoint", "saved-model", "tflite"]
 @click.option(
     "--format",
     "format_",
-    type=click.Choice([*RUNTIME_FORMATS, *TENSORFLOW_FORMATS]),
+    type=click.Choice([*RUNTIME_FORMATS, CHECKPOINT]),
     required=True,
-    help="The last three are TensorFlow formats.",
+    help="The last three are TensorFlow's.",
 )
 @click.option("--out", metavar="P", required=True, help="The file, or the folder, to write.")
 @click.option(
@@ -83,10 +91,10 @@ def export_command(
     refuse_inputs(Path(out), [weights])
     model = load_converted(name, weights_dir=weights_dir)
     with doing(f"Exporting {name} as {format_}"):
-        if format_ in RUNTIME_FORMATS:
-            result = _for_runtime(model, out, format_, read_header(weights).labels, **settings)
+        if format_ == CHECKPOINT:
+            result = _checkpoint(model, Path(out), settings)
         else:
-            result = _for_tensorflow(model, Path(out), format_, settings)
+            result = _for_runtime(model, out, format_, read_header(weights).labels, **settings)
     if as_json:
         echo_json(result)
     else:
@@ -114,28 +122,15 @@ def _for_runtime(
     return report.as_json()
 
 
-def _for_tensorflow(
-    model: MoViNet, out: Path, format_: str, settings: dict[str, Any]
-) -> dict[str, Any]:
-    size = settings.pop("size")
+def _checkpoint(model: MoViNet, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    from movinet_convert.export.tensorflow import export_checkpoint
+
     for option, value in settings.items():
         if value is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} is not for --format {format_}; leave it out."
+                f"--{option.replace('_', '-')} is not for --format {CHECKPOINT}; leave it out."
             )
-    if format_ == "tf-checkpoint":
-        from movinet_convert.export.tensorflow import export_checkpoint
-
-        path = export_checkpoint(model, out)
-    else:
-        from movinet_convert.export.tensorflow import export_saved_model, export_tflite
-
-        if format_ == "saved-model":
-            path = export_saved_model(model, out)
-        else:
-            height, width = size or (model.variant.input.size,) * 2
-            path = export_tflite(model, out, height=height, width=width)
-    return {"path": str(path), "format": format_}
+    return {"path": str(export_checkpoint(model, out)), "format": CHECKPOINT}
 
 
 def _sentences(result: dict[str, Any]) -> list[str]:

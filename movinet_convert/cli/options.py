@@ -76,7 +76,7 @@ device = click.option("--device", help="Where the network runs, such as cuda.")
 trusted = click.option(
     "--trusted",
     is_flag=True,
-    help="Run FILE even if it is compiled code, as aot-inductor's is, with your privileges.",
+    help="Run FILE, with your privileges, even if it is code, as aot-inductor and saved-model are.",
 )
 
 

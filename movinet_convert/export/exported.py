@@ -14,6 +14,7 @@ from torch import Tensor
 from movinet_convert.errors import ExportError, MovinetError, UsageError
 from movinet_convert.export.formats import FORMATS
 from movinet_convert.export.metadata import Metadata, parse
+from movinet_convert.export.outputs import contents
 from movinet_convert.export.runtime import Run, quiet
 from movinet_convert.export.step import CLIP_FRAMES
 from movinet_convert.model.settings import get_variant
@@ -23,7 +24,8 @@ from movinet_convert.weights.file import DTYPES
 from movinet_convert.weights.file import SUFFIX as WEIGHTS_SUFFIX
 from movinet_convert.weights.labels import class_names
 
-SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values()))
+SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values() if row.suffix))
+SAVED_MODEL = "saved_model.pb"
 
 
 class ExportedModel:
@@ -33,7 +35,8 @@ class ExportedModel:
     with its states: one of the eager network may be continued here, and the other way round.
     ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
     one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
-    variant takes from 2 to 1024 frames. Files are for one video at a time, a batch of 1.
+    variant takes from 2 to 1024 frames, of any size in a SavedModel. Files are for one video at a
+    time, a batch of 1.
 
     Raises UsageError for other shapes. Calls from several threads run one after the other.
     """
@@ -62,7 +65,7 @@ class ExportedModel:
     def files(self) -> tuple[Path, ...]:
         """Every file that the runtime reads."""
         companions = (self.path.with_suffix(suffix) for suffix in self._row.companions)
-        return (self.path, *companions)
+        return (*contents(self.path), *companions)
 
     @property
     def shortest(self) -> int:
@@ -160,8 +163,10 @@ class ExportedModel:
 
     def _check(self, clip: Tensor, frames: tuple[int, int] | None) -> None:
         """Raise UsageError for a clip that the file does not support."""
-        height, width = self.size
-        shape, given = (1, CHANNELS, "T", height, width), tuple(clip.shape)
+        given = tuple(clip.shape)
+        any_size = self._row.any_size and not self.settings.causal and len(given) == 5
+        height, width = given[3:] if any_size else self.size
+        shape = (1, CHANNELS, "T", height, width)
         if len(given) != 5 or (*given[:2], *given[3:]) != (*shape[:2], *shape[3:]):
             raise UsageError(
                 f"{self.path} was exported for one video of {height}x{width}, "
@@ -201,8 +206,9 @@ def _without_gradients() -> Iterator[None]:
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether a path has the name of an exported file."""
-    return Path(path).suffix.lower() in SUFFIXES
+    """Whether a path has the name of an exported file, or is a SavedModel."""
+    path = Path(path)
+    return path.suffix.lower() in SUFFIXES or (path / SAVED_MODEL).is_file()
 
 
 def load_exported(
@@ -211,8 +217,9 @@ def load_exported(
     """Open a file that ``export`` wrote, in its own runtime, as the model it came from.
 
     ``threads`` are the runtime's; for PyTorch's own formats that is ``torch.set_num_threads``, and
-    ExecuTorch has one pool for all files of a process. Files of others are safe to open, except
-    with ``trusted=True``, which ``aot-inductor`` needs: it is compiled code.
+    TensorFlow cannot change it once it runs, and ExecuTorch has one pool for all files of a
+    process. Files of others are safe to open, except with ``trusted=True``, which ``aot-inductor``
+    and ``saved-model`` need: they are code.
 
     Raises UsageError for a name that is no export's, ExportError for a file that is damaged, was
     not written by ``export`` or would run code, MissingExtraError without the runtime.
@@ -221,10 +228,11 @@ def load_exported(
     if not is_exported(path):
         advice = "; load converted weights with load_converted" * (path.suffix == WEIGHTS_SUFFIX)
         raise UsageError(
-            f"{path} is not opened: files of {', '.join(FORMATS)} are, whose names end in "
-            f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}{advice}."
+            f"{path} is not opened: files of {', '.join(FORMATS)} are, which are folders with a "
+            f"{SAVED_MODEL}, or whose names end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            f"{advice}."
         )
-    if not path.is_file():
+    if not path.is_file() and not (path / SAVED_MODEL).is_file():
         raise UsageError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is a number of at least 1, not {threads}.")
@@ -236,7 +244,8 @@ def load_exported(
 
 def _metadata(path: Path) -> tuple[str, Metadata]:
     """The format of a file, of those with its suffix, and its metadata."""
-    rows = [name for name, row in FORMATS.items() if row.suffix == path.suffix.lower()]
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    rows = [name for name, row in FORMATS.items() if row.suffix == suffix]
     problem: ExportError | None = None
     for format in rows:
         try:

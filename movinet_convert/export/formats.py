@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from movinet_convert.export import aot_inductor, executorch, layouts, onnx, openvino, torch_export
+from movinet_convert.export import (
+    aot_inductor,
+    executorch,
+    layouts,
+    onnx,
+    openvino,
+    saved_model,
+    tflite,
+    torch_export,
+)
 from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
 from movinet_convert.export.runtime import Format
 from movinet_convert.export.step import channels_last_program, step_program
@@ -31,5 +40,16 @@ FORMATS: dict[str, Format] = {
     ),
     "executorch": Format(
         executorch, ".pte", xnnpack_program, layouts.TALL_STRIDED, base=False, reuses_memory=True
+    ),
+    "tflite": Format(tflite, ".tflite", step_program, layouts.AS_THEY_ARE, base=False, fuses=False),
+    "saved-model": Format(
+        saved_model,
+        "",
+        step_program,
+        layouts.AS_THEY_ARE,
+        clip=saved_model.short_clip_program,
+        fuses=False,
+        compiled=True,
+        any_size=True,
     ),
 }

@@ -59,6 +59,7 @@ def _tall_by_strides(buffer: Tensor) -> Tensor:
     return tall.contiguous(memory_format=torch.channels_last)
 
 
+AS_THEY_ARE = Layout(lambda buffer: buffer, Tensor.reshape, flat=False)
 PLAIN = Layout(Tensor.contiguous, Tensor.reshape, flat=False)
 CHANNELS_LAST = Layout(_channels_last, _channels_first, flat=False)  # (B, n, H, W, C)
 TALL = Layout(_tall, Tensor.reshape)  # (B, C, n * H, W)

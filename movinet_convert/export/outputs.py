@@ -47,11 +47,24 @@ def file_names(path: Path, suffixes: Sequence[str], name: str, format: str) -> l
     return files
 
 
+def empty_folder(path: Path, format: str) -> Path:
+    """The folder of an export; UsageError for the name of a file, and a folder with files."""
+    folder = folder_name(path, format)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not an empty folder; name a new one.")
+    return folder
+
+
 def folder_name(path: Path, format: str) -> Path:
     """The folder of an export; UsageError for the name of a file."""
     if path.suffix.lower() in SUFFIXES and not path.is_dir():
         raise UsageError(f"{path} ends in {path.suffix}, but {format} writes a folder; name one.")
     return path
+
+
+def contents(path: Path) -> list[Path]:
+    """The file, or every file in the folder."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 @contextmanager

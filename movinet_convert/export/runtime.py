@@ -14,11 +14,12 @@ from torch import Tensor
 
 from movinet_convert.export.layouts import Layout
 from movinet_convert.export.quantization.plan import Plan
-from movinet_convert.export.step import Program
+from movinet_convert.export.step import Program, clip_program
 from movinet_convert.model import MoViNet
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # inputs in order -> outputs in order
 Save = Callable[[Path, str], dict[str, Any]]  # file and metadata -> details for the report
+Build = Callable[[MoViNet, int, tuple[int, int]], Program]  # from frames, and height and width
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,11 @@ class Format:
     """A row of ``FORMATS``."""
 
     runtime: Runtime
-    suffix: str
-    program: Callable[[MoViNet, int, tuple[int, int]], Program]  # for stream variants
+    suffix: str  # empty for a folder
+    program: Build  # for stream variants
     layout: Layout  # of its states
+    clip: Build = clip_program  # for base variants
+    fuses: bool = True  # False: the program is of the network as it was trained
     companions: tuple[str, ...] = ()  # suffixes of further files, next to the one that is opened
     base: bool = True  # whether base variants can be exported
     dtypes: tuple[str, ...] = ("float32",)
@@ -63,6 +66,7 @@ class Format:
     quantize: tuple[str, ...] = ()
     channel_ranges: bool = False  # of int8 inputs of depthwise convolutions, instead of one
     compiled: bool = False  # whether a file is code, which must be trusted
+    any_size: bool = False  # whether base variants take frames of any height and width
     reuses_memory: bool = False  # whether a call overwrites the states that the last one returned
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,18 @@ from movinet_convert.export.agreement import (
 from movinet_convert.export.exported import load_exported
 from movinet_convert.export.formats import FORMATS
 from movinet_convert.export.metadata import metadata
-from movinet_convert.export.outputs import explained, file_names, staged
+from movinet_convert.export.outputs import (
+    contents,
+    empty_folder,
+    explained,
+    file_names,
+    staged,
+    staged_folder,
+)
 from movinet_convert.export.quantization.calibration import split
 from movinet_convert.export.quantization.plan import plan
 from movinet_convert.export.runtime import Format, Job, quiet
-from movinet_convert.export.step import Program, clip_program
+from movinet_convert.export.step import Program
 from movinet_convert.files.writing import check_output
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
@@ -38,7 +46,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A written export: its files, and the agreement of its logits with the eager model's."""
+    """A written export: its files, or folder, and the agreement with the eager model's logits."""
 
     path: Path
     format: str
@@ -105,7 +113,7 @@ def export_model(
     kind = _reduced_precision(dtype, quantize, allow_loss)
     if report is not None:
         _check_report(report, quantize)
-    files = file_names(Path(path), (row.suffix, *row.companions), model.variant.name, format)
+    files, staging = _output(row, Path(path), model.variant.name, format)
     program = _program(model, row, frames, size, dtype or "float32")
     described = metadata(model, program, labels)
     job, clips = Job(program, dtype or "float32", quantize), _clips(program, model, kind)
@@ -115,7 +123,7 @@ def export_model(
         if report is not None:
             planned.write_csv(report)
         job = replace(job, program=planned.program, plan=planned)
-    with staged(files, format) as written, quiet():
+    with staging as written, quiet():
         with explained(files[0].parent, format, OSError, RuntimeError):
             save = row.runtime.convert(job)
             details = save(written, json.dumps(described, sort_keys=True))
@@ -126,7 +134,7 @@ def export_model(
             described["measured"] = agreement.as_json(kind, allow_loss)
             with explained(files[0].parent, format, OSError, RuntimeError):
                 save(written, json.dumps(described, sort_keys=True))
-    bytes = sum(file.stat().st_size for file in files)
+    bytes = sum(file.stat().st_size for path in files for file in contents(path))
     return ExportReport(
         files[0], format, tuple(files), bytes, job.dtype, quantize, agreement, details
     )
@@ -152,6 +160,17 @@ def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -
     return row
 
 
+def _output(
+    row: Format, path: Path, name: str, format: str
+) -> tuple[list[Path], AbstractContextManager[Path]]:
+    """The files, or the folder, to write, and a temporary name for the first."""
+    if not row.suffix:
+        folder = empty_folder(path, format)
+        return [folder], staged_folder(folder, format)
+    files = file_names(path, (row.suffix, *row.companions), name, format)
+    return files, staged(files, format)
+
+
 def _reduced_precision(
     dtype: str | None, quantize: str | None, allow_loss: float | None
 ) -> str | None:
@@ -174,10 +193,10 @@ def _program(
     model: MoViNet, row: Format, frames: int | None, size: tuple[int, int] | None, dtype: str
 ) -> Program:
     causal, own = model.settings.causal, model.variant.input
-    exported = model if model.fused else fuse(model)
+    exported = fuse(model) if row.fuses and not model.fused else model
     if dtype != "float32" and row.casts_model:
         exported = copy.deepcopy(exported).to(DTYPES[dtype])
-    build = row.program if causal else clip_program
+    build = row.program if causal else row.clip
     return build(exported, frames or (1 if causal else own.frames), size or (own.size,) * 2)
 
 

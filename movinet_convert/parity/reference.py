@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from movinet_convert.errors import CheckpointError, StateError
+from movinet_convert.errors import CheckpointError
 from movinet_convert.model import StreamState
 from movinet_convert.parity.official import build_official, import_tensorflow
+from movinet_convert.parity.states import official_state, stream_state
 from movinet_convert.variants import KINETICS_600_CLASSES, Settings, Variant
 
 Array = NDArray[Any]
@@ -113,9 +113,10 @@ class Reference:
         inputs = self.inputs(frames)
         if state is not None:
             names = inputs.keys() - {"image"}
-            inputs |= {name: self.tf.constant(_to_tf_state(name, state)) for name in names}
+            inputs |= {name: self.tf.constant(official_state(name, state)) for name in names}
         logits, states = self._run(inputs)
-        return self._to_logits(logits, frames), _from_tf_states(states, frames.shape[0])
+        arrays = {name: np.array(tensor) for name, tensor in states.items()}
+        return self._to_logits(logits, frames), stream_state(arrays, frames.shape[0])
 
     def endpoints(self, clip: Array) -> dict[str, Array]:
         """Activations after the stem, every block and the head, in order."""
@@ -186,40 +187,3 @@ def _named_variables(tf: Any, model: Any) -> Iterator[tuple[str, Any]]:
                 if isinstance(child, tf.Variable):
                     yield f"{path}/{attribute}", child
                 queue.append((f"{path}/{attribute}", child))
-
-
-def _from_tf_states(states: Mapping[str, Any], batch: int) -> StreamState:
-    """TensorFlow has a frame count per layer for the whole batch; they always agree."""
-    buffers, pools, counts = {}, {}, set()
-    for name, tensor in states.items():
-        block, kind = _split_state_name(name)
-        if kind == "stream_buffer":
-            buffers[block] = torch.tensor(tensor.numpy()).movedim(-1, 1).contiguous()
-        elif kind == "pool_buffer":
-            pools[block] = torch.tensor(tensor.numpy()[:, 0, 0, 0, :])
-        else:
-            counts.add(int(tensor.numpy()[0]))
-    if len(counts) != 1:
-        raise StateError(f"The official model returned frame counts that differ: {sorted(counts)}.")
-    head = pools.pop("head")
-    return StreamState(torch.full((batch,), counts.pop()), buffers, pools, head)
-
-
-def _to_tf_state(name: str, state: StreamState) -> Array:
-    block, kind = _split_state_name(name)
-    if kind == "stream_buffer":
-        return state.buffers[block].movedim(1, -1).numpy()
-    if kind == "pool_buffer":
-        pool = state.head if block == "head" else state.pools[block]
-        return pool[:, None, None, None, :].numpy()
-    if (state.frame_count != state.frame_count[0]).any():
-        raise StateError("The official model has one frame count for all videos of a batch.")
-    return state.frame_count[:1].int().numpy()
-
-
-def _split_state_name(name: str) -> tuple[str, str]:
-    """``state_block0_layer1_pool_frame_count`` -> (``block0_layer1``, ``pool_frame_count``)."""
-    for kind in ("stream_buffer", "pool_buffer", "pool_frame_count", "pos_enc_frame_count"):
-        if name.endswith(f"_{kind}"):
-            return name.removeprefix("state_").removesuffix(f"_{kind}"), kind
-    raise StateError(f"The official model has a state this tool does not know: {name}.")

@@ -6,7 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,6 +16,7 @@ from movinet_convert.export import ExportReport, export_model
 from movinet_convert.model import MoViNet
 from movinet_convert.variants import ARCHS
 from tests.helpers.settled import settled_model
+from tests.helpers.short_archs import in_the_official_code
 
 SIZE = (34, 48)  # neither square nor odd nor a multiple of 32
 LABELS = tuple("abcdefghij")
@@ -23,13 +24,16 @@ NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "executorch": ("executorch",),
+    "tflite": ("tensorflow", "official", "ai_edge_litert"),
+    "saved-model": ("tensorflow", "official"),
 }
+TENSORFLOW = ("tflite", "saved-model")
 
 
 def require_runtime(format: str) -> None:
     for package in NEEDS.get(format, ()):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{format} needs {package}, of the extra [export]")
+            pytest.skip(f"{format} needs {package}, of an extra")
     if format == "aot-inductor" and shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("aot-inductor needs a C++ compiler")
 
@@ -46,6 +50,11 @@ def _shortened() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ARCHS, "t0", replace(ARCHS["t0"], stages=tuple(stages)))
         yield
+
+
+def official(format: str) -> AbstractContextManager[None]:
+    """The same blocks in the official code, for the formats that are written from it."""
+    return in_the_official_code("t0") if format in TENSORFLOW else nullcontext()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +91,7 @@ def step_file(
         with FileLock(f"{report}.lock"):
             if not report.exists():
                 path = folder / format / "step"
-                with _shortened():
+                with _shortened(), official(format):
                     made = export_model(stream_model, path, format, size=SIZE, labels=LABELS)
                 report.write_bytes(pickle.dumps(made))
             exported: ExportReport = pickle.loads(report.read_bytes())

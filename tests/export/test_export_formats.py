@@ -21,6 +21,8 @@ from movinet_convert.export import (
     load_exported,
     onnx,
     openvino,
+    saved_model,
+    tflite,
     torch_export,
 )
 from movinet_convert.export.agreement import FLOORS, measure, moving_clips, require_floor
@@ -41,6 +43,8 @@ MODULES = {
     "onnx": onnx,
     "openvino": openvino,
     "executorch": executorch,
+    "tflite": tflite,
+    "saved-model": saved_model,
 }
 
 
@@ -58,7 +62,8 @@ def test_a_frame_step_agrees_with_the_eager_model_over_twenty_frames(
     assert report.agreement.frames == 20
     assert report.agreement.deviation < 1e-4
     assert report.agreement.top1 == 1.0
-    assert report.bytes == sum(file.stat().st_size for file in report.path.parent.iterdir())
+    written = [file for file in report.path.parent.rglob("*") if file.is_file()]
+    assert report.bytes == sum(file.stat().st_size for file in written)
     described = json.loads(MODULES[format].read_metadata(report.path))
     assert (described["variant"], described["num_classes"]) == ("t0-stream", 10)
     assert described["labels"] == list("abcdefghij")
@@ -300,15 +305,16 @@ def test_unsupported_options_are_rejected(
     assert not list(tmp_path.iterdir())
 
 
-def test_executorch_rejects_base_models_with_an_alternative(
-    base_model: MoViNet, tmp_path: Path
+@pytest.mark.parametrize("format", ["executorch", "tflite"])
+def test_a_format_without_3d_convolutions_rejects_base_models_with_an_alternative(
+    format: str, base_model: MoViNet, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="export t0-stream"):
-        export_model(base_model, tmp_path / "x", "executorch", size=SIZE)
+    with pytest.raises(UsageError, match="export t0-stream, or choose torch-export.*saved-model"):
+        export_model(base_model, tmp_path / "x", format, size=SIZE)
 
 
-def test_every_format_is_in_the_table() -> None:
-    assert MODULES.keys() <= FORMATS.keys()
+def test_every_format_is_tested() -> None:
+    assert {name: row.runtime for name, row in FORMATS.items()} == MODULES
 
 
 def test_a_full_disk_is_reported(stream_model: MoViNet, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from movinet_convert import load_exported
 from movinet_convert.errors import ExportError, MissingExtraError, StateError, UsageError
 from movinet_convert.export import FORMATS, ExportedModel, ExportReport, torch_export
+from movinet_convert.export.exported import SUFFIXES
 from movinet_convert.export.runtime import Job
 from movinet_convert.export.step import step_program
 from movinet_convert.model import MoViNet
@@ -35,7 +36,8 @@ def opened(step_file: Callable[[str], ExportReport]) -> Open:
     @functools.cache
     def open_step(format: str) -> ExportedModel:
         path = step_file(format).path
-        return load_exported(path, threads=1, trusted=format == "aot-inductor")
+        threads = None if format == "saved-model" else 1  # TensorFlow's are fixed once it runs
+        return load_exported(path, threads, trusted=FORMATS[format].compiled)
 
     return open_step
 
@@ -158,12 +160,22 @@ def test_a_state_of_another_size_is_rejected(opened: Open, stream_model: MoViNet
         opened("torch-export").stream(video(1), state)
 
 
-def test_compiled_code_must_be_trusted(step_file: Callable[[str], ExportReport]) -> None:
+@pytest.mark.parametrize("format", ["aot-inductor", "saved-model"])
+def test_code_must_be_trusted(format: str, step_file: Callable[[str], ExportReport]) -> None:
     with pytest.raises(ExportError, match="open it with trusted=True"):
-        load_exported(step_file("aot-inductor").path)
+        load_exported(step_file(format).path)
 
 
-@pytest.mark.parametrize("suffix", sorted({row.suffix for row in FORMATS.values()}))
+def test_a_saved_model_without_metadata_is_rejected(
+    step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    path = shutil.copytree(step_file("saved-model").path, tmp_path / "saved")
+    shutil.rmtree(path / "assets.extra")
+    with pytest.raises(ExportError, match="did not write it as saved-model; export it again"):
+        load_exported(path, trusted=True)
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 def test_a_file_that_is_no_export_is_rejected(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"notes{suffix}"
     with pytest.raises(UsageError, match="There is no file"):
@@ -173,7 +185,7 @@ def test_a_file_that_is_no_export_is_rejected(suffix: str, tmp_path: Path) -> No
         load_exported(path, trusted=True)
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino", "executorch"])
+@pytest.mark.parametrize("format", ["onnx", "openvino", "executorch", "tflite"])
 def test_a_damaged_file_is_rejected(
     format: str, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
@@ -193,7 +205,11 @@ def test_weights_of_openvino_that_are_missing_are_reported(
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a", "a0-stream"])
 def test_other_names_are_rejected(name: str, tmp_path: Path) -> None:
-    advice = "load_converted" if name.endswith("safetensors") else r"\.pt2, \.onnx, \.xml or \.pte"
+    advice = (
+        "load_converted"
+        if name.endswith("safetensors")
+        else r"\.pt2, \.onnx, \.xml, \.pte or \.tflite"
+    )
     with pytest.raises(UsageError, match=advice):
         load_exported(tmp_path / name)
 
@@ -205,20 +221,27 @@ def test_threads_are_at_least_one(threads: int, step_file: Callable[[str], Expor
 
 
 @pytest.mark.parametrize(
-    ("format", "package"),
-    [("onnx", "onnx"), ("openvino", "openvino"), ("executorch", "executorch")],
+    ("format", "package", "extra"),
+    [
+        ("onnx", "onnx", "export"),
+        ("openvino", "openvino", "export"),
+        ("executorch", "executorch", "export"),
+        ("tflite", "ai_edge_litert", "export"),
+        ("saved-model", "tensorflow", "tf"),
+    ],
 )
 def test_a_missing_runtime_names_its_extra(
     format: str,
     package: str,
+    extra: str,
     step_file: Callable[[str], ExportReport],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = step_file(format).path
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtraError, match=r"Running .* needs the extra \[export\]"):
-        load_exported(path)
+    with pytest.raises(MissingExtraError, match=rf"Running .* needs the extra \[{extra}\]"):
+        load_exported(path, trusted=True)
 
 
 @pytest.mark.parametrize(

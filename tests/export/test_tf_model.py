@@ -14,7 +14,8 @@ from movinet_convert import create_model, load_converted, save_weights
 from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError
-from movinet_convert.export.tensorflow import export_saved_model, export_tflite
+from movinet_convert.export import export_model, load_exported
+from movinet_convert.model.fuse import fuse
 from movinet_convert.parity.cases import random_clips
 from tests.helpers.short_archs import short_archs
 
@@ -85,7 +86,7 @@ def test_tflite_agrees_frame_by_frame(tmp_path: Path) -> None:
     import tensorflow as tf
 
     model = fine_tuned("t0-stream", "keras", tmp_path)
-    path = export_tflite(model, tmp_path / "out" / "tuned.tflite", height=SIZE, width=SIZE)
+    path = export_model(model, tmp_path / "out" / "tuned", "tflite", size=(SIZE, SIZE)).path
     interpreter = tf.lite.Interpreter(str(path))
     runner = interpreter.get_signature_runner()
     video = random_clips(1, FRAMES, SIZE, SIZE, seed=9)
@@ -98,26 +99,31 @@ def test_tflite_agrees_frame_by_frame(tmp_path: Path) -> None:
     assert np.abs(frame_by_frame(read_back, video) - ours).max() <= TOLERANCE * ours.std()
 
 
-def test_a_saved_model_gives_the_same_logits_at_any_size(tmp_path: Path) -> None:
+def test_a_saved_model_takes_clips_of_any_size(tmp_path: Path) -> None:
     import tensorflow as tf
 
     model = fine_tuned("t0-base", None, tmp_path)
-    saved = tf.saved_model.load(str(export_saved_model(model, tmp_path / "saved")))
+    path = export_model(model, tmp_path / "saved", "saved-model", size=(SIZE, SIZE)).path
+    saved = tf.saved_model.load(str(path))
     video = random_clips(1, 3, 32, 40, seed=9)
     inputs = np.ascontiguousarray(video.transpose(0, 2, 3, 4, 1))
     (logits,) = saved.signatures["serving_default"](image=tf.constant(inputs)).values()
+    clip = torch.from_numpy(video)
     with torch.no_grad():
-        ours = model(torch.from_numpy(video)).numpy()
-    assert np.abs(logits.numpy().reshape(ours.shape) - ours).max() <= TOLERANCE * ours.std()
-
-
-def test_exporting_a_base_model_to_tflite_is_rejected(tmp_path: Path) -> None:
-    model = create_model("t0-base", num_classes=3)
-    with pytest.raises(UsageError, match=r"t0-stream, or --format saved-model"):
-        export_tflite(model, tmp_path / "x.tflite", height=SIZE, width=SIZE)
+        ours = model(clip)
+    for theirs in (torch.from_numpy(logits.numpy()), load_exported(path, trusted=True)(clip)):
+        assert (theirs.reshape(ours.shape) - ours).abs().max() <= TOLERANCE * ours.std()
 
 
 def test_a_saved_model_is_not_written_into_a_folder_with_files(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
+    model = create_model("t0-base", num_classes=3).eval()
     with pytest.raises(UsageError, match="not an empty folder"):
-        export_saved_model(create_model("t0-base", num_classes=3), tmp_path)
+        export_model(model, tmp_path, "saved-model")
+
+
+def test_a_fused_model_is_rejected(tmp_path: Path) -> None:
+    model = fuse(create_model("t0-stream", num_classes=3, gating="keras").eval())
+    with pytest.raises(UsageError, match="without fuse=True"):
+        export_model(model, tmp_path / "x", "tflite", size=(SIZE, SIZE))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,81 @@
+"""TFLite files of either converter: the metadata in them, and LiteRT's interpreter."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from movinet_convert.errors import ExportError, MissingExtraError
+from movinet_convert.export.metadata import KEY
+from movinet_convert.files.reading import open_regular
+
+Array = NDArray[Any]
+
+
+def parse(content: bytes) -> Any:
+    """The ``ModelT`` of a file that a converter just wrote, a view of it."""
+    return _import("tools.flatbuffer_utils").convert_bytearray_to_object(content)
+
+
+def with_metadata(model: Any, metadata: str) -> bytes:
+    """The file of a ``ModelT``, with the metadata."""
+    tools = _import("tools.flatbuffer_utils")
+    schema, described = tools.schema_fb, copy.copy(model)
+    buffer = schema.BufferT(data=np.frombuffer(metadata.encode(), np.uint8))
+    entry = schema.MetadataT(name=KEY.encode(), buffer=len(model.buffers))
+    described.buffers = [*model.buffers, buffer]
+    described.metadata = [*(model.metadata or []), entry]
+    return bytes(tools.convert_object_to_bytearray(described))
+
+
+def read_metadata(path: Path, image: str) -> str:
+    """The metadata of a file whose signature takes frames as ``image``.
+
+    That input tells the files of TensorFlow's converter and of ``litert-torch`` apart. Raises
+    ExportError for another file, and any exception for a damaged one.
+    """
+    import tflite
+
+    with open_regular(path, ExportError) as file:
+        model = tflite.Model.GetRootAs(file.read(), 0)
+    signature = model.SignatureDefs(0)
+    inputs = [signature.Inputs(i).Name() for i in range(signature.InputsLength())]
+    for i in range(model.MetadataLength()):
+        entry = model.Metadata(i)
+        if entry.Name() == KEY.encode() and image.encode() in inputs:
+            return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()
+    raise ExportError(f"{path} has no {KEY} metadata for a signature that takes {image}.")
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(f"ai_edge_litert.{module}")
+    except ImportError as error:
+        raise MissingExtraError("Running TFLite files", "export") from error
+
+
+class Interpreter:
+    """LiteRT's interpreter, called through the only signature of a file."""
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        interpreter = _import("interpreter")
+        with open_regular(path, ExportError) as file:
+            content = file.read()
+        self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        signature = self._interpreter.get_signature_runner()
+        self.inputs = {n: d["index"] for n, d in signature.get_input_details().items()}
+        self.outputs = {n: d["index"] for n, d in signature.get_output_details().items()}
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by name, in and out; the outputs are copies."""
+        for name, index in self.inputs.items():
+            self._interpreter.set_tensor(index, inputs[name])
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(i) for name, i in self.outputs.items()}
