@@ -32,6 +32,7 @@ from movinet_convert.model import MoViNet
 from movinet_convert.video.processes import Group, group
 
 MODEL_NAME = "model.safetensors"
+LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 1e-4
 MAX_NAMED = 10  # unreadable videos
 FORMATS = ("tf-checkpoint", "saved-model", "tflite")
 # The clips are small and short, so that training takes minutes on a CPU.
@@ -56,13 +57,14 @@ SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
 @click.option("--chunk", type=int, help="Frames that a stream model reads per call.")
 @click.option("--piece", type=int, hidden=True, help="The earlier name of --chunk.")
 @click.option("--through-time", is_flag=True, help="Let gradients flow from chunk to chunk.")
-@click.option("--lr", default=1e-3, help="Peak learning rate.")
+@click.option("--lr", type=float, help="Peak learning rate: 1e-3, with --qat 1e-4, unless given.")
 @click.option("--warmup", default=20, help="Steps until the peak learning rate.")
 @click.option("--weight-decay", default=1e-4)
 @click.option("--label-smoothing", default=0.0)
 @click.option("--dropout", type=float, help="Instead of the variant's.")
 @click.option("--stochastic-depth", type=float, help="Instead of the authors' 0.2.")
 @click.option("--freeze", is_flag=True, help="Train only the classifier.")
+@click.option("--qat", is_flag=True, help="Quantization-aware, for int8: trains a trained network.")
 @click.option("--half", is_flag=True, help="Compute in bfloat16 where that is safe (autocast).")
 @click.option("--held-out", default=0.2, help="Fraction of the videos to evaluate on.")
 @click.option("--workers", default=2, help="Processes that decode videos.")
@@ -105,6 +107,10 @@ def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> 
 
 
 def make_model(classes: int, name: str, **options: Any) -> MoViNet:
+    if options["random"] and options["qat"]:
+        raise UsageError(
+            "--qat needs a trained network, whose statistics it freezes; omit --random."
+        )
     if options["random"]:
         torch.manual_seed(options["seed"])
         model = create_model(name, num_classes=classes, gating=options["gating"])
@@ -132,9 +138,12 @@ def make_config(model: MoViNet, **options: Any) -> TrainConfig:
         half=options["half"],
         label_smoothing=options["label_smoothing"],
     )
-    names = ("epochs", "batch", "warmup", "weight_decay", "seed", "workers", "save_every")
+    names = ("epochs", "batch", "warmup", "weight_decay", "seed", "workers", "save_every", "qat")
     settings = {name: options[name] for name in names}
-    return TrainConfig(clip=clip, step=step, learning_rate=options["lr"], **settings)
+    rate = options["lr"]
+    if rate is None:
+        rate = QAT_LEARNING_RATE if options["qat"] else LEARNING_RATE
+    return TrainConfig(clip=clip, step=step, learning_rate=rate, **settings)
 
 
 class ProgressBar:

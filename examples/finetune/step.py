@@ -81,10 +81,12 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def evaluate_batch(model: TrainingModel, clips: Tensor, labels: Tensor) -> tuple[int, float]:
+def evaluate_batch(
+    model: nn.Module, config: StepConfig, clips: Tensor, labels: Tensor
+) -> tuple[int, float]:
     """The number of clips classified correctly after their last frame, and the sum of losses."""
     state = None
-    for chunk in torch.split(clips, model.config.chunk or clips.shape[2], dim=2):
+    for chunk in torch.split(clips, config.chunk or clips.shape[2], dim=2):
         logits, state = model(chunk, state)
     correct = int((logits.argmax(dim=1) == labels).sum())
     return correct, float(F.cross_entropy(logits.float(), labels, reduction="sum"))

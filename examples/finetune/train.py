@@ -22,6 +22,7 @@ from examples.finetune.data import (
     TrainingSampler,
     loader,
 )
+from examples.finetune.quantization import QuantizedTrainingModel
 from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients, evaluate_batch
 from movinet_convert import save_weights
 from movinet_convert.errors import UsageError, VideoError
@@ -45,6 +46,7 @@ class TrainConfig:
     seed: int = 0
     workers: int = 2
     save_every: int = 50  # steps
+    qat: bool = False  # quantization-aware
 
 
 class Listener(Protocol):
@@ -65,8 +67,12 @@ class Trainer:
         self._device = next(model.parameters()).device
         self._sampler = TrainingSampler(len(split.training), config.batch, group, config.seed)
         self._optimizer = _optimizer(model, config)
-        self._local = TrainingModel(model, config.step)
-        self._distributed: nn.Module = self._local
+        modules: dict[str, Any] = {"model": model, "optimizer": self._optimizer}
+        self._local: nn.Module = TrainingModel(model, config.step)
+        if config.qat:
+            self._local = QuantizedTrainingModel(self._local)
+            modules["ranges"] = self._local.ranges
+        self._distributed = self._local
         if group.size > 1:
             devices = [self._device] if self._device.type == "cuda" else None
             self._distributed = nn.parallel.DistributedDataParallel(
@@ -74,12 +80,12 @@ class Trainer:
             )
         settings = {
             **{k: v for k, v in asdict(config).items() if k not in ("workers", "save_every")},
+            "qat": config.qat or None,  # None as in the runs of before there was any
             "variant": model.variant.name,
             "classes": list(split.classes),
             "videos": len(split.training),
             "processes": group.size,
         }
-        modules = {"model": model, "optimizer": self._optimizer}
         self._folder = RunFolder(folder, settings, modules)
         self._unreadable: dict[str, str] = {}
 
@@ -101,7 +107,7 @@ class Trainer:
         batches = loader(clips, sampler, config.workers)
         while progress.epoch < config.epochs:
             sampler.epoch, sampler.start = progress.epoch, progress.batch
-            self._model.train()
+            self._local.train()
             before = time.monotonic() - progress.seconds
             for batch in batches:
                 loss = self._step(batch, progress.epoch * len(sampler) + progress.batch)
@@ -182,7 +188,7 @@ class Trainer:
 
     def _evaluate(self) -> tuple[float, float]:
         """Accuracy and mean loss over the readable held-out videos, of all processes."""
-        self._model.eval()
+        self._local.eval()
         videos, config = self._split.held_out, self._config
         clips = Clips(videos, config.clip, seed=None)
         share = EvaluationSampler(len(videos), config.batch, self._group)
@@ -191,7 +197,7 @@ class Trainer:
             self._unreadable.update(batch.unreadable)
             if batch.clips is not None:
                 on_device = batch.clips.to(self._device), batch.labels.to(self._device)
-                correct, loss = evaluate_batch(self._local, *on_device)
+                correct, loss = evaluate_batch(self._local, config.step, *on_device)
                 sums += torch.tensor([correct, loss, len(batch.labels)], dtype=torch.float64)
         if self._group.size > 1:
             torch.distributed.all_reduce(sums)
@@ -215,9 +221,9 @@ class Trainer:
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
-        """Average the moving statistics over all processes."""
+        """Average the moving statistics and ranges over all processes."""
         if self._group.size > 1:
-            for statistic in self._model.buffers():
+            for statistic in self._local.buffers():
                 shared: Any = statistic.cpu() / self._group.size  # the process group is gloo's
                 torch.distributed.all_reduce(shared)
                 statistic.copy_(shared)
