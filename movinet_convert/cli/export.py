@@ -22,6 +22,7 @@ RUNTIME_FORMATS = [
     "onnx",
     "openvino",
     "executorch",
+    "litert",
     "tflite",
     "saved-model",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from movinet_convert.errors import MissingExtraError
@@ -82,7 +83,8 @@ class _Stream:
 
     def _bind(self, inputs: Sequence[Tensor]) -> None:
         """Determine with a first run where the method writes."""
-        frames, count = (tensor.clone() for tensor in inputs[:2])
+        frames = inputs[0].clone(memory_format=torch.contiguous_format)
+        count = inputs[1].clone()
         self.method.set_inputs([frames, count, *inputs[2:]])
         self.method.execute()
         self.logits, self.count, *states = self.method.get_outputs(clone_outputs=False)

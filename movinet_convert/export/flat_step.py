@@ -74,6 +74,16 @@ class ChannelsLastTallConv(TallConv):
         return tall[:, :, height:].to(memory_format=self.order, copy=True)
 
 
+class TallByShapeConv(TallConv):
+    """The same with buffers that are channels-last by their shape, for LiteRT: (1, rows, W, C)."""
+
+    layout = TALL_CHANNELS_LAST
+
+    def forward(self, frame: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        y, latest = super().forward(frame, buffer.permute(0, 3, 1, 2))
+        return y, latest.permute(0, 2, 3, 1)
+
+
 class PastConv(TallConv):
     """The convolution over the buffer, plus the frame's own tap: the two are not concatenated.
 
@@ -253,3 +263,8 @@ def xnnpack_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Progr
 def openvino_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
     """The flat step for OpenVINO, in which only shapes express a memory order."""
     return flat_program(model, frames, size, PastConv)
+
+
+def litert_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+    """The flat step for LiteRT, whose operators take images that are channels-last by shape."""
+    return flat_program(model, frames, size, in_time=TallByShapeConv)

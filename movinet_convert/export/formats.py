@@ -6,13 +6,19 @@ from movinet_convert.export import (
     aot_inductor,
     executorch,
     layouts,
+    litert,
     onnx,
     openvino,
     saved_model,
     tflite,
     torch_export,
 )
-from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
+from movinet_convert.export.flat_step import (
+    flat_program,
+    litert_program,
+    openvino_program,
+    xnnpack_program,
+)
 from movinet_convert.export.runtime import Format
 from movinet_convert.export.step import channels_last_program, step_program
 
@@ -40,6 +46,16 @@ FORMATS: dict[str, Format] = {
     ),
     "executorch": Format(
         executorch, ".pte", xnnpack_program, layouts.TALL_STRIDED, base=False, reuses_memory=True
+    ),
+    "litert": Format(
+        litert,
+        ".tflite",
+        litert_program,
+        layouts.TALL_CHANNELS_LAST,
+        base=False,
+        dtypes=("float32", "float16"),
+        casts_model=False,
+        quantize=("weights", "int8"),
     ),
     "tflite": Format(tflite, ".tflite", step_program, layouts.AS_THEY_ARE, base=False, fuses=False),
     "saved-model": Format(

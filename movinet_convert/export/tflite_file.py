@@ -20,7 +20,30 @@ Array = NDArray[Any]
 
 def parse(content: bytes) -> Any:
     """The ``ModelT`` of a file that a converter just wrote, a view of it."""
-    return _import("tools.flatbuffer_utils").convert_bytearray_to_object(content)
+    # Weights that are arrays are written at once, those that are bytes one by one.
+    array = np.frombuffer(content, np.uint8)
+    return _import("tools.flatbuffer_utils").read_model_from_bytearray(array)
+
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+
+
+def count_8_bit_convolutions(model: Any) -> int:
+    """How many convolutions of a ``ModelT`` have 8-bit inputs."""
+    (graph,), kinds = model.subgraphs, operator_kinds(model)
+    int8 = _import("schema_py_generated").TensorType.INT8
+    return sum(
+        kinds[operator.opcodeIndex] in CONVOLUTIONS
+        and graph.tensors[operator.inputs[0]].type == int8
+        for operator in graph.operators
+    )
+
+
+def operator_kinds(model: Any) -> list[str]:
+    """The name of every operator code of a ``ModelT``, such as ``CONV_2D``."""
+    numbers = vars(_import("schema_py_generated").BuiltinOperator).items()
+    names = {number: name for name, number in numbers if not name.startswith("_")}
+    return [names[code.builtinCode] for code in model.operatorCodes]
 
 
 def with_metadata(model: Any, metadata: str) -> bytes:

@@ -94,6 +94,9 @@ class ExportedFile(Model, Protocol):
     def shortest(self) -> int: ...
 
     @property
+    def frames(self) -> int | None: ...
+
+    @property
     def files(self) -> tuple[Path, ...]: ...
 
 
@@ -104,8 +107,9 @@ class Predictor:
     Every ``window`` seconds of a video are one clip, or one stream, after which the state is reset.
     None: the variant's own clip length for base models, the whole video for stream models.
     ``threads`` are for decoding, 0 to let FFmpeg choose. A last clip of less than ``shortest``
-    frames, which the model does not take, is left out. Raises UsageError for a window that is not
-    a positive finite number, or too long for one clip.
+    frames, which the model does not take, is left out. ``call_frames``: how many frames a call of
+    a stream takes, with logits after the last; a last call of fewer is left out. Raises UsageError
+    for a window that is not a positive finite number, too long for one clip, or not of whole calls.
     """
 
     model: Model
@@ -114,6 +118,7 @@ class Predictor:
     window: float | None = None
     threads: int = 0
     shortest: int = 1
+    call_frames: int = 1
 
     def __post_init__(self) -> None:
         if self.window is None:
@@ -124,6 +129,11 @@ class Predictor:
             raise UsageError(
                 f"A window of {self.window} s is a clip of more than {MAX_CLIP_FRAMES} frames; "
                 "give a shorter one, or use a stream model."
+            )
+        if self.window_frames is not None and self.window_frames % self.call_frames:
+            raise UsageError(
+                f"A window of {self.window} s is {self.window_frames} frames, and this file takes "
+                f"{self.call_frames} at a time; give a window of a multiple of them."
             )
 
     @property
@@ -144,6 +154,8 @@ class Predictor:
         """
         frames = read_frames(source, self.sampling, threads=self.threads)
         if self.model.settings.causal:
+            if self.call_frames > 1:
+                return self._calls(source, frames)
             return self._stream(source, frames, 1 if is_live(source) else STREAM_FRAMES)
         return self._clips(source, frames)
 
@@ -182,6 +194,20 @@ class Predictor:
             for frame, probabilities in zip(chunk, _softmax(logits[0], source), strict=True):
                 seen += 1
                 yield Moment(frame.time, frame.time + 1 / self.fps, window, seen, probabilities)
+
+    def _calls(self, source: str | os.PathLike[str], frames: Iterable[Frame]) -> Iterator[Moment]:
+        """A stream of which a call takes several frames, and has logits after the last."""
+        state, window, seen = None, 0, 0
+        for chunk in chunked(frames, self.call_frames):
+            if seen and len(chunk) < self.call_frames:
+                return
+            if seen == self.window_frames:
+                state, window, seen = None, window + 1, 0
+            with torch.inference_mode():
+                logits, state = self.model.stream(self.batch(chunk), state)
+            (probabilities,) = _softmax(logits, source)
+            seen += len(chunk)
+            yield Moment(chunk[0].time, chunk[-1].time + 1 / self.fps, window, seen, probabilities)
 
 
 class Verdict:
@@ -243,15 +269,16 @@ def load_predictor(
     model: Model
     if exported is not None:
         model, names = exported, exported.labels
-        size, shortest = exported.size, exported.shortest
+        size, shortest, call_frames = exported.size, exported.shortest, exported.frames or 1
     else:
         path = find_file(name, weights_dir=weights_dir)
-        model, size, shortest = load_converted(path, device=device, fuse=True), None, 1
+        model, size = load_converted(path, device=device, fuse=True), None
+        shortest, call_frames = 1, 1
         names = class_names(read_header(path).labels, model.num_classes)
     if labels is not None:
         names = read_labels(labels, model.num_classes)
     sampling = Sampling.of(model.variant, fps, size)
-    return Predictor(model, names, sampling, window, threads, shortest)
+    return Predictor(model, names, sampling, window, threads, shortest, call_frames)
 
 
 def check_logits(logits: Tensor, source: str | os.PathLike[str]) -> None:

@@ -24,6 +24,7 @@ NEEDS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino",),
     "executorch": ("executorch",),
+    "litert": ("litert_torch", "ai_edge_quantizer"),
     "tflite": ("tensorflow", "official", "ai_edge_litert"),
     "saved-model": ("tensorflow", "official"),
 }

@@ -18,6 +18,7 @@ from movinet_convert.export import (
     aot_inductor,
     executorch,
     export_model,
+    litert,
     load_exported,
     onnx,
     openvino,
@@ -26,7 +27,12 @@ from movinet_convert.export import (
     torch_export,
 )
 from movinet_convert.export.agreement import FLOORS, measure, moving_clips, require_floor
-from movinet_convert.export.flat_step import flat_program, openvino_program, xnnpack_program
+from movinet_convert.export.flat_step import (
+    flat_program,
+    litert_program,
+    openvino_program,
+    xnnpack_program,
+)
 from movinet_convert.export.step import Program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
@@ -43,6 +49,7 @@ MODULES = {
     "onnx": onnx,
     "openvino": openvino,
     "executorch": executorch,
+    "litert": litert,
     "tflite": tflite,
     "saved-model": saved_model,
 }
@@ -127,13 +134,15 @@ def test_a_step_of_several_frames_equals_single_frames(stream_model: MoViNet) ->
     clip = torch.rand(1, 3, 3, *SIZE)
     with torch.no_grad():
         expected, _ = fused.stream(clip)
-        for build in (step_program, flat_program, openvino_program, xnnpack_program):
+        for build in (
+            *(step_program, flat_program, litert_program, openvino_program, xnnpack_program),
+        ):
             program = build(fused, 3, SIZE)
             logits, *_ = program.module(clip, *program.example[1:])
             assert (logits - expected).abs().max() < 1e-4 * expected.std()
 
 
-@pytest.mark.parametrize("build", [flat_program, openvino_program, xnnpack_program])
+@pytest.mark.parametrize("build", [flat_program, litert_program, openvino_program, xnnpack_program])
 def test_the_flat_step_handles_positional_encoding_and_odd_sizes(build: Build) -> None:
     fused = fuse(settled_model("a3-stream"))
     size = (33, 46)
@@ -147,7 +156,9 @@ def test_the_flat_step_handles_positional_encoding_and_odd_sizes(build: Build) -
             assert (logits - expected).abs().max() < 1e-4 * expected.std()
     assert state is not None
     for (name, tensor), flat in zip(state.tensors(), states, strict=True):
-        if build is openvino_program and tensor.dim() == 5:  # channels last by its shape
+        if (
+            build in (litert_program, openvino_program) and tensor.dim() == 5
+        ):  # channels last by its shape
             tensor = tensor.permute(0, 2, 3, 4, 1)
         assert torch.allclose(tensor.flatten(), flat.flatten(), rtol=1e-3, atol=1e-3), name
 
@@ -166,6 +177,40 @@ def test_dynamic_quantization_shrinks_the_file_and_reports_its_loss(
     assert report.quantize == "dynamic"
     assert report.bytes < 0.7 * full.bytes
     assert full.agreement.mean_error < report.agreement.mean_error <= FLOORS["dynamic"].mean_error
+
+
+def test_8_bit_weights_shrink_a_litert_file_and_report_their_loss(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    full = step_file("litert")
+    report = export_model(
+        stream_model,
+        tmp_path / "step",
+        "litert",
+        size=SIZE,
+        quantize="weights",
+        allow_loss=0.04,  # random weights lose more than trained ones
+    )
+    assert report.bytes < 0.4 * full.bytes
+    assert full.agreement.mean_error < report.agreement.mean_error
+
+
+def test_a_litert_file_in_int8_computes_its_convolutions_in_8_bits(
+    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    full = step_file("litert")
+    report = export_model(
+        stream_model,
+        tmp_path / "step",
+        "litert",
+        size=SIZE,
+        quantize="int8",
+        calibration=moving_clips(step_program(stream_model, 1, SIZE), causal=True),
+        allow_loss=FLOORS["int8"].mean_error,
+    )
+    assert report.bytes < 0.4 * full.bytes
+    assert report.agreement.correlation >= FLOORS["int8"].correlation
+    assert report.details["8-bit convolutions"] >= 5
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +317,7 @@ def test_a_step_of_several_frames_is_checked_over_twenty_frames(
         exported.stream(clip, per_frame=True)
 
 
-@pytest.mark.parametrize("format", ["openvino", "torch-export"])
+@pytest.mark.parametrize("format", ["litert", "openvino", "torch-export"])
 def test_half_precision_weights_report_their_loss(
     format: str, stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:

@@ -7,21 +7,32 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from movinet_convert import load_exported
 from movinet_convert.errors import ExportError, MissingExtraError, StateError, UsageError
-from movinet_convert.export import FORMATS, ExportedModel, ExportReport, torch_export
+from movinet_convert.export import (
+    FORMATS,
+    ExportedModel,
+    ExportReport,
+    export_model,
+    torch_export,
+)
 from movinet_convert.export.exported import SUFFIXES
 from movinet_convert.export.runtime import Job
 from movinet_convert.export.step import step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.transforms import ClipTransform
+from movinet_convert.video.frames import Sampling
+from movinet_convert.video.predict import Predictor, load_predictor
 from tests.export.conftest import LABELS, SIZE
+from tests.helpers.colour_model import write_colours
 
 pytestmark = pytest.mark.usefixtures("short_t0")
 
@@ -122,6 +133,48 @@ def test_states_that_stay_in_the_runtime_are_not_mixed_up(format: str, opened: O
     expected = [in_one[0], in_other[0], in_one[1], in_one[2], in_other[1], in_other[2], in_one[3]]
     assert torch.equal(torch.cat(found), torch.stack(expected))
     assert torch.equal(between, model(video(2, seed=2)))
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video file of several colours, two seconds long."""
+    return write_colours(tmp_path_factory.mktemp("video") / "a.mp4", "red", "blue", "white")
+
+
+def predictor_of(model: MoViNet) -> Predictor:
+    """The network, with frames of the size of the files."""
+    return Predictor(model, LABELS, Sampling.of(model.variant, size=SIZE))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_predictions_of_a_video_are_those_of_the_network(
+    format: str, opened: Open, stream_model: MoViNet, recording: Path
+) -> None:
+    found = load_predictor("unused", exported=opened(format)).moments(recording)
+    for ours, theirs in zip(found, predictor_of(stream_model).moments(recording), strict=True):
+        assert replace(ours, probabilities=theirs.probabilities) == theirs
+        assert np.abs(ours.probabilities - theirs.probabilities).max() < TOLERANCE
+
+
+def test_a_file_for_several_frames_predicts_after_each_call(
+    stream_model: MoViNet, recording: Path, tmp_path: Path
+) -> None:
+    frames = 3
+    path = export_model(stream_model, tmp_path, "torch-export", size=SIZE, frames=frames).path
+    predictor = load_predictor(path, exported=load_exported(path))
+    found = list(predictor.moments(recording))
+    every = list(predictor_of(stream_model).moments(recording))
+    assert len(every) % frames, "the last call is incomplete"
+    assert len(found) == len(every) // frames
+    for i, ours in enumerate(found):
+        first, last = every[i * frames], every[(i + 1) * frames - 1]
+        assert (ours.start, ours.end, ours.frames) == (first.start, last.end, last.frames)
+        assert np.abs(ours.probabilities - last.probabilities).max() < TOLERANCE
+    windows = list(replace(predictor, window=frames / predictor.fps).moments(recording))
+    assert [(m.window, m.frames) for m in windows] == [(i, frames) for i in range(len(found))]
+    assert np.array_equal(windows[0].probabilities, found[0].probabilities)
+    with pytest.raises(UsageError, match="takes 3 at a time"):
+        replace(predictor, window=(frames + 1) / predictor.fps)
 
 
 def test_a_file_describes_itself(opened: Open, stream_model: MoViNet) -> None:
