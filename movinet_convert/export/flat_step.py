@@ -97,8 +97,10 @@ class PastConv(TallConv):
         past = buffer.permute(0, 3, 1, 2)
         earlier, last = self.weight[:, :, :-1], self.weight[:, 0, -1].reshape(1, -1, 1, 1)
         y = F.conv2d(past, earlier, self.bias, dilation=(height, 1), groups=groups)
-        latest = torch.cat((past[:, :, height:], frame), dim=2)
-        return self.activation(y + frame * last), latest.permute(0, 2, 3, 1)
+        # Joined as vectors: OpenVINO would transpose images to channels-first and back.
+        newest = frame.permute(0, 2, 3, 1).flatten(1)
+        latest = torch.cat((buffer[:, height:].flatten(1), newest), dim=1)
+        return self.activation(y + frame * last), latest.reshape(buffer.shape)
 
 
 class FlatFeature(nn.Module):
