@@ -44,6 +44,7 @@ RUNTIME_FORMATS = [
 @click.option(
     "--frames", type=click.IntRange(min=1), help="Per call; 1 for stream variants unless given."
 )
+@click.option("--batch", type=click.IntRange(min=1), help="Videos per call; 1 unless given.")
 @click.option(
     "--dtype", type=click.Choice(options.DTYPES), help="Of the weights; float32 unless given."
 )
@@ -118,6 +119,7 @@ def _for_runtime(
         raise UsageError(
             "--quantize int8 and --calibration DIR require each other; pass both or neither."
         )
+    settings["batch"] = settings["batch"] or 1
     clips = calibration_clips(calibration, model.variant, settings["size"]) if calibration else ()
     report = export_model(model, out, format_, calibration=clips, labels=labels, **settings)
     return report.as_json()

@@ -86,7 +86,7 @@ class Agreement:
 def noise_clips(program: Program, causal: bool) -> list[Tensor]:
     """Seeded noise, on which different networks give different logits."""
     generator = torch.Generator().manual_seed(0)
-    shape = (1, 3, _clip_frames(program, causal), *program.size)
+    shape = (program.batch, 3, _clip_frames(program, causal), *program.size)
     return [torch.rand(shape, generator=generator) for _ in range(EXACT_CLIPS[causal])]
 
 
@@ -97,7 +97,7 @@ def moving_clips(program: Program, causal: bool) -> list[Tensor]:
     clips = []
     for i in range(LOSSY_CLIPS):
         blobs = 3 + 2 * i  # from large shapes to small ones
-        keys = torch.rand(1, 3, 2 + frames // 10, blobs, blobs, generator=generator)
+        keys = torch.rand(program.batch, 3, 2 + frames // 10, blobs, blobs, generator=generator)
         clip = F.interpolate(keys, (frames, *program.size), mode="trilinear", align_corners=True)
         low, high = clip.amin(), clip.amax()
         clips.append((clip - low) / (high - low))
@@ -111,7 +111,7 @@ def _clip_frames(program: Program, causal: bool) -> int:
 
 @torch.no_grad()
 def measure(exported: ExportedModel, model: MoViNet, clips: Sequence[Tensor]) -> Agreement:
-    """Run a file and the eager model over clips (1, 3, T, H, W), each passing on its own states.
+    """Run a file and the eager model over clips (B, 3, T, H, W), each passing on its own states.
 
     Frames at the end of a clip that do not fill a call of a stream are ignored.
     """
@@ -128,8 +128,9 @@ def measure(exported: ExportedModel, model: MoViNet, clips: Sequence[Tensor]) ->
                 logits, reference = exported(chunk), model(chunk.to(model.dtype))
             found.append(logits.float())
             expected.append(reference.float())
-            total += frames
-    return agreement_of(torch.cat(found), torch.cat(expected), total, len(clips))
+            total += frames * len(chunk)
+    videos = sum(len(clip) for clip in clips)
+    return agreement_of(torch.cat(found), torch.cat(expected), total, videos)
 
 
 def agreement_of(found: Tensor, expected: Tensor, frames: int, clips: int) -> Agreement:

@@ -35,8 +35,8 @@ class ExportedModel:
     with its states: one of the eager network may be continued here, and the other way round.
     ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
     one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
-    variant takes from 2 to 1024 frames, of any size in a SavedModel. Files are for one video at a
-    time, a batch of 1.
+    variant takes from 2 to 1024 frames, of any size in a SavedModel. ``batch`` is the number of
+    videos that a call computes, up to which any number may be passed.
 
     Raises UsageError for other shapes. Calls from several threads run one after the other.
     """
@@ -53,7 +53,7 @@ class ExportedModel:
         clip = described.inputs[0]
         self.dtype = DTYPES[clip.dtype]  # type: ignore[index]  # checked by Metadata
         self.frames = clip.shape[2] if self.settings.causal else None
-        self.size = (clip.shape[3], clip.shape[4])
+        self.batch, self.size = clip.shape[0], (clip.shape[3], clip.shape[4])
         self._row = FORMATS[format]
         self._run = run
         self._lock = threading.RLock()
@@ -76,18 +76,26 @@ class ExportedModel:
         """Decoded frames -> a clip of the size of this file."""
         return ClipTransform.of(self.variant, self.size)
 
+    def initial_state(self, batch: int, height: int, width: int) -> StreamState:
+        """As of ``MoViNet``."""
+        return self._spec.zeros(batch, height, width, self.dtype, self.device)
+
+    def check_state(self, state: StreamState, batch: int, height: int, width: int) -> None:
+        """As of ``MoViNet``: raises StateError for a state that does not fit."""
+        self._spec.check(state, batch, height, width, self.variant.name)
+
     def __call__(self, clip: Tensor) -> Tensor:
-        """Logits (1, classes) of a whole clip (1, 3, T, H, W)."""
+        """Logits (B, classes) of whole clips (B, 3, T, H, W)."""
         if self.settings.causal:
             return self.stream(clip)[0]
         self._check(clip, CLIP_FRAMES)
         with self._lock, _without_gradients():
-            return self._run([clip.to(self.device, self.dtype)])[0]
+            return self._run([self._filled(clip).to(self.device, self.dtype)])[0][: len(clip)]
 
     def stream(
         self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
     ) -> tuple[Tensor, StreamState]:
-        """Logits (1, classes) after the frames (1, 3, t, H, W), and the state to resume from.
+        """Logits (B, classes) after the frames (B, 3, t, H, W), and the state to resume from.
 
         As ``MoViNet.stream``: no call changes a state, and None starts a video. ``per_frame``
         needs a file for single frames. Raises UsageError for a base variant and other shapes,
@@ -100,15 +108,18 @@ class ExportedModel:
                 f"{self.variant.name} with frames=1 for those of every frame."
             )
         if state is not None:
-            self._spec.check(state, 1, *self.size, self.variant.name)
+            self.check_state(state, len(frames), *self.size)
+            state = state if len(frames) == self.batch else state.select(self._places(frames))
         with self._lock, _without_gradients():
             video = _Video(self._to_file(state))
-            logits = [self._step(call, video) for call in calls]
+            logits = [self._step(call, video)[: len(frames)] for call in calls]
             after = self._from_file(video)
+        if len(frames) < self.batch:
+            after = after.select(range(len(frames)))
         return torch.stack(logits, dim=1) if per_frame else logits[-1], after
 
     def stream_video(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Logits (1, classes) after each chunk (1, 3, t, H, W) of one video: the fast path.
+        """Logits (B, classes) after each chunk (B, 3, t, H, W) of some videos: the fast path.
 
         The states stay in the memory of the runtime, which ``stream`` copies them out of; only
         where videos are run in turn are they copied, at every change from one to another.
@@ -119,7 +130,7 @@ class ExportedModel:
             with self._lock, _without_gradients():
                 video = video or _Video(self._to_file(None))
                 logits = [self._step(call, video) for call in calls][-1]
-            yield logits
+            yield logits[: len(frames)]
 
     def _step(self, frames: Tensor, video: _Video) -> Tensor:
         """One call of the runtime, which continues ``video``."""
@@ -132,7 +143,7 @@ class ExportedModel:
 
     def _to_file(self, state: StreamState | None) -> list[Tensor]:
         if self._zeros is None:
-            self._zeros = self._spec.zeros(1, *self.size, self.dtype, self.device)
+            self._zeros = self.initial_state(self.batch, *self.size)
         pairs = zip((state or self._zeros).tensors(), self._zeros.tensors(), strict=True)
         return [
             self._row.layout.to_file(given.detach().to(self.device, zero.dtype))
@@ -143,7 +154,7 @@ class ExportedModel:
         if self._row.reuses_memory:
             video.states = [_copy(tensor) for tensor in video.states]
             self._running = None
-        shapes = self._spec.shapes(1, *self.size)
+        shapes = self._spec.shapes(self.batch, *self.size)
         return StreamState.of_tensors(
             {
                 name: self._row.layout.from_file(tensor, shape)
@@ -159,19 +170,28 @@ class ExportedModel:
                 f"use model(clip), or export {self.variant.arch}-stream."
             )
         self._check(frames, None)
-        return torch.split(frames.detach().to(self.device, self.dtype), self.frames, dim=2)
+        filled = self._filled(frames.detach().to(self.device, self.dtype))
+        return torch.split(filled, self.frames, dim=2)
+
+    def _places(self, videos: Tensor) -> list[int]:
+        """The indices of the videos, filled up to a batch with the last."""
+        return [min(i, len(videos) - 1) for i in range(self.batch)]
+
+    def _filled(self, clip: Tensor) -> Tensor:
+        return clip if len(clip) == self.batch else clip[self._places(clip)]
 
     def _check(self, clip: Tensor, frames: tuple[int, int] | None) -> None:
         """Raise UsageError for a clip that the file does not support."""
         given = tuple(clip.shape)
         any_size = self._row.any_size and not self.settings.causal and len(given) == 5
         height, width = given[3:] if any_size else self.size
-        shape = (1, CHANNELS, "T", height, width)
-        if len(given) != 5 or (*given[:2], *given[3:]) != (*shape[:2], *shape[3:]):
+        most = "one video" if self.batch == 1 else f"up to {self.batch} videos"
+        fits = len(given) == 5 and 1 <= given[0] <= self.batch
+        if not fits or (given[1], *given[3:]) != (CHANNELS, height, width):
             raise UsageError(
-                f"{self.path} was exported for one video of {height}x{width}, "
-                f"(1, {CHANNELS}, T, {height}, {width}); got shape {given}: pass one video of "
-                "this size at a time, or export the network for another size."
+                f"{self.path} was exported for {most} of {height}x{width} at a time, "
+                f"({self.batch}, {CHANNELS}, T, {height}, {width}); got shape {given}: pass such "
+                "ones, or export the network for another size or batch."
             )
         if not clip.is_floating_point():
             raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")

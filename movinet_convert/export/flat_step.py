@@ -28,20 +28,20 @@ from movinet_convert.model.positions import FramePositions
 
 
 class FlatPositions(FramePositions):
-    """One frame of one video, without a separate batch axis."""
+    """One frame of each video."""
 
     def share(self, dtype: torch.dtype) -> Tensor:
-        """(1, 1, 1, 1) the reciprocal frame count, which turns a sum over frames into a mean."""
+        """(B, 1, 1, 1) the reciprocal frame count, which turns a sum over frames into a mean."""
         if "share" not in self._cache:
             assert self.seen is not None
-            self._cache["share"] = (1.0 / (self.seen + 1).to(dtype)).reshape(1, 1, 1, 1)
+            self._cache["share"] = (1.0 / (self.seen + 1).to(dtype)).reshape(-1, 1, 1, 1)
         return self._cache["share"]
 
 
 class TallConv(nn.Module):
     """The temporal convolution as a 2D one whose dilation is the height of a frame.
 
-    Takes a frame (1, C, H, W) and its buffer (1, C, (k - 1) * H, W), and returns the activated
+    Takes a frame (B, C, H, W) and its buffer (B, C, (k - 1) * H, W), and returns the activated
     frame and the next buffer.
     """
 
@@ -87,7 +87,7 @@ class TallByShapeConv(TallConv):
 class PastConv(TallConv):
     """The convolution over the buffer, plus the frame's own tap: the two are not concatenated.
 
-    Buffers are (1, (k - 1) * H, W, C): channels-last by their shape.
+    Buffers are (B, (k - 1) * H, W, C): channels-last by their shape.
     """
 
     layout = TALL_CHANNELS_LAST
@@ -104,7 +104,7 @@ class PastConv(TallConv):
 
 
 class FlatFeature(nn.Module):
-    """The depthwise convolution of a block, (2+1)D or 2D, of one frame."""
+    """The depthwise convolution of a block, (2+1)D or 2D, of one frame of each video."""
 
     def __init__(self, feature: FusedFeature, in_time: type[TallConv]) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class FlatFeature(nn.Module):
 
 
 class FlatLinear(nn.Module):
-    """A linear layer as a 1x1 convolution of (1, C, 1, 1)."""
+    """A linear layer as a 1x1 convolution of (B, C, 1, 1)."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class FlatLinear(nn.Module):
 
 
 class FlatAttention(nn.Module):
-    """The squeeze-excitation; the pool is (1, C, 1, 1)."""
+    """The squeeze-excitation; the pool is (B, C, 1, 1)."""
 
     def __init__(self, attention: SqueezeExcitation) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class FlatAttention(nn.Module):
         context = torch.cat((pool * positions.share(y.dtype), mean), dim=1)
         if self.encoding_scale is not None:
             encoding = positions.encoding(context.shape[1], context.dtype)
-            context = context + encoding.reshape(1, -1, 1, 1) * self.encoding_scale
+            context = context + encoding.reshape(*context.shape[:2], 1, 1) * self.encoding_scale
         gates = self.gate(self.expand(self.activation(self.reduce(context))))
         return gates if self.factors is None else gates * self.factors, pool
 
@@ -189,9 +189,9 @@ def flat_block(block: FusedBlock, size: tuple[int, int], in_time: type[TallConv]
 
 
 class FlatStep(nn.Module):
-    """Frames (1, 3, k, H, W) and states -> logits (1, classes) and states.
+    """Frames (B, 3, k, H, W) and states -> logits (B, classes) and states.
 
-    Buffers are as ``in_time`` has them, pools and head (1, C, 1, 1), the frame count (1,).
+    Buffers are as ``in_time`` has them, pools and head (B, C, 1, 1), the frame count (B,).
     """
 
     def __init__(self, model: MoViNet, size: tuple[int, int], in_time: type[TallConv]) -> None:
@@ -216,7 +216,7 @@ class FlatStep(nn.Module):
         states: tuple[Tensor, ...] = given
         if frames.shape[2] == 1:
             # Not `squeeze`: XNNPACK does not have it, so it would cost a copy.
-            return self._one(frames.reshape(1, 3, *frames.shape[3:]), frame_count, states)
+            return self._one(frames.reshape(len(frames), 3, *frames.shape[3:]), frame_count, states)
         logits = frames
         for t in range(frames.shape[2]):
             logits, frame_count, *after = self._one(frames[:, :, t], frame_count, states)
@@ -226,7 +226,7 @@ class FlatStep(nn.Module):
     def _one(
         self, frame: Tensor, frame_count: Tensor, states: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        positions = FlatPositions(1, 1, frame_count)
+        positions = FlatPositions(len(frame), 1, frame_count)
         remaining = iter(states)
         after: list[Tensor] = []
         x = self.stem(frame.to(memory_format=self.order))
@@ -242,12 +242,16 @@ class FlatStep(nn.Module):
 
 
 def flat_program(
-    model: MoViNet, frames: int, size: tuple[int, int], in_time: type[TallConv] = TallConv
+    model: MoViNet,
+    frames: int,
+    size: tuple[int, int],
+    batch: int = 1,
+    in_time: type[TallConv] = TallConv,
 ) -> Program:
     """The step of a fused stream model, with its states flat."""
-    state = model.initial_state(1, *size)
+    state = model.initial_state(batch, *size)
     names = tuple(name for name, _ in state.tensors())
-    clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
+    clip = torch.rand(batch, 3, frames, *size, dtype=model.dtype)
 
     return Program(
         FlatStep(model, size, in_time),
@@ -257,16 +261,16 @@ def flat_program(
     )
 
 
-def xnnpack_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def xnnpack_program(model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1) -> Program:
     """The flat step for XNNPACK, with buffers in its own memory format."""
-    return flat_program(model, frames, size, ChannelsLastTallConv)
+    return flat_program(model, frames, size, batch, ChannelsLastTallConv)
 
 
-def openvino_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def openvino_program(model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1) -> Program:
     """The flat step for OpenVINO, in which only shapes express a memory order."""
-    return flat_program(model, frames, size, PastConv)
+    return flat_program(model, frames, size, batch, PastConv)
 
 
-def litert_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def litert_program(model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1) -> Program:
     """The flat step for LiteRT, whose operators take images that are channels-last by shape."""
-    return flat_program(model, frames, size, in_time=TallByShapeConv)
+    return flat_program(model, frames, size, batch, TallByShapeConv)

@@ -50,8 +50,8 @@ class Metadata(pydantic.BaseModel):
         if [given.name for given in self.inputs] != expected:
             raise ValueError(f"the inputs are not those of {self.variant}")
         clip = self.inputs[0]
-        if len(clip.shape) != 5 or clip.shape[:2] != (1, 3) or clip.dtype not in DTYPES:
-            raise ValueError(f"{clip.name} is not (1, 3, T, H, W) of floats")
+        if len(clip.shape) != 5 or clip.shape[1] != 3 or clip.dtype not in DTYPES:
+            raise ValueError(f"{clip.name} is not (B, 3, T, H, W) of floats")
         if not all(0 < side <= LARGEST_SIDE for side in clip.shape):
             raise ValueError(f"{clip.name} has an impossible shape")
         return self

@@ -28,9 +28,9 @@ EXTRA = "extra/"
 ARCHIVE = ("archive_format", "archive_version")
 SAMPLE_INPUTS = "data/sample_inputs/model.pt"
 
-# The ATen operators of a MoViNet; none of them opens a file.
+# The ATen operators of a MoViNet, none of which opens a file, and the product of two sizes.
 OPERATOR = re.compile(
-    r"torch\.ops\.aten\.(?:"
+    r"_operator\.mul|torch\.ops\.aten\.(?:"
     r"_assert_scalar|_assert_tensor_metadata|_to_copy|abs|adaptive_avg_pool2d|"
     r"adaptive_avg_pool3d|add|addcmul|addmm|alias|arange|avg_pool2d|avg_pool3d|cat|"
     r"clamp|clone|concat|constant_pad_nd|contiguous|conv1d|conv2d|conv3d|convolution|"

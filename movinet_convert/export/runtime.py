@@ -19,7 +19,8 @@ from movinet_convert.model import MoViNet
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]  # inputs in order -> outputs in order
 Save = Callable[[Path, str], dict[str, Any]]  # file and metadata -> details for the report
-Build = Callable[[MoViNet, int, tuple[int, int]], Program]  # from frames, and height and width
+# From the model, frames of a call, their height and width, and videos of a call.
+Build = Callable[[MoViNet, int, tuple[int, int], int], Program]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Format:
     fuses: bool = True  # False: the program is of the network as it was trained
     companions: tuple[str, ...] = ()  # suffixes of further files, next to the one that is opened
     base: bool = True  # whether base variants can be exported
+    batches: bool = True  # whether a call can take several videos
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()

@@ -111,6 +111,8 @@ def read_metadata(path: Path) -> str:
         raise ExportError(str(error)) from error
 
 
-def short_clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def short_clip_program(
+    model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1
+) -> Program:
     """``clip_program`` with few frames, since the file takes any number of them."""
-    return clip_program(model, min(frames, FRAMES_CHECKED), size)
+    return clip_program(model, min(frames, FRAMES_CHECKED), size, batch)

@@ -29,6 +29,11 @@ class Program:
     dynamic_frames: bool = False
 
     @property
+    def batch(self) -> int:
+        """Videos of one call."""
+        return self.example[0].shape[0]
+
+    @property
     def frames(self) -> int:
         """Frames of one call."""
         return self.example[0].shape[2]
@@ -64,7 +69,7 @@ class Step(nn.Module):
 
 
 class ChannelsLastStep(Step):
-    """``Step`` with buffers of channels-last shape: (1, k - 1, H, W, C).
+    """``Step`` with buffers of channels-last shape: (B, k - 1, H, W, C).
 
     Compiled code assumes one memory order. With these shapes every state is contiguous, and outputs
     are passed back in without a copy.
@@ -76,31 +81,34 @@ class ChannelsLastStep(Step):
         return (logits, *(CHANNELS_LAST.to_file(tensor) for tensor in after))
 
 
-def clip_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
+def clip_program(model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1) -> Program:
     """A base variant, for clips of any number of frames where the format allows it."""
-    clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
+    clip = torch.rand(batch, 3, frames, *size, dtype=model.dtype)
     return Program(model, (clip,), ("clip",), ("logits",), dynamic_frames=True)
 
 
-def step_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """A stream variant, for one video and ``frames`` frames per call."""
-    return _step_program(model, frames, size, Step, PLAIN)
+def step_program(model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1) -> Program:
+    """A stream variant, for ``frames`` frames of ``batch`` videos per call."""
+    return _step_program(model, frames, size, batch, Step, PLAIN)
 
 
-def channels_last_program(model: MoViNet, frames: int, size: tuple[int, int]) -> Program:
-    """``step_program`` with buffers of the shape (1, k - 1, H, W, C)."""
-    return _step_program(model, frames, size, ChannelsLastStep, CHANNELS_LAST)
+def channels_last_program(
+    model: MoViNet, frames: int, size: tuple[int, int], batch: int = 1
+) -> Program:
+    """``step_program`` with buffers of the shape (B, k - 1, H, W, C)."""
+    return _step_program(model, frames, size, batch, ChannelsLastStep, CHANNELS_LAST)
 
 
 def _step_program(
     model: MoViNet,
     frames: int,
     size: tuple[int, int],
+    batch: int,
     step: type[Step],
     layout: Layout,
 ) -> Program:
-    names, states = zip(*model.initial_state(1, *size).tensors(), strict=True)
-    clip = torch.rand(1, 3, frames, *size, dtype=model.dtype)
+    names, states = zip(*model.initial_state(batch, *size).tensors(), strict=True)
+    clip = torch.rand(batch, 3, frames, *size, dtype=model.dtype)
     return Program(
         step(model, names),
         (clip, *(layout.to_file(state) for state in states)),

@@ -82,6 +82,7 @@ def export_model(
     *,
     frames: int | None = None,
     size: tuple[int, int] | None = None,
+    batch: int = 1,
     dtype: str | None = None,
     quantize: str | None = None,
     calibration: Sequence[Tensor] = (),
@@ -93,7 +94,8 @@ def export_model(
 
     A stream variant becomes a step of ``frames`` frames (default 1) with every state as an input
     and an output; a base variant takes a clip, of any number of frames where the format allows it.
-    ``size`` is height and width, by default the variant's own. ``calibration``: clips
+    ``size`` is height and width, by default the variant's own, ``batch`` the number of videos of a
+    call. ``calibration``: clips
     (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
     every fourth is held out for the check. ``labels`` are the class names, by default those of
     Kinetics-600 if there are 600. ``report``: a CSV file to write the error of each layer in int8
@@ -114,7 +116,8 @@ def export_model(
     if report is not None:
         _check_report(report, quantize)
     files, staging = _output(row, Path(path), model.variant.name, format)
-    program = _program(model, row, frames, size, dtype or "float32")
+    _check_batch(batch, row, format)
+    program = _program(model, row, frames, size, batch, dtype or "float32")
     described = metadata(model, program, labels)
     job, clips = Job(program, dtype or "float32", quantize), _clips(program, model, kind)
     if quantize == "int8":
@@ -183,6 +186,14 @@ def _reduced_precision(
     return kind
 
 
+def _check_batch(batch: int, row: Format, format: str) -> None:
+    if batch < 1:
+        raise UsageError(f"batch is the number of videos, at least 1; got {batch}.")
+    if batch > 1 and not row.batches:
+        able = ", ".join(name for name, other in FORMATS.items() if other.batches)
+        raise UsageError(f"{format} files take one video at a time; formats for more: {able}.")
+
+
 def _check_report(report: Path, quantize: str | None) -> None:
     if quantize != "int8":
         raise UsageError("report (--report FILE) is for int8; leave it out.")
@@ -190,14 +201,20 @@ def _check_report(report: Path, quantize: str | None) -> None:
 
 
 def _program(
-    model: MoViNet, row: Format, frames: int | None, size: tuple[int, int] | None, dtype: str
+    model: MoViNet,
+    row: Format,
+    frames: int | None,
+    size: tuple[int, int] | None,
+    batch: int,
+    dtype: str,
 ) -> Program:
     causal, own = model.settings.causal, model.variant.input
     exported = fuse(model) if row.fuses and not model.fused else model
     if dtype != "float32" and row.casts_model:
         exported = copy.deepcopy(exported).to(DTYPES[dtype])
     build = row.program if causal else row.clip
-    return build(exported, frames or (1 if causal else own.frames), size or (own.size,) * 2)
+    size = size or (own.size,) * 2
+    return build(exported, frames or (1 if causal else own.frames), size, batch)
 
 
 def _clips(program: Program, model: MoViNet, kind: str | None) -> list[Tensor]:

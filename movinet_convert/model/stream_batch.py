@@ -12,16 +12,34 @@ other batch sizes; the logits agree to rounding with those of a video that is ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from movinet_convert.errors import StateError, UsageError
-from movinet_convert.model import MoViNet
 from movinet_convert.model.state import StreamState
+from movinet_convert.variants import Settings, Variant
 
 Key = TypeVar("Key")
+
+
+class StreamModel(Protocol):
+    """What is needed of a network: a ``MoViNet``, or one that ``load_exported`` opened."""
+
+    @property
+    def variant(self) -> Variant: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def stream(
+        self, frames: Tensor, state: StreamState | None = None
+    ) -> tuple[Tensor, StreamState]: ...
+
+    def initial_state(self, batch: int, height: int, width: int) -> StreamState: ...
+
+    def check_state(self, state: StreamState, batch: int, height: int, width: int) -> None: ...
 
 
 class StreamBatch(Generic[Key]):
@@ -32,11 +50,13 @@ class StreamBatch(Generic[Key]):
         logits = batch.step({"door": frame})["door"]  # frame (3, H, W), logits (classes,)
         state = batch.leave("door")                   # to resume: batch.join("door", state)
 
+    The videos of an exported file run in groups of as many as it takes at a time.
+
     Gradients are not tracked. Raises UsageError for a base variant, and for a model in training
     mode, whose normalisations would mix the videos.
     """
 
-    def __init__(self, model: MoViNet, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, model: StreamModel, size: tuple[int, int] | None = None) -> None:
         if not model.settings.causal:
             raise UsageError(
                 f"{model.variant.name} reads whole clips and cannot stream; "
@@ -104,9 +124,18 @@ class StreamBatch(Generic[Key]):
         clip = torch.stack([self._clip(frames[key]) for key in keys])
         state = self._joined()
         everyone = indices == list(range(len(self._keys)))
-        logits, after = self.model.stream(clip, state if everyone else state.select(indices))
+        logits, after = self._stream(clip, state if everyone else state.select(indices))
         self._state = after if everyone else _replaced(state, after, indices)
         return dict(zip(keys, logits, strict=True))
+
+    def _stream(self, clip: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        most = getattr(self.model, "batch", None) or len(clip)  # of an exported file
+        if len(clip) <= most:
+            return self.model.stream(clip, state)
+        groups = [range(i, min(i + most, len(clip))) for i in range(0, len(clip), most)]
+        found = [self.model.stream(clip[list(group)], state.select(group)) for group in groups]
+        logits, states = zip(*found, strict=True)
+        return torch.cat(logits), StreamState.stack(states)
 
     def _clip(self, frames: Tensor) -> Tensor:
         clip = frames[:, None] if frames.dim() == 3 else frames
@@ -128,8 +157,8 @@ class StreamBatch(Generic[Key]):
         return self._state
 
 
-def _require_eval(model: MoViNet) -> None:
-    if model.training:
+def _require_eval(model: StreamModel) -> None:
+    if getattr(model, "training", False):
         raise UsageError(
             "The model is in training mode, in which the videos of a batch are normalised "
             "together; call model.eval() first."

@@ -51,7 +51,10 @@ def split(program: Program, clips: Sequence[Tensor]) -> tuple[list[Tensor], list
             "give some."
         )
     frames = 1 if program.dynamic_frames else program.frames
-    long_enough = [clip for clip in clips if clip.shape[2] >= frames]
+    # A call takes a batch, which each clip fills.
+    long_enough = [
+        clip.expand(program.batch, -1, -1, -1, -1) for clip in clips if clip.shape[2] >= frames
+    ]
     if not long_enough:
         raise UsageError(f"No calibration clip is as long as one call, {frames} frames.")
     held_out = [
