@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ def convert(job: Job) -> Save:
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.devtools.backend_debug import get_delegation_info
-        from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+        from executorch.exir import (
+            EdgeCompileConfig,
+            EdgeProgramManager,
+            ExecutorchBackendConfig,
+            to_edge_transform_and_lower,
+        )
         from executorch.exir.passes import MemoryPlanningPass
     except ImportError as error:
         raise MissingExtraError("Exporting to ExecuTorch", "export") from error
@@ -27,13 +33,15 @@ def convert(job: Job) -> Save:
     # Inputs and outputs stay in the caller's memory; planned memory would require a copy.
     planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
     config = ExecutorchBackendConfig(memory_planning_pass=planning)
+    lowered = to_edge_transform_and_lower(graph, partitioner=[XnnpackPartitioner()])
+    delegation = get_delegation_info(lowered.exported_program().graph_module)
+    lenient = EdgeCompileConfig(_check_ir_validity=False)
 
     def save(path: Path, metadata: str) -> dict[str, Any]:
-        lowered = to_edge_transform_and_lower(
-            graph, partitioner=[XnnpackPartitioner()], constant_methods={KEY: metadata}
-        )
-        delegation = get_delegation_info(lowered.exported_program().graph_module)
-        path.write_bytes(lowered.to_executorch(config).buffer)
+        # With other metadata than the last time; lowering again would take as long as all the rest.
+        programs = {"forward": copy.deepcopy(lowered.exported_program())}
+        manager = EdgeProgramManager(programs, {KEY: metadata}, lenient)
+        path.write_bytes(manager.to_executorch(config).buffer)
         return {
             "delegates": delegation.num_delegated_subgraphs,
             "delegated_nodes": delegation.num_delegated_nodes,
@@ -54,10 +62,23 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     # Before loading the method, which keeps the current pool.
     if threads is not None and threads != library._threadpool_get_thread_count():
         library._unsafe_reset_threadpool(threads)
-    return _Stream(program, program.load_method("forward"))
+    method = program.load_method("forward")
+    return (_Clip if method.method_meta().num_inputs() == 1 else _Stream)(program, method)
 
 
-class _Stream:
+class _Clip:
+    """Runs a base variant."""
+
+    def __init__(self, program: Any, method: Any) -> None:
+        self.program = program  # a method does not keep its program alive
+        self.method = method
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        outputs: Sequence[Tensor] = self.method.call([tensor.contiguous() for tensor in inputs])
+        return outputs
+
+
+class _Stream(_Clip):
     """Runs a step in place: the method writes its next states into the memory it reads them from.
 
     Each state is read before its successor is written, except the frame count, which is copied.
@@ -66,8 +87,7 @@ class _Stream:
     """
 
     def __init__(self, program: Any, method: Any) -> None:
-        self.program = program  # a method does not keep its program alive
-        self.method = method
+        super().__init__(program, method)
         self.inputs: list[Tensor] = []  # frames and states, as the method reads them
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -35,7 +35,8 @@ class ExportedModel:
     with its states: one of the eager network may be continued here, and the other way round.
     ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
     one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
-    variant takes from 2 to 1024 frames, of any size in a SavedModel. ``batch`` is the number of
+    variant takes from 2 to 1024 frames, of any size in a SavedModel; in an ExecuTorch file, the
+    number it was exported for. ``batch`` is the number of
     videos that a call computes, up to which any number may be passed.
 
     Raises UsageError for other shapes. Calls from several threads run one after the other.
@@ -55,6 +56,8 @@ class ExportedModel:
         self.frames = clip.shape[2] if self.settings.causal else None
         self.batch, self.size = clip.shape[0], (clip.shape[3], clip.shape[4])
         self._row = FORMATS[format]
+        # Of a clip: the fewest and the most frames.
+        self._lengths = (clip.shape[2],) * 2 if self._row.fixed_frames else CLIP_FRAMES
         self._run = run
         self._lock = threading.RLock()
         self._running: _Video | None = None  # whose states are in the memory of the runtime
@@ -70,7 +73,7 @@ class ExportedModel:
     @property
     def shortest(self) -> int:
         """The fewest frames that it takes."""
-        return self.frames or CLIP_FRAMES[0]
+        return self.frames or self._lengths[0]
 
     def transforms(self) -> ClipTransform:
         """Decoded frames -> a clip of the size of this file."""
@@ -88,7 +91,7 @@ class ExportedModel:
         """Logits (B, classes) of whole clips (B, 3, T, H, W)."""
         if self.settings.causal:
             return self.stream(clip)[0]
-        self._check(clip, CLIP_FRAMES)
+        self._check(clip, self._lengths)
         with self._lock, _without_gradients():
             return self._run([self._filled(clip).to(self.device, self.dtype)])[0][: len(clip)]
 
@@ -196,8 +199,10 @@ class ExportedModel:
         if not clip.is_floating_point():
             raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
         if frames is not None and not frames[0] <= given[2] <= frames[1]:
+            possible = f"{frames[0]}" if self._row.fixed_frames else f"{frames[0]} to {frames[1]}"
             raise UsageError(
-                f"{self.path} takes clips of {frames[0]} to {frames[1]} frames; got {given[2]}."
+                f"{self.path} takes clips of {possible} frames; got {given[2]}: pass such a clip, "
+                f"or export {self.variant.name} with another number of frames."
             )
         if self.frames is not None and (given[2] == 0 or given[2] % self.frames):
             raise UsageError(

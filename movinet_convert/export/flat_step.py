@@ -10,6 +10,8 @@ layout depend on the runtime, the squeeze-excitation, and the pooling.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -177,15 +179,27 @@ class FlatPool(nn.Module):
         return self.sum(x) * self.share
 
 
-def flat_block(block: FusedBlock, size: tuple[int, int], in_time: type[TallConv]) -> FusedBlock:
-    """A copy of the block for frames of this size, with the operators above."""
+def flat_block(
+    block: FusedBlock,
+    size: tuple[int, int],
+    feature: Callable[[FusedFeature], nn.Module],
+    attention: Callable[[SqueezeExcitation], nn.Module],
+) -> FusedBlock:
+    """A copy of the block for frames of this size, with operators like those above."""
     flat: Any = copy.deepcopy(block)
-    flat.feature = FlatFeature(flat.feature, in_time)
-    flat.attention = FlatAttention(flat.attention)
+    flat.feature = feature(flat.feature)
+    flat.attention = attention(flat.attention)
     if isinstance(flat.skip, nn.Sequential) and isinstance(flat.skip[0], AvgPool2dSame):
         flat.skip[0] = FlatPool(block.expansion.in_channels, size)
     result: FusedBlock = flat
     return result
+
+
+def pad_inputs(module: nn.Module) -> None:
+    """Let convolutions pad their input, not their weight, which exporters need to be a constant."""
+    for layer in module.modules():
+        if isinstance(layer, FusedConv):
+            layer.pad_input = True
 
 
 class FlatStep(nn.Module):
@@ -202,15 +216,16 @@ class FlatStep(nn.Module):
         height, width = (-(-side // 2) for side in size)
         for spec in model.variant.spec.blocks:
             chunked: Any = model.blocks[spec.name]
-            self.blocks[spec.name] = flat_block(chunked.block, (height, width), in_time)
+            feature = partial(FlatFeature, in_time=in_time)
+            self.blocks[spec.name] = flat_block(
+                chunked.block, (height, width), feature, FlatAttention
+            )
             height, width = (-(-side // spec.stride) for side in (height, width))
         self.head = copy.deepcopy(model.head)
         self.hidden = FlatLinear(model.classifier.hidden)
         self.output = FlatLinear(model.classifier.output)
         self.activation = model.classifier.activation
-        for module in self.modules():
-            if isinstance(module, FusedConv):
-                module.pad_input = True
+        pad_inputs(self)
 
     def forward(self, frames: Tensor, frame_count: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = given

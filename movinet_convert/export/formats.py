@@ -13,6 +13,7 @@ from movinet_convert.export import (
     tflite,
     torch_export,
 )
+from movinet_convert.export.flat_clip import flat_clip_program
 from movinet_convert.export.flat_step import (
     flat_program,
     litert_program,
@@ -45,7 +46,13 @@ FORMATS: dict[str, Format] = {
         reuses_memory=True,
     ),
     "executorch": Format(
-        executorch, ".pte", xnnpack_program, layouts.TALL_STRIDED, base=False, reuses_memory=True
+        executorch,
+        ".pte",
+        xnnpack_program,
+        layouts.TALL_STRIDED,
+        clip=flat_clip_program,
+        fixed_frames=True,
+        reuses_memory=True,
     ),
     "litert": Format(
         litert,

@@ -68,6 +68,7 @@ class Format:
     quantize: tuple[str, ...] = ()
     channel_ranges: bool = False  # of int8 inputs of depthwise convolutions, instead of one
     compiled: bool = False  # whether a file is code, which must be trusted
+    fixed_frames: bool = False  # whether a base variant takes one number of frames
     any_size: bool = False  # whether base variants take frames of any height and width
     reuses_memory: bool = False  # whether a call overwrites the states that the last one returned
 

@@ -350,7 +350,7 @@ def test_unsupported_options_are_rejected(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("format", ["executorch", "tflite"])
+@pytest.mark.parametrize("format", ["tflite"])
 def test_a_format_without_3d_convolutions_rejects_base_models_with_an_alternative(
     format: str, base_model: MoViNet, tmp_path: Path
 ) -> None:
