@@ -108,14 +108,21 @@ def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> 
 
 def make_model(classes: int, name: str, **options: Any) -> MoViNet:
     if options["random"] and options["qat"]:
-        raise UsageError(
-            "--qat needs a trained network, whose statistics it freezes; omit --random."
-        )
+        raise UsageError("--qat needs a trained network, which it keeps close to; omit --random.")
     if options["random"]:
         torch.manual_seed(options["seed"])
         model = create_model(name, num_classes=classes, gating=options["gating"])
     else:
-        model = load_converted(name, weights_dir=options["weights_dir"], num_classes=classes)
+        model = load_converted(
+            name,
+            weights_dir=options["weights_dir"],
+            num_classes=None if options["qat"] else classes,
+        )
+        if model.num_classes != classes:
+            raise UsageError(
+                f"{name} has {model.num_classes} classes, the videos {classes}; --qat needs a "
+                "network trained on them: fine-tune without it first."
+            )
     if options["dropout"] is not None:
         model.classifier.dropout = options["dropout"]
     if options["stochastic_depth"] is not None:

@@ -3,9 +3,11 @@
 With the exporter's own functions: weights are rounded to 8 bits per output channel, and the inputs
 of all layers but squeeze-excitation and classifier to 8 bits per tensor, over a moving average of
 the range that the exporter would choose for each batch. Gradients pass straight through the
-rounding. Normalisation scales whole output channels, so that weights are rounded the same before
-and after it is folded into them; its moving statistics are frozen. The network keeps its float
-weights, and is saved and exported as any other.
+rounding. Half of the layers, others in each step, are left float: the exporter chooses which are
+8-bit, so the network has to agree with itself for any choice (after QDrop, Wei et al., 2022,
+arXiv:2203.05740). Normalisation scales whole output channels, so that weights are rounded the same
+before and after it is folded into them; its moving statistics are frozen. The network keeps its
+float weights, and is saved and exported as any other.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from movinet_convert.export.quantization.observation import Observed, watching
 from movinet_convert.export.quantization.preparation import keeps_float_input
 from movinet_convert.model import StreamState
 
+FLOAT_SHARE = 0.5  # of the layers, in a step
 MOMENTUM = 0.01  # of a new batch in the range
 
 
 class QuantizedTrainingModel(nn.Module):
     """A ``TrainingModel`` whose convolutions and linear layers compute with 8-bit numbers.
 
-    The ranges of their inputs are learned in training mode, and used in eval mode.
+    In training mode, a random half of them do, and the ranges of all inputs are learned.
     """
 
     def __init__(self, plain: TrainingModel) -> None:
@@ -75,6 +78,8 @@ class MovingRange(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self._learn(x)
+            if torch.rand(()) < FLOAT_SHARE:
+                return x
         return Range(self.low, self.high).quantize(x)
 
     @torch.no_grad()

@@ -53,15 +53,21 @@ class TrainingModel(nn.Module):
 
 
 def accumulate_gradients(
-    model: nn.Module, config: StepConfig, clips: Tensor, labels: Tensor
+    model: nn.Module,
+    config: StepConfig,
+    clips: Tensor,
+    labels: Tensor,
+    teacher: TrainingModel | None = None,
 ) -> Tensor:
     """Add the gradients of one batch to the parameters; returns the loss, averaged over frames.
 
-    ``model`` is a TrainingModel, or DistributedDataParallel around one.
+    ``model`` is a TrainingModel, or DistributedDataParallel around one. With a ``teacher``, the
+    loss includes the squared error of the logits relative to the variance of the teacher's.
     """
     chunks = torch.split(clips, config.chunk or clips.shape[2], dim=2)
     losses: list[Tensor] = []
     state: Any = None
+    teacher_state: Any = None
     for i, chunk in enumerate(chunks):
         # Gradients are synchronised once per step, in the backward pass of the last chunk.
         distributed = isinstance(model, nn.parallel.DistributedDataParallel)
@@ -69,6 +75,10 @@ def accumulate_gradients(
         with model.no_sync() if local else nullcontext():  # type: ignore[operator]
             logits, state = model(chunk, state)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+            if teacher is not None:
+                with torch.no_grad():
+                    expected, teacher_state = teacher(chunk, teacher_state)
+                loss = loss + F.mse_loss(logits, expected) / expected.var()
             loss = loss * (chunk.shape[2] / clips.shape[2])
             if not config.through_time:
                 torch.autograd.backward(loss)

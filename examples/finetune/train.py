@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass, replace
@@ -69,7 +70,9 @@ class Trainer:
         self._optimizer = _optimizer(model, config)
         modules: dict[str, Any] = {"model": model, "optimizer": self._optimizer}
         self._local: nn.Module = TrainingModel(model, config.step)
+        self._teacher: TrainingModel | None = None
         if config.qat:
+            self._teacher = copy.deepcopy(self._local).eval()
             self._local = QuantizedTrainingModel(self._local)
             modules["ranges"] = self._local.ranges
         self._distributed = self._local
@@ -141,7 +144,9 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         clips, labels = batch.clips.to(self._device), batch.labels.to(self._device)
-        loss = accumulate_gradients(self._distributed, self._config.step, clips, labels).item()
+        loss = accumulate_gradients(
+            self._distributed, self._config.step, clips, labels, self._teacher
+        ).item()
         self._optimizer.step()
         self._optimizer.zero_grad()
         if not math.isfinite(loss):

@@ -8,17 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from click.testing import CliRunner
 from torch import nn
 
 from examples.finetune.__main__ import main
 from examples.finetune.checkpoint import CHECKPOINT_NAME
 from examples.finetune.data import Split, read_split
-from examples.finetune.quantization import QuantizedTrainingModel
+from examples.finetune.quantization import MovingRange, QuantizedTrainingModel
 from examples.finetune.shapes import HARD, MOTIONS, SHAPES, write_shapes
 from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients
 from examples.finetune.train import BEST_NAME
-from movinet_convert import load_converted
+from movinet_convert import load_converted, save_weights
 from movinet_convert.errors import UsageError
 from movinet_convert.export.quantization.fake import layers, quantized_weight
 from movinet_convert.export.quantization.preparation import keeps_float_input
@@ -59,15 +60,17 @@ def test_layers_compute_with_8_bits() -> None:
         assert all(len(channel.unique()) <= 255 for channel in channels)
         seen[layer] = seen.get(layer, 0) + 1
 
-    hooks = [layer.register_forward_hook(look) for layer in found]  # type: ignore[arg-type]
     training = quantized(model)
+    training(CLIPS)
+    training.eval()
+    hooks = [layer.register_forward_hook(look) for layer in found]  # type: ignore[arg-type]
     training(CLIPS)
     rounded = {path.replace("/", ".").removeprefix("model.") for path in training.ranges}
     assert rounded == {path for path in found.values() if not keeps_float_input(path)}
     assert seen == dict.fromkeys(found, 1)
     for hook in hooks:
         hook.remove()
-    assert not torch.equal(training.eval()(CLIPS)[0], model.eval()(CLIPS))
+    assert not torch.equal(training(CLIPS)[0], model(CLIPS))
     assert not any(layer._forward_pre_hooks for layer in found)
 
 
@@ -80,6 +83,31 @@ def test_chunks_of_a_stream_are_rounded_like_the_whole_clip() -> None:
     _, state = training(CLIPS[:, :, :2])
     in_chunks, _ = training(CLIPS[:, :, 2:], state)
     torch.testing.assert_close(in_chunks, whole, rtol=1e-3, atol=1e-4)
+
+
+def test_half_of_the_inputs_are_rounded_in_a_training_step() -> None:
+    torch.manual_seed(0)
+    moving, x = MovingRange(), torch.rand(4, 3, 2, 2)
+    rounded = [not torch.equal(moving(x), x) for _ in range(200)]
+    assert 70 < sum(rounded) < 130
+    assert not torch.equal(moving.eval()(x), x)
+
+
+def test_the_loss_includes_the_distance_from_the_teacher() -> None:
+    model, teacher = (random_model("t0-stream").eval() for _ in range(2))
+    torch.nn.init.normal_(teacher.classifier.output.weight, std=0.1)
+    config = StepConfig(chunk=2)
+    found = accumulate_gradients(
+        TrainingModel(model, config), config, CLIPS, LABELS, TrainingModel(teacher, config)
+    )
+    expected = torch.zeros(())
+    state = teacher_state = None
+    for chunk in CLIPS.split(2, dim=2):
+        logits, state = model.stream(chunk, state)
+        target, teacher_state = teacher.stream(chunk, teacher_state)
+        distance = (logits - target).square().mean() / target.var()
+        expected = expected + (F.cross_entropy(logits, LABELS) + distance) / 2
+    torch.testing.assert_close(found, expected.detach())
 
 
 def test_ranges_are_learned_in_training_only() -> None:
@@ -138,6 +166,15 @@ def test_an_untrained_network_is_rejected(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "--qat needs a trained network" in result.stderr
+
+
+def test_a_network_of_other_classes_is_rejected(split: Split, tmp_path: Path) -> None:
+    weights = save_weights(random_model("t0-stream", classes=7), tmp_path / "seven.safetensors")
+    videos = split.training[0].path.parents[1]
+    arguments = [str(videos), "--model", str(weights), "--qat", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "has 7 classes, the videos 4" in result.stderr
 
 
 def test_half_precision_is_rejected() -> None:
