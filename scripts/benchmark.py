@@ -2,11 +2,15 @@
 
     python scripts/benchmark.py [--only a0-stream ...] [--threads 1 2] [--rounds N] [--clock cpu]
                                 [--without compiled official ...] [--json] [--plot out.png]
+                                [--weights FILE.safetensors] [--int8]
 
 All contenders have the same weights and alternate, so that other load on the machine affects all
 equally. Times are medians with quartiles; the ratio is to TFLite with states in and out, to
 official TensorFlow if there is no TFLite, and for loading to creating and loading a model.
-``--clock cpu`` counts processor time instead of wall time: for one thread on a busy machine.
+``--weights`` takes a trained network instead of synthetic weights; ``--int8`` adds its int8
+exports, whose layers that stay float depend on the weights, and their ratio to float32 in the same
+runtime. ``--clock cpu`` counts processor time instead of wall time: for one thread on a busy
+machine.
 """
 
 from __future__ import annotations
@@ -23,18 +27,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from movinet_convert.weights.file import read_header
 from scripts.benchmark_parts import MEMORY_FORMS, floor, loading, memory_child, throughput
-from scripts.timing import OFFICIAL, TFLITE, measure, plot, summarise, table
+from scripts.timing import INT8, OFFICIAL, TFLITE, measure, plot, summarise, table
 
 STREAMS = ["a0-stream", "a2-stream", "a5-stream"]
 BASES = ["a0-base", "a2-base"]
-EXPORTS = ["aot-inductor", "onnx", "openvino", "executorch"]
+EXPORTS = ["aot-inductor", "onnx", "openvino", "executorch", "litert"]
 
 
-def contenders(name: str, threads: int, without: list[str], folder: Path) -> dict[str, Any]:
+def contenders(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from scripts import contenders as c
 
-    model, reference = c.synthetic_pair(name)
+    threads, without = args.child, args.without
+    model, reference = c.trained_pair(args.weights) if args.weights else c.synthetic_pair(name)
     makers: dict[str, Any] = {
         "eager": lambda: c.eager(model),
         "fused": lambda: c.eager(c.fuse(model)),
@@ -43,6 +49,10 @@ def contenders(name: str, threads: int, without: list[str], folder: Path) -> dic
     for format in EXPORTS:
         if model.settings.causal or c.FORMATS[format].base:
             makers[format] = lambda f=format: c.exported(model, f, folder, threads)
+            if args.int8 and "int8" in c.FORMATS[format].quantize:
+                makers[format + INT8] = lambda f=format: c.exported(
+                    model, f, folder, threads, int8=True
+                )
     makers["official"] = lambda: c.official(reference, model)
     labels = {"official": OFFICIAL}
     if model.settings.causal:
@@ -86,7 +96,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     folder = Path(args.folder)
     with torch.no_grad():
         for name in args.only:
-            works = contenders(name, args.child, args.without, folder)
+            works = contenders(name, args, folder)
             times = measure(works, rounds_for(name, args.rounds), clock)
             rows += summarise(f"{name}, {unit(name)}", args.child, times)
             if name == "a0-base":
@@ -130,11 +140,15 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=[], metavar="FORM")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--folder", help="keep exported files here, and take .tflite files from it")
+    parser.add_argument("--weights", help="a converted file, whose variant alone is measured")
+    parser.add_argument("--int8", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--plot", metavar="PNG")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--memory-child", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.weights:
+        args.only = [read_header(Path(args.weights)).variant]
     if args.memory_child:
         memory_child(args.memory_child)
     elif args.child:
@@ -145,6 +159,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             passed = ["--rounds", str(args.rounds), "--clock", args.clock]
             passed += ["--folder", args.folder or temporary]
+            passed += ["--int8"] * args.int8
+            passed += ["--weights", args.weights] if args.weights else []
             passed += ["--only", *args.only, "--without", *args.without]
             for threads in args.threads:
                 note(f"{threads} thread(s)")

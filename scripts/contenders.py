@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from movinet_convert import load_converted
 from movinet_convert.checkpoint.mapping import links, map_variables
 from movinet_convert.export import FORMATS, aot_inductor, export_model, load_exported
+from movinet_convert.export.agreement import moving_clips
+from movinet_convert.export.step import step_program
 from movinet_convert.model import MoViNet, create_model
 from movinet_convert.model.fuse import fuse
 from movinet_convert.parity.reference import Reference
 from movinet_convert.parity.synthetic import synthetic_variables
+from movinet_convert.weights.tf_variables import tf_variables
 
 Work = Callable[[], object]
 # As in docs/speed.md: no Python between the kernels, of which a frame has many and small ones.
@@ -35,6 +39,14 @@ def synthetic_pair(name: str) -> tuple[MoViNet, Reference]:
     pairs = links(model.variant, model.settings.conv_type, shapes)
     tensors = map_variables(reference.variables(), pairs, name)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in tensors.items()})
+    return model, reference
+
+
+def trained_pair(path: str) -> tuple[MoViNet, Reference]:
+    """A converted network, and the official one with its weights."""
+    model = load_converted(path)
+    reference = Reference(model.variant, model.settings, model.num_classes)
+    reference.load(tf_variables(model))
     return model, reference
 
 
@@ -80,10 +92,20 @@ def _streaming(stream: Callable[..., Any], clip: torch.Tensor, model: MoViNet) -
     return work
 
 
-def exported(model: MoViNet, format: str, folder: Path, threads: int) -> Work:
-    path = folder / f"{model.variant.name}-{format}{FORMATS[format].suffix}"
+def exported(
+    model: MoViNet, format: str, folder: Path, threads: int, *, int8: bool = False
+) -> Work:
+    kind = format + "-int8" * int8
+    path = folder / f"{model.variant.name}-{kind}{FORMATS[format].suffix}"
     if not path.exists():
-        export_model(model, path, format)
+        how: dict[str, Any] = {}
+        if int8:
+            clips = moving_clips(
+                step_program(model, 1, (model.variant.input.size,) * 2), causal=True
+            )
+            # Synthetic weights have nothing to lose.
+            how = {"quantize": "int8", "calibration": clips, "allow_loss": 100.0}
+        export_model(model, path, format, **how)
     opened, clip = load_exported(path, threads, trusted=True), example(model)
     if not model.settings.causal:
         return lambda: opened(clip)

@@ -9,6 +9,7 @@ CALLS, LONG_MS = 5, 200  # counted calls of a turn, and what is too long for tha
 SETTLED_MS = 50  # of calls before those
 TFLITE, OFFICIAL = "tflite, states in and out", "official tf.function"
 BUILT = "create_model + torch.load"
+INT8 = ", int8"  # after the format
 PEERS = (TFLITE, OFFICIAL, BUILT)
 
 
@@ -45,6 +46,7 @@ def summarise(what: str, threads: int, times: dict[str, list[float]]) -> list[di
     for name, found in times.items():
         low, _, high = statistics.quantiles(found, n=4)
         ratio = medians[name] / peer if peer else None
+        floating = medians.get(name.removesuffix(INT8)) if name.endswith(INT8) else None
         rows.append(
             {
                 "what": what,
@@ -53,6 +55,7 @@ def summarise(what: str, threads: int, times: dict[str, list[float]]) -> list[di
                 "ms": medians[name],
                 "quartiles": [low, high],
                 "ratio": ratio,
+                "to float32": floating and medians[name] / floating,
             }
         )
     return rows
@@ -69,7 +72,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         low, high = row["quartiles"]
         spread = f"{low:.2f} .. {high:.2f}"
         start = f"{row['what']:38} {row['form']:28} {row['threads']:3}"
-        lines.append(f"{start} {row['ms']:9.2f} {spread:>19} {ratio}")
+        beside = f"  {row['to float32']:.2f} of float32" if row.get("to float32") else ""
+        lines.append(f"{start} {row['ms']:9.2f} {spread:>19} {ratio}{beside}")
     return "\n".join(lines)
 
 

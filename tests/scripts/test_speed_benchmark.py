@@ -35,6 +35,13 @@ def test_ratios_are_relative_to_tflite() -> None:
     assert "3.00" in table(rows).splitlines()[1]
 
 
+def test_int8_has_a_ratio_to_float32_in_the_same_runtime() -> None:
+    times = {"onnx": [6.0] * 4, "onnx, int8": [3.0] * 4, "openvino": [1.0] * 4, TFLITE: [2.0] * 4}
+    rows = summarise("a0, a frame", 1, times)
+    assert [row["to float32"] for row in rows] == [None, 0.5, None, None]
+    assert "0.50 of float32" in table(rows).splitlines()[2]
+
+
 def test_the_lower_bound_is_the_time_at_the_rate_of_matrix_products() -> None:
     forms = summarise(
         "a0-base, a clip", 1, {"fused": [90.0] * 4, "official tf.function": [9.0] * 4}
