@@ -25,16 +25,12 @@ def parse(content: bytes) -> Any:
     return _import("tools.flatbuffer_utils").read_model_from_bytearray(array)
 
 
-CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
-
-
 def count_8_bit_convolutions(model: Any) -> int:
-    """How many convolutions of a ``ModelT`` have 8-bit inputs."""
+    """How many convolutions of a ``ModelT`` read 8-bit weights as such, to compute with them."""
     (graph,), kinds = model.subgraphs, operator_kinds(model)
     int8 = _import("schema_py_generated").TensorType.INT8
     return sum(
-        kinds[operator.opcodeIndex] in CONVOLUTIONS
-        and graph.tensors[operator.inputs[0]].type == int8
+        kinds[operator.opcodeIndex] == "CONV_2D" and graph.tensors[operator.inputs[1]].type == int8
         for operator in graph.operators
     )
 
