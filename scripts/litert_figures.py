@@ -20,14 +20,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from movinet_convert.export import ExportedModel, load_exported, tflite_file
-from movinet_convert.export.agreement import agreement_of, moving_frames
+from movinet_convert.export.agreement import agreement_of, moving_images
 
-CLIPS, FRAMES, SEED, ROUNDS = 5, 20, 11, 40  # clips that no export calibrates or checks with
+FRAMES, SEED, ROUNDS = 20, 11, 40  # images that no export calibrates or checks with
 
 
 def logits_of(model: ExportedModel) -> torch.Tensor:
-    """(CLIPS * FRAMES, classes) over smooth moving frames."""
-    clips = moving_frames(FRAMES, model.size, clips=CLIPS, seed=SEED)
+    """(frames, classes) over smooth moving images."""
+    clips = moving_images((1, 3, FRAMES, *model.size), SEED)
     return torch.cat([model.stream(clip, per_frame=True)[0][0] for clip in clips])
 
 
@@ -56,7 +56,7 @@ def main() -> int:
     print("file | bytes | operators | ms | ratio | correlation | same top class | mean error, std")
     for file, model, ms in zip(files, models, taken, strict=True):
         graph = tflite_file.parse(file.read_bytes()).subgraphs[0]
-        found = agreement_of(logits_of(model), reference, CLIPS * FRAMES, CLIPS)
+        found = agreement_of(logits_of(model), reference, len(reference), len(reference) // FRAMES)
         print(
             f"{file.name} | {file.stat().st_size:,} | {len(graph.operators)} | {ms:.2f} | "
             f"{ms / taken[0]:.2f} | {found.correlation:.5f} | {found.top1:.1%} | "

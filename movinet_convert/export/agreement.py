@@ -92,13 +92,18 @@ def noise_clips(program: Program, causal: bool) -> list[Tensor]:
 
 def moving_clips(program: Program, causal: bool) -> list[Tensor]:
     """Seeded smooth images that move and fade into each other, like the frames of videos."""
-    generator = torch.Generator().manual_seed(0)
-    frames = _clip_frames(program, causal)
+    return moving_images((program.batch, 3, _clip_frames(program, causal), *program.size))
+
+
+def moving_images(shape: tuple[int, ...], seed: int = 0) -> list[Tensor]:
+    """``moving_clips`` of a shape (B, 3, T, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = shape[2]
     clips = []
     for i in range(LOSSY_CLIPS):
         blobs = 3 + 2 * i  # from large shapes to small ones
-        keys = torch.rand(program.batch, 3, 2 + frames // 10, blobs, blobs, generator=generator)
-        clip = F.interpolate(keys, (frames, *program.size), mode="trilinear", align_corners=True)
+        keys = torch.rand(*shape[:2], 2 + frames // 10, blobs, blobs, generator=generator)
+        clip = F.interpolate(keys, shape[2:], mode="trilinear", align_corners=True)
         low, high = clip.amin(), clip.amax()
         clips.append((clip - low) / (high - low))
     return clips

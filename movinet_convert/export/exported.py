@@ -35,8 +35,8 @@ class ExportedModel:
     with its states: one of the eager network may be continued here, and the other way round.
     ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
     one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
-    variant takes from 2 to 1024 frames, of any size in a SavedModel; in an ExecuTorch file, the
-    number it was exported for. ``batch`` is the number of
+    variant takes from 2 to 1024 frames, of any size in a SavedModel; in an ExecuTorch or LiteRT
+    file, the number it was exported for. ``batch`` is the number of
     videos that a call computes, up to which any number may be passed.
 
     Raises UsageError for other shapes. Calls from several threads run one after the other.
@@ -74,6 +74,11 @@ class ExportedModel:
     def shortest(self) -> int:
         """The fewest frames that it takes."""
         return self.frames or self._lengths[0]
+
+    @property
+    def call_frames(self) -> int:
+        """Frames of one call: of a stream, or of a clip if the file takes one number; else 1."""
+        return self.frames or (self._lengths[0] if self._row.fixed_frames else 1)
 
     def transforms(self) -> ClipTransform:
         """Decoded frames -> a clip of the size of this file."""

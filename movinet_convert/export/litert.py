@@ -76,4 +76,4 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
 
 
 def read_metadata(path: Path) -> str:
-    return tflite_file.read_metadata(path, "frames")
+    return tflite_file.read_metadata(path, "frames", "clip")

@@ -53,8 +53,8 @@ def with_metadata(model: Any, metadata: str) -> bytes:
     return bytes(tools.convert_object_to_bytearray(described))
 
 
-def read_metadata(path: Path, image: str) -> str:
-    """The metadata of a file whose signature takes frames as ``image``.
+def read_metadata(path: Path, *images: str) -> str:
+    """The metadata of a file whose signature takes frames by one of the names ``images``.
 
     That input tells the files of TensorFlow's converter and of ``litert-torch`` apart. Raises
     ExportError for another file, and any exception for a damaged one.
@@ -64,12 +64,12 @@ def read_metadata(path: Path, image: str) -> str:
     with open_regular(path, ExportError) as file:
         model = tflite.Model.GetRootAs(file.read(), 0)
     signature = model.SignatureDefs(0)
-    inputs = [signature.Inputs(i).Name() for i in range(signature.InputsLength())]
+    inputs = {signature.Inputs(i).Name().decode() for i in range(signature.InputsLength())}
     for i in range(model.MetadataLength()):
         entry = model.Metadata(i)
-        if entry.Name() == KEY.encode() and image.encode() in inputs:
+        if entry.Name() == KEY.encode() and not inputs.isdisjoint(images):
             return bytes(model.Buffers(entry.Buffer()).DataAsNumpy()).decode()
-    raise ExportError(f"{path} has no {KEY} metadata for a signature that takes {image}.")
+    raise ExportError(f"{path} has no {KEY} metadata for a signature with {images[0]}.")
 
 
 def _import(module: str) -> Any:

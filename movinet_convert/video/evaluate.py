@@ -65,8 +65,9 @@ def evaluate(
     ``exported`` is evaluated instead of ``name``.
 
     As in the published evaluation: one clip from the middle of each video, with the variant's
-    number of frames (or ``frames``) at its frame rate; shorter videos are repeated. A video that
-    cannot be read to its end is counted as broken and excluded from the accuracy. ``rank`` defines
+    number of frames (or ``frames``, or those of an exported file for clips of one length) at its
+    frame rate; shorter videos are repeated. A video that cannot be read to its end is counted as
+    broken and excluded from the accuracy. ``rank`` defines
     when a prediction is correct. ``labels`` is a file of class names, for weights without them.
 
     Each result is written to the folder ``out`` immediately; a run that finds results there resumes
@@ -85,7 +86,7 @@ def evaluate(
     )
     model = predictor.model
     listed = read_dataset(data, predictor.labels, videos)
-    length = frames or model.variant.input.frames
+    length = frames or predictor.window_frames or model.variant.input.frames
     with processes.group() as group:
         claim(out, " ".join(map(file_sha256, files)), listed, length)
         known = read_outcomes(out, listed, model.num_classes)

@@ -94,7 +94,7 @@ class ExportedFile(Model, Protocol):
     def shortest(self) -> int: ...
 
     @property
-    def frames(self) -> int | None: ...
+    def call_frames(self) -> int: ...
 
     @property
     def files(self) -> tuple[Path, ...]: ...
@@ -107,9 +107,10 @@ class Predictor:
     Every ``window`` seconds of a video are one clip, or one stream, after which the state is reset.
     None: the variant's own clip length for base models, the whole video for stream models.
     ``threads`` are for decoding, 0 to let FFmpeg choose. A last clip of less than ``shortest``
-    frames, which the model does not take, is left out. ``call_frames``: how many frames a call of
-    a stream takes, with logits after the last; a last call of fewer is left out. Raises UsageError
-    for a window that is not a positive finite number, too long for one clip, or not of whole calls.
+    frames, which the model does not take, is left out. ``call_frames``, if not 1: how many frames a
+    call takes, a whole clip of a base model; a stream has logits after the last, and a last call of
+    fewer is left out. Raises UsageError for a window that is not a positive finite number, too long
+    for one clip, or not of such calls.
     """
 
     model: Model
@@ -130,10 +131,12 @@ class Predictor:
                 f"A window of {self.window} s is a clip of more than {MAX_CLIP_FRAMES} frames; "
                 "give a shorter one, or use a stream model."
             )
-        if self.window_frames is not None and self.window_frames % self.call_frames:
+        frames = self.window_frames or 0
+        whole = self.model.settings.causal and frames % self.call_frames == 0
+        if self.call_frames > 1 and not (whole or frames == self.call_frames):
             raise UsageError(
-                f"A window of {self.window} s is {self.window_frames} frames, and this file takes "
-                f"{self.call_frames} at a time; give a window of a multiple of them."
+                f"A window of {self.window} s is {frames} frames, and this file takes "
+                f"{self.call_frames} at a time; give a window of so many."
             )
 
     @property
@@ -144,7 +147,9 @@ class Predictor:
     def window_frames(self) -> int | None:
         if self.window is not None:
             return max(1, round(self.window * self.fps))
-        return None if self.model.settings.causal else self.model.variant.input.frames
+        if self.model.settings.causal:
+            return None
+        return self.call_frames if self.call_frames > 1 else self.model.variant.input.frames
 
     def moments(self, source: str | os.PathLike[str]) -> Iterator[Moment]:
         """Predictions as the video is read: after every frame, or every clip for base models.
@@ -269,7 +274,7 @@ def load_predictor(
     model: Model
     if exported is not None:
         model, names = exported, exported.labels
-        size, shortest, call_frames = exported.size, exported.shortest, exported.frames or 1
+        size, shortest, call_frames = exported.size, exported.shortest, exported.call_frames
     else:
         path = find_file(name, weights_dir=weights_dir)
         model, size = load_converted(path, device=device, fuse=True), None

@@ -31,7 +31,7 @@ from movinet_convert.model import MoViNet
 from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.video.frames import Sampling
 from movinet_convert.video.predict import Predictor, load_predictor
-from tests.export.conftest import LABELS, SIZE
+from tests.export.conftest import LABELS, SIZE, require_runtime
 from tests.helpers.colour_model import write_colours
 
 pytestmark = pytest.mark.usefixtures("short_t0")
@@ -175,6 +175,23 @@ def test_a_file_for_several_frames_predicts_after_each_call(
     assert np.array_equal(windows[0].probabilities, found[0].probabilities)
     with pytest.raises(UsageError, match="takes 3 at a time"):
         replace(predictor, window=(frames + 1) / predictor.fps)
+
+
+def test_a_file_for_clips_of_one_length_predicts_for_each(
+    base_model: MoViNet, recording: Path, tmp_path: Path
+) -> None:
+    require_runtime("executorch")
+    path = export_model(base_model, tmp_path, "executorch", size=SIZE, frames=3).path
+    predictor = load_predictor(path, exported=load_exported(path))
+    expected = replace(predictor_of(base_model), window=3 / predictor.fps, shortest=3)
+    found, wanted = (list(p.moments(recording)) for p in (predictor, expected))
+    assert [(m.start, m.window, m.frames) for m in found] == [
+        (m.start, m.window, 3) for m in wanted
+    ]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert np.abs(ours.probabilities - theirs.probabilities).max() < TOLERANCE
+    with pytest.raises(UsageError, match="this file takes 3 at a time"):
+        replace(predictor, window=6 / predictor.fps)
 
 
 def test_a_file_describes_itself(opened: Open, stream_model: MoViNet) -> None:

@@ -42,11 +42,12 @@ def test_a_clip_of_a_single_frame_is_rejected() -> None:
         flat_clip_program(fuse(settled_model("t0-base")), 1, SIZE)
 
 
-def test_executorch_runs_a_base_model_on_clips_of_one_length(
-    base_model: MoViNet, short_t0: None, tmp_path: Path
+@pytest.mark.parametrize("format", ["executorch", "litert"])
+def test_a_base_model_runs_on_clips_of_one_length(
+    format: str, base_model: MoViNet, short_t0: None, tmp_path: Path
 ) -> None:
-    require_runtime("executorch")
-    report = export_model(base_model, tmp_path / "clip", "executorch", frames=6, size=SIZE)
+    require_runtime(format)
+    report = export_model(base_model, tmp_path / "clip", format, frames=6, size=SIZE)
     assert report.agreement.deviation < 1e-4
     exported = load_exported(report.path)
     clips = torch.rand(2, 1, 3, 6, *SIZE)
