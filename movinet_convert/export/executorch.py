@@ -27,9 +27,11 @@ def convert(job: Job) -> Save:
             to_edge_transform_and_lower,
         )
         from executorch.exir.passes import MemoryPlanningPass
+
+        from movinet_convert.export.xnnpack import quantized_graph
     except ImportError as error:
         raise MissingExtraError("Exporting to ExecuTorch", "export") from error
-    graph = job.program.graph()
+    graph = quantized_graph(job) if job.quantize else job.program.graph()
     # Inputs and outputs stay in the caller's memory; planned memory would require a copy.
     planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
     config = ExecutorchBackendConfig(memory_planning_pass=planning)

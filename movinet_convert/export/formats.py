@@ -51,6 +51,8 @@ FORMATS: dict[str, Format] = {
         xnnpack_program,
         layouts.TALL_STRIDED,
         clip=flat_clip_program,
+        quantize=("int8", "weights"),
+        pointwise_only=True,
         fixed_frames=True,
         reuses_memory=True,
     ),

@@ -67,6 +67,7 @@ class Format:
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()
     channel_ranges: bool = False  # of int8 inputs of depthwise convolutions, instead of one
+    pointwise_only: bool = False  # whether other convolutions stay float in int8
     compiled: bool = False  # whether a file is code, which must be trusted
     fixed_frames: bool = False  # whether a base variant takes one number of frames
     any_size: bool = False  # whether base variants take frames of any height and width

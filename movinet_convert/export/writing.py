@@ -122,7 +122,12 @@ def export_model(
     job, clips = Job(program, dtype or "float32", quantize), _clips(program, model, kind)
     if quantize == "int8":
         calibrating, clips = split(program, calibration)
-        planned = plan(program, calibrating, per_channel=row.channel_ranges)
+        planned = plan(
+            program,
+            calibrating,
+            per_channel=row.channel_ranges,
+            pointwise_only=row.pointwise_only,
+        )
         if report is not None:
             planned.write_csv(report)
         job = replace(job, program=planned.program, plan=planned)

@@ -37,6 +37,12 @@ def is_depthwise(layer: nn.Module) -> bool:
     return weight.dim() > 2 and weight.shape[1] == 1 and weight.shape[0] > 1
 
 
+def is_pointwise(layer: nn.Module) -> bool:
+    """Whether a layer is linear over channels: a kernel of 1 x 1, or no kernel."""
+    weight = weight_of(layer)
+    return weight[0, 0].numel() == 1 and not is_depthwise(layer)
+
+
 def quantized_weight(weight: Tensor) -> Tensor:
     """(O, …) rounded to 8 bits; a factor for each output channel commutes with it."""
     scale = (weight.detach().flatten(1).abs().amax(dim=1) / LARGEST).clamp_min(TINY)

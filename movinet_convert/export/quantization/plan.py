@@ -15,6 +15,7 @@ from movinet_convert.export.quantization.calibration import samples
 from movinet_convert.export.quantization.fake import (
     Range,
     is_depthwise,
+    is_pointwise,
     layers,
     quantized_weight,
     weight_of,
@@ -53,11 +54,13 @@ class LayerError:
 class Plan:
     """A program with prepared weights, and its layers by path in ``program.module``.
 
-    ``float_layers`` compute with float activations; all weights are to be 8-bit. ``ranges`` are of
-    the inputs of the others. ``mean_error`` is that of all of it together, in the simulation.
+    ``float_layers`` compute with float activations; all weights that the runtime stores so are to
+    be 8-bit. ``ranges`` are of the inputs of the others. ``mean_error`` is that of all of it
+    together, in the simulation. ``inputs`` are of the program, over the calibration ``clips``.
     """
 
     program: Program
+    clips: Sequence[Tensor]
     inputs: Sequence[tuple[Tensor, ...]]
     float_layers: frozenset[str]
     ranges: Mapping[str, Range]
@@ -73,25 +76,33 @@ class Plan:
 
 
 @torch.no_grad()
-def plan(program: Program, clips: Sequence[Tensor], *, per_channel: bool) -> Plan:
+def plan(
+    program: Program,
+    clips: Sequence[Tensor],
+    *,
+    per_channel: bool = False,
+    pointwise_only: bool = False,
+) -> Plan:
     """Prepare a program for int8 with calibration clips.
 
     ``per_channel``: the runtime has one range per channel for the input of a depthwise convolution.
+    ``pointwise_only``: only layers with a kernel of 1 x 1 are quantized, weights included.
     """
     program = replace(program, module=copy.deepcopy(program.module))
     inputs = samples(program, clips)
     found = layers(program.module)
+    stored = [path for path in found if not pointwise_only or is_pointwise(found[path])]
     equalize(program.module, observe(program, inputs, found))
     ranges = ranges_of(program, observe(program, inputs, found), per_channel=per_channel)
     simulation = Simulation(program, clips, ranges)
     errors = {path: simulation.error([path]) for path in found}
-    candidates = [path for path in found if not keeps_float_input(path)]
-    chosen, reached = _choose(simulation, {path: errors[path] for path in candidates})
-    correct_biases(program, inputs, ranges, chosen)
+    candidates = [path for path in stored if not keeps_float_input(path)]
+    chosen, reached = choose(simulation, {path: errors[path] for path in candidates})
+    correct_biases(program, inputs, ranges, chosen, stored)
     rows = [
         LayerError(
             path,
-            "depthwise" if is_depthwise(layer) else "linear" if path not in candidates else "full",
+            "depthwise" if is_depthwise(layer) else "linear" if keeps_float_input(path) else "full",
             weight_of(layer).numel(),
             errors[path],
             "int8" if path in chosen else "float",
@@ -100,6 +111,7 @@ def plan(program: Program, clips: Sequence[Tensor], *, per_channel: bool) -> Pla
     ]
     return Plan(
         program,
+        clips,
         inputs,
         frozenset(found) - chosen,
         {path: ranges[path] for path in chosen},
@@ -108,7 +120,7 @@ def plan(program: Program, clips: Sequence[Tensor], *, per_channel: bool) -> Pla
     )
 
 
-def _choose(simulation: Simulation, errors: Mapping[str, float]) -> tuple[frozenset[str], float]:
+def choose(simulation: Simulation, errors: Mapping[str, float]) -> tuple[frozenset[str], float]:
     """As many layers, those of the least errors, as together stay below ``TARGET``."""
     paths = sorted(errors, key=lambda path: errors[path])
     allowed = TARGET
@@ -133,7 +145,7 @@ class Simulation:
         self.program, self.ranges = program, ranges
         step = max(1, len(clips) // CLIPS)
         self.clips = clips[::step][:CLIPS]
-        self.reference = self._logits()
+        self.reference = self.logits()
 
     def error(self, quantized: Collection[str]) -> float:
         """Mean absolute error of the logits, relative to their std in float."""
@@ -144,12 +156,15 @@ class Simulation:
             weight.copy_(quantized_weight(weight))
         quantizers = {path: self.ranges[path].quantize for path in quantized}
         with watching(self.program.module, quantizers):
-            logits = self._logits()
+            error = self.error_of(self.logits())
         for path, weight in weights.items():
             weight.copy_(before[path])
+        return error
+
+    def error_of(self, logits: Tensor) -> float:
         return ((logits - self.reference).abs().mean() / self.reference.std()).item()
 
-    def _logits(self) -> Tensor:
+    def logits(self) -> Tensor:
         program, logits = self.program, []
         for clip in self.clips:
             if program.dynamic_frames:

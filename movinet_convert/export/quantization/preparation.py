@@ -57,23 +57,25 @@ def correct_biases(
     inputs: Sequence[tuple[Tensor, ...]],
     ranges: Mapping[str, Range],
     quantized: Collection[str],
+    stored: Collection[str],
 ) -> None:
     """Subtract the mean error of each layer's output from its bias.
 
-    The weights of all layers are quantized, the inputs of ``quantized``. Bias correction is by
-    Nagel et al., 2019 (arXiv:1906.04721), here from calibration clips.
+    The weights of the layers ``stored`` are quantized, the inputs of ``quantized``. Bias correction
+    is by Nagel et al., 2019 (arXiv:1906.04721), here from calibration clips.
     """
     found = layers(program.module)
-    means: dict[str, list[Tensor]] = {path: [] for path in found}  # (2, C) of each call
+    means: dict[str, list[Tensor]] = {path: [] for path in stored}  # (2, C) of each call
 
     def watch(path: str, x: Tensor) -> None:
         after = ranges[path].quantize(x) if path in quantized else x
         means[path].append(torch.stack([by_channel(y).mean(dim=1) for y in (x, after)]))
 
-    with watching(program.module, {path: _partial(watch, path) for path in found}):
+    with watching(program.module, {path: _partial(watch, path) for path in stored}):
         for given in inputs:
             program.module(*given)
-    for path, layer in found.items():
+    for path in stored:
+        layer = found[path]
         before, after = torch.stack(means[path]).mean(dim=0)
         bias: Any = layer.bias
         error = _mean_output(layer, quantized_weight(weight_of(layer)), after)

@@ -131,11 +131,11 @@ def test_bias_correction_reduces_the_error(program: Program, clips: list[Tensor]
     inputs = samples(uncorrected, clips[1:2])
     ranges = ranges_of(uncorrected, observe(uncorrected, inputs, paths), per_channel=False)
     corrected = flat_copy(program)
-    correct_biases(corrected, inputs, ranges, paths)
+    correct_biases(corrected, inputs, ranges, paths, layers(corrected.module))
     reference = logits(program, clips[0])
 
     def error(tested: Program) -> float:
-        made = Plan(tested, inputs, frozenset(), ranges, (), 0.0)
+        made = Plan(tested, clips, inputs, frozenset(), ranges, (), 0.0)
         return agreement_of(in_8_bits(made, clips[0]), reference, 20, 1).mean_error
 
     assert error(corrected) < 0.8 * error(uncorrected)
