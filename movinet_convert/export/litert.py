@@ -60,7 +60,8 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     interpreter = tflite_file.Interpreter(path, threads)
     inputs = [given.name for given in described.inputs]
     outputs = ["logits", *(f"{name}.next" for name in inputs[1:])]
-    if {*interpreter.inputs} != {*inputs} or {*interpreter.outputs} != {*outputs}:
+    shapes = {given.name: given.shape for given in described.inputs}
+    if interpreter.shapes != shapes or {*interpreter.outputs} != {*outputs}:
         raise ExportError(f"{path} has a signature that export did not write; export it again.")
 
     def run(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -6,7 +6,7 @@ A signature takes ``image`` (1, T, H, W, 3) and the states by their names in the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,19 @@ def official_model(modules: TensorFlow, model: MoViNet, shape: Shape) -> Any:
 def image_of(clip: Tensor) -> Array:
     """(1, 3, T, H, W) as (1, T, H, W, 3)."""
     return np.ascontiguousarray(clip.movedim(1, -1).numpy())
+
+
+def signature_shapes(
+    inputs: Iterable[str], metadata: str, where: str
+) -> dict[str, tuple[int, ...]]:
+    """The shapes that the inputs of a stream's signature must have.
+
+    Raises StateError for a state that the official models do not have.
+    """
+    image, *states = parse(metadata, where).inputs
+    zeros = StreamState.of_tensors({state.name: torch.zeros(state.shape) for state in states})
+    shapes = {name: official_state(name, zeros).shape for name in inputs if name != IMAGE}
+    return {**shapes, IMAGE: (image.shape[0], *image.shape[2:], image.shape[1])}
 
 
 def stream_run(call: Signature, inputs: Sequence[str], metadata: str, where: str) -> Run:

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from movinet_convert.errors import ExportError
 from movinet_convert.export import tflite_file
-from movinet_convert.export.official import IMAGE, network, official_model, stream_run
+from movinet_convert.export.official import (
+    IMAGE,
+    network,
+    official_model,
+    signature_shapes,
+    stream_run,
+)
 from movinet_convert.export.runtime import Job, Run, Save
 from movinet_convert.model.transforms import CHANNELS
 from movinet_convert.parity.official import import_tensorflow
@@ -50,8 +57,10 @@ def convert(job: Job) -> Save:
 
 def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) -> Run:
     """The file contains no code but operators of the runtime, so ``trusted`` does not matter."""
-    interpreter = tflite_file.Interpreter(path, threads)
-    return stream_run(interpreter, list(interpreter.inputs), read_metadata(path), str(path))
+    interpreter, metadata = tflite_file.Interpreter(path, threads), read_metadata(path)
+    if interpreter.shapes != signature_shapes(interpreter.shapes, metadata, str(path)):
+        raise ExportError(f"{path} has a signature that export did not write; export it again.")
+    return stream_run(interpreter, list(interpreter.inputs), metadata, str(path))
 
 
 def read_metadata(path: Path) -> str:

@@ -89,7 +89,9 @@ class Interpreter:
         self._interpreter = interpreter.Interpreter(model_content=content, num_threads=threads)
         self._interpreter.allocate_tensors()
         signature = self._interpreter.get_signature_runner()
-        self.inputs = {n: d["index"] for n, d in signature.get_input_details().items()}
+        details = signature.get_input_details()
+        self.shapes = {name: tuple(map(int, d["shape"])) for name, d in details.items()}
+        self.inputs = {name: d["index"] for name, d in details.items()}
         self.outputs = {n: d["index"] for n, d in signature.get_output_details().items()}
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

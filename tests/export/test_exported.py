@@ -265,6 +265,19 @@ def test_a_damaged_file_is_rejected(
         load_exported(tmp_path / step_file(format).path.name)
 
 
+@pytest.mark.parametrize("format", ["litert", "tflite"])
+def test_metadata_of_another_size_than_the_signature_are_rejected(
+    format: str, step_file: Callable[[str], ExportReport], tmp_path: Path
+) -> None:
+    content = step_file(format).path.read_bytes()
+    size, other = (f", {height}, {SIZE[1]}]".encode() for height in (SIZE[0], SIZE[0] + 1))
+    assert size in content
+    path = tmp_path / "other.tflite"
+    path.write_bytes(content.replace(size, other))
+    with pytest.raises(ExportError, match="a signature that export did not write"):
+        load_exported(path)
+
+
 def test_weights_of_openvino_that_are_missing_are_reported(
     step_file: Callable[[str], ExportReport], tmp_path: Path
 ) -> None:
