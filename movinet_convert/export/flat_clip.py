@@ -20,7 +20,25 @@ from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.convolutions import conv_same, same_padding
 from movinet_convert.model.fuse import FusedFeature
+from movinet_convert.model.layers import ACTIVATIONS
+from movinet_convert.model.onednn import FusedConv3d
 from movinet_convert.model.positions import FramePositions
+
+
+class Tap(nn.Module):
+    """The 2D depthwise convolution of frames with one frame of a 3D kernel."""
+
+    def __init__(self, conv: FusedConv3d, index: int) -> None:
+        super().__init__()
+        weight, bias = conv.weight[:, :, index].clone(), conv.bias.clone()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        # Added once; zeros, since every quantizer expects a bias.
+        self.bias = nn.Parameter(bias if index == 0 else 0 * bias, requires_grad=False)
+        self.stride = conv.stride[1:]
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = len(self.weight)
+        return conv_same(x, self.weight, self.bias, self.stride, groups, pad_input=True)
 
 
 class ClipFeature(nn.Module):
@@ -28,33 +46,23 @@ class ClipFeature(nn.Module):
 
     def __init__(self, feature: FusedFeature) -> None:
         super().__init__()
-        self.conv = feature.conv
-        self.taps: list[Tensor] = []
+        self.conv, self.taps = feature.conv, nn.ModuleList()
         if feature.is_3d:
-            self.taps = [tap.contiguous() for tap in self.conv.weight.unbind(dim=2)]
+            self.conv, activation = None, feature.conv.activation
+            self.taps.extend(Tap(feature.conv, i) for i in range(feature.length))
+            self.activation = ACTIVATIONS[activation]
 
     def forward(
         self, x: Tensor, positions: FramePositions, buffer: None
     ) -> tuple[Tensor, Tensor | None]:
-        return (self._in_time(x) if self.taps else self.conv(x)), None
+        return (self._in_time(x) if self.conv is None else self.conv(x)), None
 
     def _in_time(self, x: Tensor) -> Tensor:
-        frames, conv = len(x), self.conv
+        frames = len(x)
         before, after = same_padding(frames, len(self.taps), 1)
         padded = F.pad(x, (0, 0, 0, 0, 0, 0, before, after))
-        parts = [
-            conv_same(
-                padded[i : i + frames],
-                tap,
-                conv.bias if i == 0 else None,
-                conv.stride[1:],
-                conv.groups,
-                pad_input=True,
-            )
-            for i, tap in enumerate(self.taps)
-        ]
-        activated: Tensor = conv.activate(sum(parts[1:], parts[0]))
-        return activated
+        first, *others = (tap(padded[i : i + frames]) for i, tap in enumerate(self.taps))
+        return self.activation(sum(others, first))
 
 
 class ClipAttention(nn.Module):
