@@ -86,7 +86,7 @@ class MovingRange(nn.Module):
     def _learn(self, x: Tensor) -> None:
         seen = Observed()
         seen.add(x)
-        found = seen.range(per_channel=False)
+        found = seen.range()
         momentum = 1.0 if self.low == self.high else MOMENTUM
         self.low.lerp_(found.low, momentum)
         self.high.lerp_(found.high, momentum)

@@ -34,7 +34,7 @@ FORMATS: dict[str, Format] = {
     "aot-inductor": Format(
         aot_inductor, ".pt2", channels_last_program, layouts.CHANNELS_LAST, compiled=True
     ),
-    "onnx": Format(onnx, ".onnx", flat_program, layouts.TALL, quantize=("dynamic", "int8")),
+    "onnx": Format(onnx, ".onnx", flat_program, layouts.TALL, quantize=("weights", "dynamic")),
     "openvino": Format(
         openvino,
         ".xml",
@@ -43,6 +43,8 @@ FORMATS: dict[str, Format] = {
         companions=(".bin",),
         dtypes=("float32", "float16"),
         casts_model=False,
+        quantize=("weights", "int8"),
+        int8_depthwise=False,
         reuses_memory=True,
     ),
     "executorch": Format(

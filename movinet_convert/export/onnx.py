@@ -12,6 +12,8 @@ from torch import Tensor
 
 from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.onnx_quantization import store_in_8_bits
+from movinet_convert.export.quantization.fake import rounded
 from movinet_convert.export.runtime import Job, Run, Save
 from movinet_convert.files.reading import open_regular
 
@@ -25,26 +27,25 @@ def convert(job: Job) -> Save:
         from onnxscript.optimizer import optimize
     except ImportError as error:
         raise MissingExtraError("Exporting to ONNX", "export") from error
-    program = torch.onnx.export(
-        job.program.graph(),
+    program, scales = rounded(job.program) if job.quantize == "weights" else (job.program, {})
+    exported = torch.onnx.export(
+        program.graph(),
         dynamo=True,
-        input_names=list(job.program.inputs),
-        output_names=list(job.program.outputs),
+        input_names=list(program.inputs),
+        output_names=list(program.outputs),
         verbose=False,
     )
-    assert program is not None
+    assert exported is not None
     # Padded weights must be constants, and the exporter folds only small ones: ONNX Runtime (1.32)
     # merges a Pad into the Conv after it, even if it pads the weight, and fails.
-    program.model = optimize(
-        program.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
+    exported.model = optimize(
+        exported.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
     )
-    proto = program.model_proto
+    proto = exported.model_proto
+    store_in_8_bits(proto.graph, scales)
     onnx.checker.check_model(proto)
-    if job.quantize is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "quantized.onnx"
-            _quantize(job, proto, path)
-            proto = onnx.load(str(path))
+    if job.quantize == "dynamic":
+        proto = _with_dynamic_layers(proto)
 
     def save(path: Path, metadata: str) -> dict[str, Any]:
         onnx.helper.set_model_props(proto, {KEY: metadata})
@@ -54,12 +55,14 @@ def convert(job: Job) -> Save:
     return save
 
 
-def _quantize(job: Job, proto: Any, path: Path) -> None:
+def _with_dynamic_layers(proto: Any) -> Any:
     try:
+        import onnx
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingExtraError("Quantizing ONNX files", "export") from error
-    if job.quantize == "dynamic":
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
         quantization.quantize_dynamic(
             proto,
             path,
@@ -67,17 +70,7 @@ def _quantize(job: Job, proto: Any, path: Path) -> None:
             nodes_to_quantize=_linear_layers(proto),
             weight_type=quantization.QuantType.QUInt8,  # which its integer convolution requires
         )
-        return
-    samples = (
-        {name: tensor.numpy() for name, tensor in zip(job.program.inputs, inputs, strict=True)}
-        for inputs in (job.plan.inputs if job.plan else ())
-    )
-
-    class Samples(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, Any] | None:
-            return next(samples, None)
-
-    quantization.quantize_static(proto, path, Samples(), per_channel=True)
+        return onnx.load(str(path))
 
 
 def _linear_layers(proto: Any) -> list[str]:

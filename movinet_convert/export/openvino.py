@@ -15,6 +15,8 @@ from torch import Tensor
 
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.export.openvino_quantization import module_paths, quantize_model
+from movinet_convert.export.quantization.fake import rounded
 from movinet_convert.export.runtime import Job, Run, Save
 
 
@@ -28,7 +30,13 @@ def _import(purpose: str = "Running OpenVINO files") -> Any:
 
 def convert(job: Job) -> Save:
     openvino, program = _import("Exporting to OpenVINO"), job.program
-    model = openvino.convert_model(program.graph())
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    scales: dict[str, Tensor] = {}
+    if job.quantize is not None:
+        program, scales = rounded(program)
+    decoder = TorchFXPythonDecoder.from_exported_program(program.graph())
+    model = openvino.convert_model(decoder)
     for ports, names in ((model.inputs, program.inputs), (model.outputs, program.outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
@@ -37,12 +45,14 @@ def convert(job: Job) -> Save:
     if program.dynamic_frames:
         shapes[0][2] = -1
     model.reshape(dict(zip(model.inputs, map(openvino.PartialShape, shapes), strict=True)))
+    ranges = job.plan.ranges if job.plan is not None else {}
+    quantize_model(model, module_paths(decoder.pt_module.graph), scales, ranges)
 
     def save(path: Path, metadata: str) -> dict[str, Any]:
         model.set_rt_info(metadata, [KEY])
         # Processors without float16 arithmetic convert float16 weights back to float32.
         openvino.save_model(model, str(path), compress_to_fp16=job.dtype == "float16")
-        return {"openvino": openvino.__version__}
+        return {"openvino": openvino.__version__, "8-bit convolutions": len(ranges)}
 
     return save
 
@@ -54,7 +64,11 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     """
     openvino = _import()
     core = openvino.Core()
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",  # float inputs stay float where weights are 8-bit
+    }
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = str(threads)
     # With the weights given, OpenVINO neither searches for them nor guesses another format.

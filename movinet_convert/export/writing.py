@@ -125,7 +125,7 @@ def export_model(
         planned = plan(
             program,
             calibrating,
-            per_channel=row.channel_ranges,
+            depthwise=row.int8_depthwise,
             pointwise_only=row.pointwise_only,
         )
         if report is not None:

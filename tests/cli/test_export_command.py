@@ -70,7 +70,7 @@ def test_int8_requires_calibration_videos_and_vice_versa(store: Path, tmp_path: 
 
 
 def test_a_calibration_folder_without_videos_is_rejected(store: Path, tmp_path: Path) -> None:
-    arguments = ["export", "t0-stream", "--format", "onnx", "--out", str(tmp_path / "step")]
+    arguments = ["export", "t0-stream", "--format", "openvino", "--out", str(tmp_path / "step")]
     arguments += ["--weights-dir", str(store), "--quantize", "int8"]
     result = CliRunner().invoke(cli.main, [*arguments, "--calibration", str(store)])
     assert result.exit_code == 2

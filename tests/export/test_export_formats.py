@@ -33,7 +33,10 @@ from movinet_convert.export.flat_step import (
     openvino_program,
     xnnpack_program,
 )
-from movinet_convert.export.step import Program, step_program
+from movinet_convert.export.metadata import metadata
+from movinet_convert.export.quantization.fake import rounded
+from movinet_convert.export.runtime import Job
+from movinet_convert.export.step import Program, clip_program, step_program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
 from movinet_convert.model.fuse import fuse
@@ -179,20 +182,45 @@ def test_dynamic_quantization_shrinks_the_file_and_reports_its_loss(
     assert full.agreement.mean_error < report.agreement.mean_error <= FLOORS["dynamic"].mean_error
 
 
-def test_8_bit_weights_shrink_a_litert_file_and_report_their_loss(
-    stream_model: MoViNet, step_file: Callable[[str], ExportReport], tmp_path: Path
+@pytest.mark.parametrize(
+    ("format", "size"), [("litert", 0.4), ("onnx", 0.45), ("openvino", 0.5)]
+)  # weights are few in so small a network, and operators many
+def test_8_bit_weights_shrink_a_file_and_report_their_loss(
+    format: str,
+    size: float,
+    stream_model: MoViNet,
+    step_file: Callable[[str], ExportReport],
+    tmp_path: Path,
 ) -> None:
-    full = step_file("litert")
+    full = step_file(format)
     report = export_model(
         stream_model,
         tmp_path / "step",
-        "litert",
+        format,
         size=SIZE,
         quantize="weights",
         allow_loss=0.04,  # random weights lose more than trained ones
     )
-    assert report.bytes < 0.4 * full.bytes
+    assert report.bytes < size * full.bytes
     assert full.agreement.mean_error < report.agreement.mean_error
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_files_of_8_bit_weights_compute_with_the_same_numbers(
+    format: str, stream_model: MoViNet, base_model: MoViNet, tmp_path: Path
+) -> None:
+    """In float, and up to its rounding: each convolution and matrix product is found and scaled."""
+    require_runtime(format)
+    for model, build, clip in (
+        (stream_model, FORMATS[format].program, torch.rand(1, 3, 1, *SIZE)),
+        (base_model, clip_program, torch.rand(1, 3, 6, *SIZE)),
+    ):
+        path = tmp_path / f"{model.variant.name}{FORMATS[format].suffix}"
+        program = build(fuse(model), clip.shape[2], SIZE)
+        expected, *_ = rounded(program)[0].module(clip, *program.example[1:])
+        save = MODULES[format].convert(Job(program, quantize="weights"))
+        save(path, json.dumps(metadata(model, program, None)))
+        assert (load_exported(path)(clip) - expected).abs().max() < 1e-4 * expected.std()
 
 
 def test_a_litert_file_in_int8_computes_its_convolutions_in_8_bits(
@@ -216,12 +244,12 @@ def test_a_litert_file_in_int8_computes_its_convolutions_in_8_bits(
 @pytest.fixture(scope="module")
 def write_int8(stream_model: MoViNet) -> Callable[..., ExportReport]:
     """Write the step in int8, calibrated with clips like those of videos."""
-    require_runtime("onnx")
+    require_runtime("openvino")
     clips = moving_clips(step_program(stream_model, 1, SIZE), causal=True)
     return functools.partial(
         export_model,
         stream_model,
-        format="onnx",
+        format="openvino",
         size=SIZE,
         quantize="int8",
         calibration=clips,
@@ -241,13 +269,23 @@ def test_int8_agrees_with_the_float_model_and_records_its_loss(
     step_file: Callable[[str], ExportReport], int8_file: ExportReport
 ) -> None:
     floor, agreement = FLOORS["int8"], int8_file.agreement
-    assert int8_file.bytes < 0.7 * step_file("onnx").bytes
+    assert int8_file.bytes < 0.5 * step_file("openvino").bytes
     assert agreement.correlation >= floor.correlation
     assert agreement.mean_error <= floor.mean_error
     assert agreement.clips == 2  # those that it was not calibrated with
-    measured = json.loads(onnx.read_metadata(int8_file.path))["measured"]
+    measured = json.loads(openvino.read_metadata(int8_file.path))["measured"]
     assert (measured["kind"], measured["allow_loss"]) == ("int8", floor.mean_error)
     assert measured["mean_error"] == agreement.mean_error
+
+
+def test_openvino_computes_convolutions_in_integers(int8_file: ExportReport) -> None:
+    import openvino as library
+
+    compiled = library.Core().compile_model(str(int8_file.path), "CPU")
+    operators = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    convolutions = [o for o in operators if o["layerType"].astype(str) == "Convolution"]
+    integer = [o for o in convolutions if o["runtimePrecision"].astype(str) in ("u8", "i8")]
+    assert len(integer) == int8_file.details["8-bit convolutions"] >= 5
 
 
 def roll_channels(layer: str) -> Callable[[MoViNet], None]:
@@ -336,7 +374,8 @@ def test_half_precision_weights_report_their_loss(
         ("flatpack", {}, "no export format"),
         ("executorch", {"dtype": "float16"}, "not as float16"),
         ("torch-export", {"quantize": "int8"}, "cannot quantize"),
-        ("onnx", {"quantize": "int8"}, "calibration clips"),
+        ("openvino", {"quantize": "int8"}, "calibration clips"),
+        ("onnx", {"quantize": "int8"}, "formats that can: openvino"),
         ("onnx", {"allow_loss": 0.1}, "for quantized and half-precision"),
         ("onnx", {"quantize": "dynamic", "allow_loss": float("nan")}, "a positive number"),
         ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),

@@ -1,15 +1,18 @@
 """Fake quantization: 8-bit numbers as every format stores them, computed with in float.
 
 Weights are symmetric, one scale per output channel, max|w| / 127. Activations are affine, one range
-per tensor, which includes 0; for a depthwise convolution one per channel, where the runtime can.
+per tensor, which includes 0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+from movinet_convert.export.step import Program
 
 LEVELS = 255  # steps of an 8-bit range
 LARGEST = 127  # of a symmetric weight
@@ -43,34 +46,49 @@ def is_pointwise(layer: nn.Module) -> bool:
     return weight[0, 0].numel() == 1 and not is_depthwise(layer)
 
 
+def weight_scale(weight: Tensor) -> Tensor:
+    """(O,) of weights (O, …)."""
+    return (weight.detach().flatten(1).abs().amax(dim=1) / LARGEST).clamp_min(TINY)
+
+
 def quantized_weight(weight: Tensor) -> Tensor:
     """(O, …) rounded to 8 bits; a factor for each output channel commutes with it."""
-    scale = (weight.detach().flatten(1).abs().amax(dim=1) / LARGEST).clamp_min(TINY)
+    scale = weight_scale(weight)
     zeros = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LARGEST, LARGEST)
 
 
+@torch.no_grad()
+def rounded(program: Program) -> tuple[Program, dict[str, Tensor]]:
+    """The program with the weights of all layers rounded to 8 bits; their scales (O,), by path."""
+    program = replace(program, module=copy.deepcopy(program.module))
+    weights = {path: weight_of(layer) for path, layer in layers(program.module).items()}
+    scales = {path: weight_scale(weight) for path, weight in weights.items()}
+    for weight in weights.values():
+        weight.copy_(quantized_weight(weight))
+    return program, scales
+
+
 @dataclass(frozen=True)
 class Range:
-    """Of activations: scalars, or (C,) for one range per channel."""
+    """Of activations; scalars."""
 
     low: Tensor
     high: Tensor
 
-    def quantize(self, x: Tensor) -> Tensor:
-        """``x`` (B, C, …) rounded to 8 bits, and clipped."""
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The scale and the zero point, from 0 to 255."""
         scale = ((self.high - self.low) / LEVELS).clamp_min(TINY)
-        zero = (-self.low / scale).round().int()
-        if scale.dim() == 0:
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, LEVELS)
-        return torch.fake_quantize_per_channel_affine(x, scale, zero, 1, 0, LEVELS)
+        return scale, (-self.low / scale).round().int()
+
+    def quantize(self, x: Tensor) -> Tensor:
+        """``x`` rounded to 8 bits, and clipped."""
+        return torch.fake_quantize_per_tensor_affine(x, *self.affine(), 0, LEVELS)
 
 
 def best_range(sample: Tensor, low: Tensor, high: Tensor) -> Range:
     """The range of the least squared error: (low, high), clipped at the larger end."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    if low.dim() > 0:
-        return Range(low, high)
     below = bool(-low > high)
     tried = (Range(low * c, high) if below else Range(low, high * c) for c in CLIPPED)
     return min(tried, key=lambda tested: float((tested.quantize(sample) - sample).square().mean()))

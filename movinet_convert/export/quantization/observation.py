@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from movinet_convert.export.quantization.fake import Range, best_range, is_depthwise, layers
+from movinet_convert.export.quantization.fake import Range, best_range
 from movinet_convert.export.step import Program
 
 SAMPLED = 2048  # values of a tensor and call by which its range is chosen
@@ -34,11 +34,8 @@ class Observed:
         """(C,) the largest magnitude in each channel."""
         return torch.maximum(-self.low, self.high)
 
-    def range(self, per_channel: bool) -> Range:
-        low, high = self.low, self.high
-        if not per_channel:
-            low, high = low.amin(), high.amax()
-        return best_range(torch.cat(self.values), low, high)
+    def range(self) -> Range:
+        return best_range(torch.cat(self.values), self.low.amin(), self.high.amax())
 
 
 def by_channel(x: Tensor) -> Tensor:
@@ -58,15 +55,8 @@ def observe(
     return found
 
 
-def ranges_of(
-    program: Program, observed: Mapping[str, Observed], *, per_channel: bool
-) -> dict[str, Range]:
-    """``per_channel``: where the layer is a depthwise convolution."""
-    found = layers(program.module)
-    return {
-        path: seen.range(per_channel and is_depthwise(found[path]))
-        for path, seen in observed.items()
-    }
+def ranges_of(observed: Mapping[str, Observed]) -> dict[str, Range]:
+    return {path: seen.range() for path, seen in observed.items()}
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def with_8_bit_results(plan: Plan) -> tuple[Plan, dict[str, Range]]:
     for path, seen in _observe(module, plan).items():
         layer: Any = module.get_submodule(path)
         if layer.activation is None:
-            ranges[path] = seen.range(per_channel=False)
+            ranges[path] = seen.range()
             continue
         factors = 1.0 / seen.largest.clamp_min(TINY)
         module.set_submodule(path, EvenPointwise(layer, factors))

@@ -80,12 +80,12 @@ def plan(
     program: Program,
     clips: Sequence[Tensor],
     *,
-    per_channel: bool = False,
+    depthwise: bool = True,
     pointwise_only: bool = False,
 ) -> Plan:
     """Prepare a program for int8 with calibration clips.
 
-    ``per_channel``: the runtime has one range per channel for the input of a depthwise convolution.
+    Not ``depthwise``: the runtime computes depthwise convolutions faster in float.
     ``pointwise_only``: only layers with a kernel of 1 x 1 are quantized, weights included.
     """
     program = replace(program, module=copy.deepcopy(program.module))
@@ -93,10 +93,14 @@ def plan(
     found = layers(program.module)
     stored = [path for path in found if not pointwise_only or is_pointwise(found[path])]
     equalize(program.module, observe(program, inputs, found))
-    ranges = ranges_of(program, observe(program, inputs, found), per_channel=per_channel)
+    ranges = ranges_of(observe(program, inputs, found))
     simulation = Simulation(program, clips, ranges)
     errors = {path: simulation.error([path]) for path in found}
-    candidates = [path for path in stored if not keeps_float_input(path)]
+    candidates = [
+        path
+        for path in stored
+        if not keeps_float_input(path) and (depthwise or not is_depthwise(found[path]))
+    ]
     chosen, reached = choose(simulation, {path: errors[path] for path in candidates})
     correct_biases(program, inputs, ranges, chosen, stored)
     rows = [
