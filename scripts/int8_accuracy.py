@@ -5,8 +5,9 @@
 Trains an a0-stream with examples/finetune on generated videos whose classes are a shape and its
 motion, fine-tunes it with --qat, exports both in every format that has int8, calibrated on videos
 of training, and compares the top class of 500 videos of another seed in the formats' own runtimes.
-Exits with 1 if the bar is missed: float32 at least 95%, int8 at most 1 point less, and at most 0.3
-after --qat; the loss is from the better of the two float networks.
+Exits with 1 if the bar is missed: float32 at least 95%, int8 at most 1 point less, and after --qat
+at most 0.3 less than the better of the two float networks. Formats that are not installed are left
+out.
 
 Training takes about half an hour of one core. Networks stay in the folder and are not trained
 again; a run that was stopped resumes.
@@ -28,6 +29,7 @@ import torch
 from examples.finetune.data import Clips, ClipSpec, read_split
 from examples.finetune.shapes import HARD, write_shapes
 from movinet_convert import load_converted, load_exported
+from movinet_convert.errors import MissingExtraError
 from movinet_convert.export import export_model
 from movinet_convert.export.agreement import agreement_of
 from movinet_convert.export.formats import FORMATS
@@ -49,7 +51,7 @@ CLIP = ClipSpec(frames=8, size=48, fps=10.0)
 LENGTH = f"--frames {CLIP.frames} --size {CLIP.size} --fps {CLIP.fps:g}"
 COMMON = f"{LENGTH} --batch 8 --workers 0 --device cpu --resume"
 TRAINING = f"--model a0-stream --random --gating keras --epochs 10 {COMMON}"
-QAT = f"--qat --epochs 4 --stochastic-depth 0 {COMMON}"
+QAT = f"--qat --epochs 3 --stochastic-depth 0 {COMMON}"
 MIN_TOP1 = 95.0  # percent
 MOST_LOST = {"float": 1.0, "qat": 0.3}  # points of top-1, by training
 ROUNDING = 1e-6
@@ -84,10 +86,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90, help="Most for training.")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder: Path = options.folder
+    folder: Path = options.folder.resolve()
     deadline = time.monotonic() + 60 * options.minutes
     split = read_split(videos(folder / "videos"))
-    trained = options.network or train(folder, "float", TRAINING, deadline)
+    trained = (
+        options.network.resolve() if options.network else train(folder, "float", TRAINING, deadline)
+    )
     networks = {
         "float": load_converted(trained),
         "qat": load_converted(train(folder, "qat", f"{QAT} --model {trained}", deadline)),
@@ -97,13 +101,17 @@ def main() -> None:
     for row in measure(networks, split, options.formats, folder):
         print(row.line(), flush=True)
         rows.append(row)
+    if not any(row.precision == "int8" for row in rows):
+        sys.exit("No format was measured in int8.")
     sys.exit(0 if passed(rows) else 1)
 
 
 def videos(folder: Path) -> Path:
-    if not (folder / "val").exists():
-        write_shapes(folder / "train", TRAINING_VIDEOS, seed=TRAINING_SEED, look=HARD)
-        write_shapes(folder / "val", HELD_OUT_VIDEOS, seed=HELD_OUT_SEED, look=HARD)
+    if not folder.exists():
+        unfinished = folder.with_name("unfinished-videos")
+        write_shapes(unfinished / "train", TRAINING_VIDEOS, seed=TRAINING_SEED, look=HARD)
+        write_shapes(unfinished / "val", HELD_OUT_VIDEOS, seed=HELD_OUT_SEED, look=HARD)
+        unfinished.rename(folder)
     return folder
 
 
@@ -138,7 +146,11 @@ def measure(
             ):
                 path = folder / f"{training}-{precision}-{format}"
                 size = (CLIP.size, CLIP.size)
-                report = export_model(model, path, format, size=size, **options)
+                try:
+                    report = export_model(model, path, format, size=size, **options)
+                except MissingExtraError as error:
+                    print(f"{format} is left out: {error}")
+                    continue
                 found = logits(load_exported(report.path, threads=1), held_out)
                 top1 = 100 * (found.argmax(dim=1) == labels).double().mean().item()
                 agreement = agreement_of(found, reference, 0, len(held_out))
@@ -157,10 +169,12 @@ def logits(model: Callable[[Tensor], Tensor], clips: list[Tensor]) -> Tensor:
 
 
 def passed(rows: list[Row]) -> bool:
-    best = max(row.top1 for row in rows if row.precision == "float32")
-    missed = [f"float32 has {best:.1f}%, not {MIN_TOP1}%"] if best < MIN_TOP1 else []
+    floats = {row.training: row.top1 for row in rows if row.precision == "float32"}
+    references = {"float": floats["float"], "qat": max(floats.values())}
+    reached = floats["float"]
+    missed = [f"float32 has {reached:.1f}%, not {MIN_TOP1}%"] if reached < MIN_TOP1 else []
     for row in rows:
-        lost = best - row.top1
+        lost = references[row.training] - row.top1
         if row.precision == "int8":
             print(f"{row.format}, int8, {row.training}: {lost:.1f} points lost")
             if lost > MOST_LOST[row.training] + ROUNDING:
