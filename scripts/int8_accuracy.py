@@ -51,7 +51,7 @@ CLIP = ClipSpec(frames=8, size=48, fps=10.0)
 LENGTH = f"--frames {CLIP.frames} --size {CLIP.size} --fps {CLIP.fps:g}"
 COMMON = f"{LENGTH} --batch 8 --workers 0 --device cpu --resume"
 TRAINING = f"--model a0-stream --random --gating keras --epochs 10 {COMMON}"
-QAT = f"--qat --epochs 3 --stochastic-depth 0 {COMMON}"
+QAT = f"--qat --epochs 2 {COMMON}"
 MIN_TOP1 = 95.0  # percent
 MOST_LOST = {"float": 1.0, "qat": 0.3}  # points of top-1, by training
 ROUNDING = 1e-6

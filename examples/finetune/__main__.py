@@ -61,8 +61,10 @@ SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
 @click.option("--warmup", default=20, help="Steps until the peak learning rate.")
 @click.option("--weight-decay", default=1e-4)
 @click.option("--label-smoothing", default=0.0)
-@click.option("--dropout", type=float, help="Instead of the variant's.")
-@click.option("--stochastic-depth", type=float, help="Instead of the authors' 0.2.")
+@click.option("--dropout", type=float, help="Instead of the variant's, or of 0 with --qat.")
+@click.option(
+    "--stochastic-depth", type=float, help="Instead of the authors' 0.2, or of 0 with --qat."
+)
 @click.option("--freeze", is_flag=True, help="Train only the classifier.")
 @click.option("--qat", is_flag=True, help="Quantization-aware, for int8: trains a trained network.")
 @click.option("--half", is_flag=True, help="Compute in bfloat16 where that is safe (autocast).")
@@ -123,6 +125,9 @@ def make_model(classes: int, name: str, **options: Any) -> MoViNet:
                 f"{name} has {model.num_classes} classes, the videos {classes}; --qat needs a "
                 "network trained on them: fine-tune without it first."
             )
+    if options["qat"]:  # the logits are compared with those of the network as it was
+        model.classifier.dropout = 0.0
+        model.set_stochastic_depth(0.0)
     if options["dropout"] is not None:
         model.classifier.dropout = options["dropout"]
     if options["stochastic_depth"] is not None:

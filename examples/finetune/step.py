@@ -62,7 +62,7 @@ def accumulate_gradients(
     """Add the gradients of one batch to the parameters; returns the loss, averaged over frames.
 
     ``model`` is a TrainingModel, or DistributedDataParallel around one. With a ``teacher``, the
-    loss includes the squared error of the logits relative to the variance of the teacher's.
+    loss is the squared distance from its logits, relative to their variance, not the labels'.
     """
     chunks = torch.split(clips, config.chunk or clips.shape[2], dim=2)
     losses: list[Tensor] = []
@@ -74,11 +74,13 @@ def accumulate_gradients(
         local = distributed and not config.through_time and i < len(chunks) - 1
         with model.no_sync() if local else nullcontext():  # type: ignore[operator]
             logits, state = model(chunk, state)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-            if teacher is not None:
+            if teacher is None:
+                smoothing = config.label_smoothing
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+            else:
                 with torch.no_grad():
                     expected, teacher_state = teacher(chunk, teacher_state)
-                loss = loss + F.mse_loss(logits, expected) / expected.var()
+                loss = F.mse_loss(logits, expected) / expected.var()
             loss = loss * (chunk.shape[2] / clips.shape[2])
             if not config.through_time:
                 torch.autograd.backward(loss)
