@@ -42,7 +42,7 @@ FLOORS = {
     "dynamic": Floor(0.95, 0.995, 0.06, "leave the quantization out"),
     "weights": Floor(0.98, 0.9995, 0.03, "use float16"),
     "int8": Floor(
-        0.98, 0.99, 0.12, "calibrate with more clips of your own data, or quantize 'dynamic'"
+        0.98, 0.99, 0.12, "calibrate with more clips of your own data, or quantize 'weights'"
     ),
 }
 

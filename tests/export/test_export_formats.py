@@ -278,6 +278,25 @@ def test_int8_agrees_with_the_float_model_and_records_its_loss(
     assert measured["mean_error"] == agreement.mean_error
 
 
+def test_int8_of_a_base_variant_agrees_with_the_float_model(
+    base_model: MoViNet, tmp_path: Path
+) -> None:
+    require_runtime("openvino")
+    clips = moving_clips(clip_program(base_model, 6, SIZE), causal=False)
+    report = export_model(
+        base_model,
+        tmp_path / "clip",
+        "openvino",
+        frames=6,
+        size=SIZE,
+        quantize="int8",
+        calibration=clips,
+        allow_loss=FLOORS["int8"].mean_error,
+    )
+    assert report.details["8-bit convolutions"] >= 5
+    assert report.agreement.correlation >= FLOORS["int8"].correlation
+
+
 def test_openvino_computes_convolutions_in_integers(int8_file: ExportReport) -> None:
     import openvino as library
 

@@ -63,12 +63,14 @@ def ranges_of(observed: Mapping[str, Observed]) -> dict[str, Range]:
 def watching(
     module: nn.Module, watchers: Mapping[str, Callable[[Tensor], Tensor | None]]
 ) -> Iterator[None]:
-    """Call a watcher with a layer's first input, which what it returns replaces."""
+    """Call a watcher with a layer's first input (N, C, …), which what it returns replaces."""
 
     def hook(watch: Callable[[Tensor], Tensor | None]) -> Callable[..., tuple[Tensor, ...] | None]:
-        def before(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            first = watch(given[0])
-            return None if first is None else (first, *given[1:])
+        def before(layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            x = given[0]
+            # The channels of a linear layer are the last axis, of any number of axes.
+            first = watch(x.flatten(0, -2) if isinstance(layer, nn.Linear) else x)
+            return None if first is None else (first.view_as(x), *given[1:])
 
         return before
 
