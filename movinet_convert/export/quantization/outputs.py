@@ -7,6 +7,7 @@ are scaled to the same range, and back in float. What hard swish maps to zero is
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -18,13 +19,16 @@ from torch import Tensor, nn
 
 from movinet_convert.export.quantization.fake import TINY, Range
 from movinet_convert.export.quantization.observation import Observed
-from movinet_convert.export.quantization.plan import Plan, Simulation, choose
+from movinet_convert.export.quantization.plan import TARGET, Plan, Simulation, choose
 from movinet_convert.model.layers import ACTIVATIONS
 
 HARD_SWISH_IS_ZERO = -3.0  # at this input, and below
 # Scaled channels leave no room to values that calibration has not seen, and to clip them costs more
 # than the half bit.
 MARGIN = 1.5
+# Of inputs and results together, half of what inputs alone may have: rounding anywhere moves the
+# logits in one direction, as the activations are convex, so that errors add up on some clips.
+RESULT_TARGET = TARGET / 2
 
 
 class EvenPointwise(nn.Module):
@@ -66,8 +70,9 @@ def with_8_bit_results(plan: Plan) -> tuple[Plan, dict[str, Range]]:
         low, high = (MARGIN * factors * limits for limits in (seen.low, seen.high))
         ranges[path] = Range(low.amin(), high.amax())
     simulation = _ResultSimulation(program, plan.clips, ranges)
-    errors = {path: simulation.error([path]) for path in ranges}
-    chosen, _ = choose(simulation, errors)
+    of_inputs = {error.layer: error.mean_error for error in plan.errors}
+    errors = {path: math.hypot(of_inputs[path], simulation.error([path])) for path in ranges}
+    chosen, _ = choose(simulation, errors, RESULT_TARGET)
     return replace(plan, program=program), {path: ranges[path] for path in chosen}
 
 

@@ -124,10 +124,12 @@ def plan(
     )
 
 
-def choose(simulation: Simulation, errors: Mapping[str, float]) -> tuple[frozenset[str], float]:
-    """As many layers, those of the least errors, as together stay below ``TARGET``."""
+def choose(
+    simulation: Simulation, errors: Mapping[str, float], target: float = TARGET
+) -> tuple[frozenset[str], float]:
+    """As many layers, those of the least errors, as together stay below ``target``."""
     paths = sorted(errors, key=lambda path: errors[path])
-    allowed = TARGET
+    allowed = target
     while True:
         total, chosen = 0.0, []
         for path in paths:  # errors of different layers are nearly independent
@@ -135,7 +137,7 @@ def choose(simulation: Simulation, errors: Mapping[str, float]) -> tuple[frozens
             if total**0.5 <= allowed:
                 chosen.append(path)
         reached = simulation.error(chosen)
-        if reached <= TARGET or not chosen:
+        if reached <= target or not chosen:
             return frozenset(chosen), reached
         allowed *= 0.85
 
