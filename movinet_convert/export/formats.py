@@ -34,7 +34,15 @@ FORMATS: dict[str, Format] = {
     "aot-inductor": Format(
         aot_inductor, ".pt2", channels_last_program, layouts.CHANNELS_LAST, compiled=True
     ),
-    "onnx": Format(onnx, ".onnx", flat_program, layouts.TALL, quantize=("weights", "dynamic")),
+    "onnx": Format(
+        onnx,
+        ".onnx",
+        flat_program,
+        layouts.TALL,
+        quantize=("weights", "dynamic", "int8"),
+        int8_base=False,
+        pointwise_only=True,
+    ),
     "openvino": Format(
         openvino,
         ".xml",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from movinet_convert.errors import ExportError, MissingExtraError
 from movinet_convert.export.metadata import KEY
-from movinet_convert.export.onnx_quantization import store_in_8_bits
-from movinet_convert.export.quantization.fake import rounded
+from movinet_convert.export.onnx_quantization import compute_in_integers, store_in_8_bits
+from movinet_convert.export.quantization.fake import Range, is_pointwise, layers, rounded
+from movinet_convert.export.quantization.outputs import with_8_bit_results
 from movinet_convert.export.runtime import Job, Run, Save
+from movinet_convert.export.step import Program
 from movinet_convert.files.reading import open_regular
 
 LINEAR_WEIGHTS = tuple(f"{layer}.weight" for layer in ("reduce", "expand", "hidden", "output"))
@@ -27,7 +29,7 @@ def convert(job: Job) -> Save:
         from onnxscript.optimizer import optimize
     except ImportError as error:
         raise MissingExtraError("Exporting to ONNX", "export") from error
-    program, scales = rounded(job.program) if job.quantize == "weights" else (job.program, {})
+    program, scales, inputs, results = _quantized(job)
     exported = torch.onnx.export(
         program.graph(),
         dynamo=True,
@@ -43,6 +45,7 @@ def convert(job: Job) -> Save:
     )
     proto = exported.model_proto
     store_in_8_bits(proto.graph, scales)
+    compute_in_integers(proto.graph, inputs, results)
     onnx.checker.check_model(proto)
     if job.quantize == "dynamic":
         proto = _with_dynamic_layers(proto)
@@ -50,9 +53,27 @@ def convert(job: Job) -> Save:
     def save(path: Path, metadata: str) -> dict[str, Any]:
         onnx.helper.set_model_props(proto, {KEY: metadata})
         onnx.save(proto, str(path))
-        return {"opset": proto.opset_import[0].version}
+        return {"opset": proto.opset_import[0].version, "8-bit convolutions": len(results)}
 
     return save
+
+
+def _quantized(
+    job: Job,
+) -> tuple[Program, dict[str, Tensor], Mapping[str, Range], Mapping[str, Range]]:
+    """The program; the scales of 8-bit weights, ranges of 8-bit inputs and results, by layer.
+
+    Int8 leaves layers with a larger kernel in float, and of the others computes those in integers
+    that the plan and ``with_8_bit_results`` choose.
+    """
+    if job.plan is not None:
+        plan, results = with_8_bit_results(job.plan)
+        pointwise = [p for p, layer in layers(plan.program.module).items() if is_pointwise(layer)]
+        rest = [path for path in pointwise if path not in results]
+        return (*rounded(plan.program, rest), plan.ranges, results)
+    if job.quantize == "weights":
+        return (*rounded(job.program), {}, {})
+    return job.program, {}, {}, {}
 
 
 def _with_dynamic_layers(proto: Any) -> Any:
@@ -94,6 +115,8 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
     except ImportError as error:
         raise MissingExtraError("Running ONNX files", "export") from error
     options = onnxruntime.SessionOptions()
+    # Without VNNI, its sums of products of uint8 and int8 would saturate.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     with open_regular(path, ExportError) as file:

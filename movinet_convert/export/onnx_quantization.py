@@ -1,4 +1,4 @@
-"""8-bit weights in an ONNX model."""
+"""8 bits in an ONNX model: weights as integers, and layers computed in integers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from movinet_convert.errors import ExportError
-from movinet_convert.export.quantization.fake import LARGEST
+from movinet_convert.export.quantization.fake import LARGEST, Range, weight_scale
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # of PyTorch's exporter: modules by path, then the operator
 OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -44,6 +45,81 @@ def store_in_8_bits(graph: Any, scales: Mapping[str, Tensor]) -> None:
     nodes = [*(new for pair in stored.values() for new in pair), *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def compute_in_integers(
+    graph: Any, inputs: Mapping[str, Range], results: Mapping[str, Range]
+) -> None:
+    """Quantize input, weights, bias and result of the convolutions in ``results``, in place.
+
+    Each becomes QuantizeLinear and DequantizeLinear around the float operator, which runtimes
+    replace by an integer one.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes: list[Any] = []
+    done: set[str] = set()  # constants
+    for node in graph.node:
+        path = _module_path(node)
+        if node.op_type != "Conv" or path is None or path not in results:
+            nodes.append(node)
+            continue
+        x, weight, bias = node.input
+        before, x_scale = _rounded(graph, x, f"{node.name}.input", inputs[path])
+        if weight not in done:
+            done.add(weight)
+            nodes += _integer_constants(graph, weights[weight], weights[bias], x_scale)
+        after, _ = _rounded(graph, f"{node.name}.float", f"{node.name}.result", results[path])
+        after[-1].output[0] = node.output[0]
+        node.input[:] = [before[-1].output[0], f"{weight}.rounded", f"{bias}.rounded"]
+        node.output[:] = [f"{node.name}.float"]
+        nodes += [*before, node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _rounded(graph: Any, x: str, name: str, limits: Range) -> tuple[list[Any], Any]:
+    """Operators that round ``x`` to 8 bits, and the scale."""
+    from onnx import helper
+
+    scale, zero = (tensor.numpy() for tensor in limits.affine())
+    names = [_constant(graph, f"{name}.scale", scale.astype(np.float32))]
+    names.append(_constant(graph, f"{name}.zero", zero.astype(np.uint8)))
+    integers, rounded = f"{name}.uint8", f"{name}.rounded"
+    return [
+        helper.make_node("QuantizeLinear", [x, *names], [integers]),
+        helper.make_node("DequantizeLinear", [integers, *names], [rounded]),
+    ], scale
+
+
+def _integer_constants(graph: Any, weight: Any, bias: Any, x_scale: Any) -> list[Any]:
+    """The weights in int8 and the bias in int32, and the operators that make them float."""
+    from onnx import helper, numpy_helper
+
+    values = numpy_helper.to_array(weight)
+    scale = weight_scale(torch.from_numpy(values.copy())).numpy()
+    shaped = scale.reshape(-1, *[1] * (values.ndim - 1))
+    integers = (values / shaped).round().clip(-LARGEST, LARGEST).astype(np.int8)
+    summed = (numpy_helper.to_array(bias) / (scale * x_scale)).round()
+    nodes = []
+    for tensor, array, step in (
+        (weight, integers, scale),
+        (bias, summed.clip(-(2**31), 2**31 - 1).astype(np.int32), scale * x_scale),
+    ):
+        graph.initializer.remove(tensor)
+        name = tensor.name
+        names = [
+            _constant(graph, f"{name}.integers", array),
+            _constant(graph, f"{name}.scale", step.astype(np.float32)),
+        ]
+        nodes.append(helper.make_node("DequantizeLinear", names, [f"{name}.rounded"], axis=0))
+    return nodes
+
+
+def _constant(graph: Any, name: str, array: Any) -> str:
+    from onnx import numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(array, name))
+    return name
 
 
 def _module_path(node: Any) -> str | None:

@@ -66,6 +66,7 @@ class Format:
     dtypes: tuple[str, ...] = ("float32",)
     casts_model: bool = True  # False: the format itself converts the weights to the dtype
     quantize: tuple[str, ...] = ()
+    int8_base: bool = True  # whether base variants can be int8
     int8_depthwise: bool = True  # whether depthwise convolutions profit from int8
     pointwise_only: bool = False  # whether other convolutions stay float in int8
     compiled: bool = False  # whether a file is code, which must be trusted

@@ -163,6 +163,11 @@ def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -
     if quantize is not None and quantize not in row.quantize:
         able = ", ".join(name for name, other in FORMATS.items() if quantize in other.quantize)
         raise UsageError(f"{format} cannot quantize {quantize!r}; formats that can: {able or '-'}.")
+    if quantize == "int8" and not row.int8_base and not model.settings.causal:
+        able = ", ".join(
+            n for n, other in FORMATS.items() if "int8" in other.quantize and other.int8_base
+        )
+        raise UsageError(f"{format} has no int8 for base variants; formats that have: {able}.")
     if model.training:
         raise UsageError("The model is in training mode; call model.eval() before exporting it.")
     return row

@@ -307,6 +307,26 @@ def test_openvino_computes_convolutions_in_integers(int8_file: ExportReport) -> 
     assert len(integer) == int8_file.details["8-bit convolutions"] >= 5
 
 
+def test_onnx_runtime_computes_convolutions_in_integers(
+    write_int8: Callable[..., ExportReport], tmp_path: Path
+) -> None:
+    require_runtime("onnx")
+    import onnx as library
+    import onnxruntime
+
+    report = write_int8(path=tmp_path / "step", format="onnx", allow_loss=FLOORS["int8"].mean_error)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(str(report.path), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in library.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == report.details["8-bit convolutions"] >= 5
+
+
+def test_onnx_has_no_int8_for_base_variants(base_model: MoViNet, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="onnx has no int8 for base variants; .*openvino"):
+        export_model(base_model, tmp_path / "clip", "onnx", quantize="int8")
+
+
 def roll_channels(layer: str) -> Callable[[MoViNet], None]:
     def change(model: MoViNet) -> None:
         weight = model.get_parameter(layer)
@@ -394,7 +414,7 @@ def test_half_precision_weights_report_their_loss(
         ("executorch", {"dtype": "float16"}, "not as float16"),
         ("torch-export", {"quantize": "int8"}, "cannot quantize"),
         ("openvino", {"quantize": "int8"}, "calibration clips"),
-        ("onnx", {"quantize": "int8"}, "formats that can: openvino"),
+        ("onnx", {"quantize": "int8"}, "calibration clips"),
         ("onnx", {"allow_loss": 0.1}, "for quantized and half-precision"),
         ("onnx", {"quantize": "dynamic", "allow_loss": float("nan")}, "a positive number"),
         ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),

@@ -7,6 +7,7 @@ per tensor, which includes 0.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,10 +60,16 @@ def quantized_weight(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def rounded(program: Program) -> tuple[Program, dict[str, Tensor]]:
-    """The program with the weights of all layers rounded to 8 bits; their scales (O,), by path."""
+def rounded(
+    program: Program, paths: Collection[str] | None = None
+) -> tuple[Program, dict[str, Tensor]]:
+    """The program with the weights of layers, all by default, rounded to 8 bits.
+
+    Also returns their scales (O,), by path.
+    """
     program = replace(program, module=copy.deepcopy(program.module))
-    weights = {path: weight_of(layer) for path, layer in layers(program.module).items()}
+    found = layers(program.module)
+    weights = {path: weight_of(found[path]) for path in (found if paths is None else paths)}
     scales = {path: weight_scale(weight) for path, weight in weights.items()}
     for weight in weights.values():
         weight.copy_(quantized_weight(weight))

@@ -32,7 +32,8 @@ def trained() -> MoViNet:
 
 
 @pytest.mark.parametrize(
-    ("format", "quantize"), [("onnx", "weights"), ("openvino", "weights"), ("openvino", "int8")]
+    ("format", "quantize"),
+    [("onnx", "weights"), ("openvino", "weights"), ("openvino", "int8"), ("onnx", "int8")],
 )
 def test_a_trained_network_reaches_the_floor_in_a_third_of_the_bytes(
     format: str, quantize: str, trained: MoViNet, tmp_path: Path
