@@ -15,7 +15,7 @@ from movinet_convert.export.agreement import agreement_of, moving_clips
 from movinet_convert.export.flat_clip import flat_clip_program
 from movinet_convert.export.flat_step import xnnpack_program
 from movinet_convert.export.quantization.fake import is_depthwise, layers
-from movinet_convert.export.quantization.outputs import EvenPointwise, with_8_bit_results
+from movinet_convert.export.quantization.outputs import EqualizedPointwise, with_8_bit_results
 from movinet_convert.export.quantization.plan import Plan, plan
 from movinet_convert.export.runtime import Job
 from movinet_convert.model import MoViNet
@@ -77,7 +77,7 @@ def test_planned_layers_are_static_and_all_other_pointwise_ones_dynamic(planned:
 @torch.no_grad()
 def test_scaled_channels_leave_the_network_the_same(planned: Plan) -> None:
     scaled, _ = with_8_bit_results(planned)
-    assert isinstance(scaled.program.module.get_submodule(WIDE), EvenPointwise)
+    assert isinstance(scaled.program.module.get_submodule(WIDE), EqualizedPointwise)
     for given in planned.inputs[:3]:
         expected, *_ = planned.program.module(*given)
         found, *_ = scaled.program.module(*given)

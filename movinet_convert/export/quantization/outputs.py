@@ -31,7 +31,7 @@ MARGIN = 1.5
 RESULT_TARGET = TARGET / 2
 
 
-class EvenPointwise(nn.Module):
+class EqualizedPointwise(nn.Module):
     """A pointwise convolution; its results have ``factors`` (C,), undone before the activation."""
 
     def __init__(self, conv: Any, factors: Tensor) -> None:
@@ -66,7 +66,7 @@ def with_8_bit_results(plan: Plan) -> tuple[Plan, dict[str, Range]]:
             ranges[path] = seen.range()
             continue
         factors = 1.0 / seen.largest.clamp_min(TINY)
-        module.set_submodule(path, EvenPointwise(layer, factors))
+        module.set_submodule(path, EqualizedPointwise(layer, factors))
         low, high = (MARGIN * factors * limits for limits in (seen.low, seen.high))
         ranges[path] = Range(low.amin(), high.amax())
     simulation = _ResultSimulation(program, plan.clips, ranges)

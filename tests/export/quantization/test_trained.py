@@ -1,6 +1,7 @@
 """8-bit files of a network with really trained weights, from the folder MOVINET_CHECKPOINTS names.
 
-Random weights have even channels and near-zero gates; what 8 bits cost shows in trained ones.
+The channels of random weights have similar ranges and their gates are near zero; trained ones show
+what 8 bits cost.
 """
 
 from __future__ import annotations
