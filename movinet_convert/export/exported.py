@@ -15,7 +15,7 @@ from movinet_convert.errors import ExportError, MovinetError, UsageError
 from movinet_convert.export.formats import FORMATS
 from movinet_convert.export.metadata import Metadata, parse
 from movinet_convert.export.outputs import contents
-from movinet_convert.export.runtime import Run, quiet
+from movinet_convert.export.runtime import Run, copied, quiet, without_gradients
 from movinet_convert.export.step import CLIP_FRAMES
 from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
@@ -97,7 +97,7 @@ class ExportedModel:
         if self.settings.causal:
             return self.stream(clip)[0]
         self._check(clip, self._lengths)
-        with self._lock, _without_gradients():
+        with self._lock, without_gradients():
             return self._run([self._filled(clip).to(self.device, self.dtype)])[0][: len(clip)]
 
     def stream(
@@ -118,7 +118,7 @@ class ExportedModel:
         if state is not None:
             self.check_state(state, len(frames), *self.size)
             state = state if len(frames) == self.batch else state.select(self._places(frames))
-        with self._lock, _without_gradients():
+        with self._lock, without_gradients():
             video = _Video(self._to_file(state))
             logits = [self._step(call, video)[: len(frames)] for call in calls]
             after = self._from_file(video)
@@ -135,7 +135,7 @@ class ExportedModel:
         video = None
         for frames in chunks:
             calls = self._chunks(frames)
-            with self._lock, _without_gradients():
+            with self._lock, without_gradients():
                 video = video or _Video(self._to_file(None))
                 logits = [self._step(call, video) for call in calls][-1]
             yield logits[: len(frames)]
@@ -144,7 +144,7 @@ class ExportedModel:
         """One call of the runtime, which continues ``video``."""
         if self._row.reuses_memory and self._running is not video:
             if self._running is not None:
-                self._running.states = [_copy(tensor) for tensor in self._running.states]
+                self._running.states = [copied(tensor) for tensor in self._running.states]
             self._running = video
         logits, *video.states = self._run([frames, *video.states])
         return logits
@@ -160,7 +160,7 @@ class ExportedModel:
 
     def _from_file(self, video: _Video) -> StreamState:
         if self._row.reuses_memory:
-            video.states = [_copy(tensor) for tensor in video.states]
+            video.states = [copied(tensor) for tensor in video.states]
             self._running = None
         shapes = self._spec.shapes(self.batch, *self.size)
         return StreamState.of_tensors(
@@ -221,18 +221,6 @@ class _Video:
 
     def __init__(self, states: Sequence[Tensor]) -> None:
         self.states = list(states)
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    # Not PyTorch's copy: its threads would compete with those of the runtime for the cores.
-    return torch.from_numpy(tensor.numpy().copy(order="K"))
-
-
-@contextmanager
-def _without_gradients() -> Iterator[None]:
-    # Not inference mode: runtimes keep memory, and update it in place in later calls.
-    with torch.inference_mode(False), torch.no_grad():
-        yield
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from movinet_convert.export.layouts import Layout
@@ -86,3 +87,15 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy by one thread, since PyTorch's would compete with those of a runtime for the cores."""
+    return torch.from_numpy(tensor.numpy().copy(order="K"))
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """Not inference mode: runtimes keep memory, and update it in place in later calls."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

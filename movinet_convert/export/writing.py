@@ -98,8 +98,7 @@ def export_model(
     call. ``calibration``: clips
     (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
     every fourth is held out for the check. ``labels`` are the class names, by default those of
-    Kinetics-600 if there are 600. ``report``: a CSV file to write the error of each layer in int8
-    to, whether or not the export succeeds then.
+    Kinetics-600 if there are 600. ``report``: a CSV file for the error of each layer in int8.
 
     The suffix of the format is appended to ``path`` if it is missing. The file at ``path`` (in it,
     if that is a folder) is replaced only once the new one agrees with the eager model: up to
@@ -111,26 +110,16 @@ def export_model(
     ExportError for failures on this machine or agreement below the floor, ParityError for a
     full-precision file that computes something else.
     """
-    row = _row(model, format, dtype, quantize)
+    row = _row(model, format, dtype, quantize, batch)
     kind = _reduced_precision(dtype, quantize, allow_loss)
-    if report is not None:
-        _check_report(report, quantize)
+    _check_report(report, quantize)
     files, staging = _output(row, Path(path), model.variant.name, format)
-    _check_batch(batch, row, format)
     program = _program(model, row, frames, size, batch, dtype or "float32")
     described = metadata(model, program, labels)
     job, clips = Job(program, dtype or "float32", quantize), _clips(program, model, kind)
     if quantize == "int8":
         calibrating, clips = split(program, calibration)
-        planned = plan(
-            program,
-            calibrating,
-            depthwise=row.int8_depthwise,
-            pointwise_only=row.pointwise_only,
-        )
-        if report is not None:
-            planned.write_csv(report)
-        job = replace(job, program=planned.program, plan=planned)
+        job = _planned(job, row, calibrating, report)
     with staging as written, quiet():
         with explained(files[0].parent, format, OSError, RuntimeError):
             save = row.runtime.convert(job)
@@ -148,7 +137,9 @@ def export_model(
     )
 
 
-def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -> Format:
+def _row(
+    model: MoViNet, format: str, dtype: str | None, quantize: str | None, batch: int
+) -> Format:
     row = FORMATS.get(format)
     if row is None:
         raise UsageError(f"There is no export format {format!r}; choose {', '.join(FORMATS)}.")
@@ -170,6 +161,7 @@ def _row(model: MoViNet, format: str, dtype: str | None, quantize: str | None) -
         raise UsageError(f"{format} has no int8 for base variants; formats that have: {able}.")
     if model.training:
         raise UsageError("The model is in training mode; call model.eval() before exporting it.")
+    _check_batch(batch, row, format)
     return row
 
 
@@ -204,7 +196,9 @@ def _check_batch(batch: int, row: Format, format: str) -> None:
         raise UsageError(f"{format} files take one video at a time; formats for more: {able}.")
 
 
-def _check_report(report: Path, quantize: str | None) -> None:
+def _check_report(report: Path | None, quantize: str | None) -> None:
+    if report is None:
+        return
     if quantize != "int8":
         raise UsageError("report (--report FILE) is for int8; leave it out.")
     check_output(report, (".csv",), ())
@@ -225,6 +219,19 @@ def _program(
     build = row.program if causal else row.clip
     size = size or (own.size,) * 2
     return build(exported, frames or (1 if causal else own.frames), size, batch)
+
+
+def _planned(job: Job, row: Format, calibrating: Sequence[Tensor], report: Path | None) -> Job:
+    """An int8 job with the plan for it, whose table is written to ``report``."""
+    planned = plan(
+        job.program,
+        calibrating,
+        depthwise=row.int8_depthwise,
+        pointwise_only=row.pointwise_only,
+    )
+    if report is not None:
+        planned.write_csv(report)
+    return replace(job, program=planned.program, plan=planned)
 
 
 def _clips(program: Program, model: MoViNet, kind: str | None) -> list[Tensor]:

@@ -16,7 +16,8 @@ from movinet_convert.video import processes
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
 from movinet_convert.video.frames import check_length, read_middle
 from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
-from movinet_convert.video.predict import ExportedFile, Predictor, check_logits, load_predictor
+from movinet_convert.video.models import ExportedFile
+from movinet_convert.video.predict import Predictor, check_logits, load_predictor
 from movinet_convert.weights.load import find_file
 
 TOP = 5

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError, WeightsError
-from movinet_convert.model.state import StreamState
-from movinet_convert.variants import Settings, Variant
 from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
     MAX_CLIP_FRAMES,
@@ -26,6 +23,7 @@ from movinet_convert.video.frames import (
     read_frames,
     to_tensor,
 )
+from movinet_convert.video.models import ExportedFile, Model
 from movinet_convert.weights.file import read_header
 from movinet_convert.weights.labels import class_names, read_labels
 from movinet_convert.weights.load import find_file, load_converted
@@ -57,47 +55,6 @@ class Moment:
     window: int
     frames: int
     probabilities: Probabilities
-
-
-class Model(Protocol):
-    """What is needed of a network: a ``MoViNet``, or one in another runtime."""
-
-    @property
-    def variant(self) -> Variant: ...
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def num_classes(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def __call__(self, clip: Tensor, /) -> Tensor: ...
-
-    def stream(
-        self, frames: Tensor, state: StreamState | None = None, *, per_frame: bool = False
-    ) -> tuple[Tensor, StreamState]: ...
-
-
-class ExportedFile(Model, Protocol):
-    """A network in a file for another runtime, which takes frames of one size."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    @property
-    def shortest(self) -> int: ...
-
-    @property
-    def call_frames(self) -> int: ...
-
-    @property
-    def files(self) -> tuple[Path, ...]: ...
 
 
 @dataclass(frozen=True)
