@@ -6,15 +6,12 @@ ones, one for each frame that its kernel sees.
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
-from movinet_convert.export.flat_step import FlatLinear, flat_block, pad_inputs
+from movinet_convert.export.flat_step import FlatLinear, FlatNetwork
 from movinet_convert.export.step import CLIP_FRAMES, Program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.attention import SqueezeExcitation
@@ -86,25 +83,12 @@ def clip_mean(x: Tensor) -> Tensor:
     return means.permute(2, 1, 0, 3).mean(dim=(2, 3), keepdim=True)
 
 
-class FlatClip(nn.Module):
+class FlatClip(FlatNetwork):
     """Clips (B, 3, T, H, W) -> logits (B, classes), one clip after the other."""
 
     def __init__(self, model: MoViNet, frames: int, size: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__(model, size, ClipFeature, ClipAttention)
         self.positions = FramePositions(1, frames)
-        self.stem = copy.deepcopy(model.stem.conv)
-        self.blocks = nn.ModuleDict()
-        height, width = (-(-side // 2) for side in size)
-        for spec in model.variant.spec.blocks:
-            chunked: Any = model.blocks[spec.name]
-            block = flat_block(chunked.block, (height, width), ClipFeature, ClipAttention)
-            self.blocks[spec.name] = block
-            height, width = (-(-side // spec.stride) for side in (height, width))
-        self.head = copy.deepcopy(model.head)
-        self.hidden = FlatLinear(model.classifier.hidden)
-        self.output = FlatLinear(model.classifier.output)
-        self.activation = model.classifier.activation
-        pad_inputs(self)
 
     def forward(self, clips: Tensor) -> Tensor:
         if len(clips) == 1:

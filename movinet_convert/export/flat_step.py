@@ -195,37 +195,44 @@ def flat_block(
     return result
 
 
-def pad_inputs(module: nn.Module) -> None:
-    """Let convolutions pad their input, not their weight, which exporters need to be a constant."""
-    for layer in module.modules():
-        if isinstance(layer, FusedConv):
-            layer.pad_input = True
+class FlatNetwork(nn.Module):
+    """A fused network for frames of one size, with the operators of ``flat_block``."""
+
+    def __init__(
+        self,
+        model: MoViNet,
+        size: tuple[int, int],
+        feature: Callable[[FusedFeature], nn.Module],
+        attention: Callable[[SqueezeExcitation], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.stem = copy.deepcopy(model.stem.conv)
+        self.blocks = nn.ModuleDict()
+        height, width = (-(-side // 2) for side in size)
+        for spec in model.variant.spec.blocks:
+            chunked: Any = model.blocks[spec.name]
+            block = flat_block(chunked.block, (height, width), feature, attention)
+            self.blocks[spec.name] = block
+            height, width = (-(-side // spec.stride) for side in (height, width))
+        self.head = copy.deepcopy(model.head)
+        self.hidden = FlatLinear(model.classifier.hidden)
+        self.output = FlatLinear(model.classifier.output)
+        self.activation = model.classifier.activation
+        for layer in self.modules():
+            # Not their weight, which exporters need to be a constant.
+            if isinstance(layer, FusedConv):
+                layer.pad_input = True
 
 
-class FlatStep(nn.Module):
+class FlatStep(FlatNetwork):
     """Frames (B, 3, k, H, W) and states -> logits (B, classes) and states.
 
     Buffers are as ``in_time`` has them, pools and head (B, C, 1, 1), the frame count (B,).
     """
 
     def __init__(self, model: MoViNet, size: tuple[int, int], in_time: type[TallConv]) -> None:
-        super().__init__()
+        super().__init__(model, size, partial(FlatFeature, in_time=in_time), FlatAttention)
         self.order = in_time.order
-        self.stem = copy.deepcopy(model.stem.conv)
-        self.blocks = nn.ModuleDict()
-        height, width = (-(-side // 2) for side in size)
-        for spec in model.variant.spec.blocks:
-            chunked: Any = model.blocks[spec.name]
-            feature = partial(FlatFeature, in_time=in_time)
-            self.blocks[spec.name] = flat_block(
-                chunked.block, (height, width), feature, FlatAttention
-            )
-            height, width = (-(-side // spec.stride) for side in (height, width))
-        self.head = copy.deepcopy(model.head)
-        self.hidden = FlatLinear(model.classifier.hidden)
-        self.output = FlatLinear(model.classifier.output)
-        self.activation = model.classifier.activation
-        pad_inputs(self)
 
     def forward(self, frames: Tensor, frame_count: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = given
