@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,20 +144,17 @@ def _row(
     if row is None:
         raise UsageError(f"There is no export format {format!r}; choose {', '.join(FORMATS)}.")
     if not model.settings.causal and not row.base:
-        able = ", ".join(name for name, other in FORMATS.items() if other.base)
         raise UsageError(
             f"{format} has no 3D convolutions, which {model.variant.name} needs; "
-            f"export {model.variant.arch}-stream, or choose {able}."
+            f"export {model.variant.arch}-stream, or choose {_formats(lambda row: row.base)}."
         )
     if dtype is not None and dtype not in row.dtypes:
         raise UsageError(f"{format} keeps weights as {', '.join(row.dtypes)}; not as {dtype}.")
     if quantize is not None and quantize not in row.quantize:
-        able = ", ".join(name for name, other in FORMATS.items() if quantize in other.quantize)
+        able = _formats(lambda row: quantize in row.quantize)
         raise UsageError(f"{format} cannot quantize {quantize!r}; formats that can: {able or '-'}.")
     if quantize == "int8" and not row.int8_base and not model.settings.causal:
-        able = ", ".join(
-            n for n, other in FORMATS.items() if "int8" in other.quantize and other.int8_base
-        )
+        able = _formats(lambda row: "int8" in row.quantize and row.int8_base)
         raise UsageError(f"{format} has no int8 for base variants; formats that have: {able}.")
     if model.training:
         raise UsageError("The model is in training mode; call model.eval() before exporting it.")
@@ -188,11 +185,16 @@ def _reduced_precision(
     return kind
 
 
+def _formats(able: Callable[[Format], bool]) -> str:
+    """The names of the formats that can do something, for a message."""
+    return ", ".join(name for name, row in FORMATS.items() if able(row))
+
+
 def _check_batch(batch: int, row: Format, format: str) -> None:
     if batch < 1:
         raise UsageError(f"batch is the number of videos, at least 1; got {batch}.")
     if batch > 1 and not row.batches:
-        able = ", ".join(name for name, other in FORMATS.items() if other.batches)
+        able = _formats(lambda row: row.batches)
         raise UsageError(f"{format} files take one video at a time; formats for more: {able}.")
 
 
