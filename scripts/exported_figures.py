@@ -28,6 +28,12 @@ def logits_of(model: ExportedModel) -> torch.Tensor:
     return torch.cat([logits for clip in clips for logits in model.stream_video(clip.split(1, 2))])
 
 
+def agreement(model: ExportedModel, reference: torch.Tensor) -> str:
+    """Correlation, same top class and mean error of its logits, for a row."""
+    found = agreement_of(logits_of(model), reference, len(reference), len(reference) // FRAMES)
+    return f"{found.correlation:.5f} | {found.top1:.1%} | {found.mean_error:.1e}"
+
+
 def milliseconds(models: list[ExportedModel]) -> list[float]:
     """The median processor time of a frame."""
     frames = torch.rand(1, 3, FRAMES, *models[0].size).split(1, 2)
@@ -51,11 +57,10 @@ def main() -> int:
     print("file | bytes | ratio | ms | ratio | correlation | same top class | mean error, std")
     size = files[0].stat().st_size
     for file, model, ms in zip(files, models, taken, strict=True):
-        found = agreement_of(logits_of(model), reference, len(reference), len(reference) // FRAMES)
         bytes = file.stat().st_size
         print(
             f"{file.name} | {bytes:,} | {bytes / size:.2f} | {ms:.2f} | {ms / taken[0]:.2f} | "
-            f"{found.correlation:.5f} | {found.top1:.1%} | {found.mean_error:.1e}",
+            f"{agreement(model, reference)}",
             flush=True,
         )
     return 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from movinet_convert.errors import ExportError
-from movinet_convert.export.quantization.fake import LARGEST, Range, weight_scale
+from movinet_convert.export.quantization.fake import Range, integers, weight_scale
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # of PyTorch's exporter: modules by path, then the operator
 OPERATORS = ("Conv", "Gemm", "MatMul")
@@ -84,10 +84,9 @@ def _rounded(graph: Any, x: str, name: str, limits: Range) -> tuple[list[Any], A
     scale, zero = (tensor.numpy() for tensor in limits.affine())
     names = [_constant(graph, f"{name}.scale", scale.astype(np.float32))]
     names.append(_constant(graph, f"{name}.zero", zero.astype(np.uint8)))
-    integers, rounded = f"{name}.uint8", f"{name}.rounded"
     return [
-        helper.make_node("QuantizeLinear", [x, *names], [integers]),
-        helper.make_node("DequantizeLinear", [integers, *names], [rounded]),
+        helper.make_node("QuantizeLinear", [x, *names], [f"{name}.uint8"]),
+        helper.make_node("DequantizeLinear", [f"{name}.uint8", *names], [f"{name}.rounded"]),
     ], scale
 
 
@@ -98,11 +97,10 @@ def _integer_constants(graph: Any, weight: Any, bias: Any, x_scale: Any) -> list
     values = numpy_helper.to_array(weight)
     scale = weight_scale(torch.from_numpy(values.copy())).numpy()
     shaped = scale.reshape(-1, *[1] * (values.ndim - 1))
-    integers = (values / shaped).round().clip(-LARGEST, LARGEST).astype(np.int8)
     summed = (numpy_helper.to_array(bias) / (scale * x_scale)).round()
     nodes = []
     for tensor, array, step in (
-        (weight, integers, scale),
+        (weight, integers(values, shaped), scale),
         (bias, summed.clip(-(2**31), 2**31 - 1).astype(np.int32), scale * x_scale),
     ):
         graph.initializer.remove(tensor)
@@ -134,9 +132,8 @@ def _stored(graph: Any, tensor: Any, scale: Any, axis: int) -> list[Any]:
 
     values, name = numpy_helper.to_array(tensor), tensor.name
     scale = scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-    integers = (values / scale).round().clip(-LARGEST, LARGEST).astype(np.int8)
     graph.initializer.remove(tensor)
-    for suffix, array in (("int8", integers), ("scale", scale)):
+    for suffix, array in (("int8", integers(values, scale)), ("scale", scale)):
         graph.initializer.append(numpy_helper.from_array(array, f"{name}.{suffix}"))
     return [
         helper.make_node("Cast", [f"{name}.int8"], [f"{name}.cast"], to=TensorProto.FLOAT),

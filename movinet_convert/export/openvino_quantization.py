@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import ExportError
-from movinet_convert.export.quantization.fake import LARGEST, LEVELS, Range
+from movinet_convert.export.quantization.fake import LEVELS, Range, integers
 
 OPERATORS = ("Convolution", "GroupConvolution", "MatMul")
 
@@ -66,8 +66,7 @@ def _scaled_integers(weight: NDArray[np.float32], scale: NDArray[np.float32]) ->
     from openvino import opset13
 
     scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
-    integers = (weight / scale).round().clip(-LARGEST, LARGEST).astype(np.int8)
-    floats = opset13.convert(opset13.constant(integers), "f32")
+    floats = opset13.convert(opset13.constant(integers(weight, scale)), "f32")
     return opset13.multiply(floats, opset13.constant(scale)).output(0)
 
 

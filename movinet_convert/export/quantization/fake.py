@@ -10,7 +10,9 @@ import copy
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from movinet_convert.export.step import Program
@@ -57,6 +59,11 @@ def quantized_weight(weight: Tensor) -> Tensor:
     scale = weight_scale(weight)
     zeros = torch.zeros_like(scale, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -LARGEST, LARGEST)
+
+
+def integers(weight: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Weights as a file stores them; ``scale`` broadcasts."""
+    return (weight / scale).round().clip(-LARGEST, LARGEST).astype(np.int8)
 
 
 @torch.no_grad()
