@@ -52,7 +52,7 @@ class Timeline:
 
 def check_plotting(path: Path, videos: int) -> None:
     """Raise MissingExtraError without matplotlib, UsageError for too many videos."""
-    _figure_type()
+    figure_type()
     if videos > MAX_ROWS:
         raise UsageError(
             f"{path} would have {videos} rows, more than {MAX_ROWS}; plot fewer videos at a time."
@@ -68,7 +68,7 @@ def plot_timelines(
     then unchanged.
     """
     width, height = ROW_INCHES
-    figure = _figure_type()(figsize=(width, height * len(timelines) + 0.4), layout="constrained")
+    figure = figure_type()(figsize=(width, height * len(timelines) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     names = distinct_names([timeline.name for timeline in timelines])
     axes = figure.subplots(len(timelines), 1, squeeze=False)[:, 0]
@@ -91,7 +91,8 @@ def distinct_names(sources: Sequence[str]) -> list[str]:
     return names if sources else []
 
 
-def _figure_type() -> Any:
+def figure_type() -> Any:
+    """matplotlib's Figure; MissingExtraError where it is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
