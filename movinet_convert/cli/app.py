@@ -90,6 +90,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
     type=click.IntRange(min=1),
     help="Add an untrained classifier to a backbone that was saved without one.",
 )
+@options.labels
 @click.option("--out", metavar="DIR", help="The store to write into.")
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
 @options.parity

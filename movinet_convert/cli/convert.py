@@ -24,6 +24,10 @@ def convert_and_print(
 ) -> None:
     # Only stream models have a legacy release.
     variants = _variants(archs, causal or (every and settings["legacy"]), every)
+    if settings["labels"] is not None:
+        from movinet_convert.weights.labels import read_labels
+
+        read_labels(settings["labels"])  # refuses a file that cannot be one before any work
     first = variants[0] if variants else None  # None: the checkpoint determines it
     for variant in variants[1:]:
         _check_gating(variant, settings["gating"], settings["gating_clips"])

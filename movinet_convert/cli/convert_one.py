@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from movinet_convert.conversion.pipeline import Conversion
     from movinet_convert.conversion.sources import Source
 
-CONVERT_OPTIONS = ("gating", "legacy", "head_activation", "num_classes", "out", "dtype")
+CONVERT_OPTIONS = (
+    *("gating", "legacy", "head_activation"),
+    *("num_classes", "labels", "out", "dtype"),
+)
 
 
 def convert_one(variant: Variant | None, source: Source, settings: Mapping[str, Any]) -> Conversion:
@@ -57,6 +60,8 @@ def conversion_json(conversion: Conversion) -> dict[str, Any]:
 
 def print_conversion(conversion: Conversion) -> None:
     """The source, the settings, the comparison and the file."""
+    from movinet_convert.weights.labels import known_names, unnamed
+
     converted, stored = conversion.converted, conversion.stored
     entry = stored.entry
     echo(
@@ -82,3 +87,5 @@ def print_conversion(conversion: Conversion) -> None:
         echo("Not compared with the official model (--no-verify).")
     done = "Wrote" if stored.created else "Unchanged:"
     echo(f"{done} {stored.path} ({entry.bytes / 1e6:.1f} MB, sha256 {entry.sha256})")
+    if known_names(conversion.labels, entry.num_classes) is None:
+        echo(f"Note: {unnamed(stored.path.name, entry.num_classes)}", err=True)

@@ -73,6 +73,7 @@ RUNTIME_FORMATS = [
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the error that each layer has in int8 as CSV.",
 )
+@options.labels
 @options.weights_dir
 @options.as_json
 def export_command(
@@ -86,17 +87,19 @@ def export_command(
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
     from movinet_convert.files.writing import refuse_inputs
-    from movinet_convert.weights.file import read_header
+    from movinet_convert.weights.labels import unnamed
     from movinet_convert.weights.load import find_file, load_converted
 
-    weights = find_file(name, weights_dir=weights_dir)
-    refuse_inputs(Path(out), [weights])
+    weights, labels = find_file(name, weights_dir=weights_dir), settings["labels"]
+    refuse_inputs(Path(out), [weights] if labels is None else [weights, labels])
     model = load_converted(name, weights_dir=weights_dir)
     with doing(f"Exporting {name} as {format_}"):
         if format_ == CHECKPOINT:
             result = _checkpoint(model, Path(out), settings)
         else:
-            result = _for_runtime(model, out, format_, read_header(weights).labels, **settings)
+            result = _for_runtime(model, out, format_, **settings)
+    if format_ != CHECKPOINT and labels is None and model.labels is None:
+        echo(f"Note: {unnamed(name, model.num_classes)}", err=True)
     if as_json:
         echo_json(result)
     else:
@@ -107,7 +110,6 @@ def _for_runtime(
     model: MoViNet,
     out: str,
     format_: str,
-    labels: tuple[str, ...] | None,
     *,
     calibration: str | None,
     **settings: Any,
@@ -121,7 +123,7 @@ def _for_runtime(
         )
     settings["batch"] = settings["batch"] or 1
     clips = calibration_clips(calibration, model.variant, settings["size"]) if calibration else ()
-    report = export_model(model, out, format_, calibration=clips, labels=labels, **settings)
+    report = export_model(model, out, format_, calibration=clips, **settings)
     return report.as_json()
 
 

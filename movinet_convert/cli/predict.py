@@ -78,17 +78,12 @@ def predict_command(
     from movinet_convert.video.annotate import Captions
     from movinet_convert.video.decode import is_live
     from movinet_convert.video.predict import load_predictor
-    from movinet_convert.weights.labels import numbered
 
     sources = list(dict.fromkeys(source for video in videos for source in _sources(video)))
     _check_outputs(sources, plot, annotated)
     used = {key: settings[key] for key in ("device", "threads", "weights_dir")}
     exported = options.exported(name, trusted=trusted, **used)
     predictor = load_predictor(name, exported=exported, **settings)
-    classes = len(predictor.labels)
-    if predictor.labels == numbered(classes):
-        sentence = f"These weights have no names for their {classes} classes; pass them with"
-        echo(f"{sentence} --labels FILE, one per line.", err=True)
     timelines: list[Timeline] | None = None if plot is None else []
     captions = None if annotated is None else Captions(predictor)
     watch = Watch(predictor, top, as_json, seconds, timelines, captions)

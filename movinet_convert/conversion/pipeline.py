@@ -25,6 +25,7 @@ from movinet_convert.parity.options import DEFAULT_PARITY, TOLERANCES, ParityOpt
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import Activation, Gating, Variant
 from movinet_convert.weights.file import DTYPES, Dtype, Header, write_weights
+from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import WeightsFile, read_network
 from movinet_convert.weights.manifest import ConvertedFrom
 from movinet_convert.weights.store import Store, Stored, store_folder
@@ -37,7 +38,8 @@ class Conversion:
 
     ``parity`` compares the stored file with the official model with the checkpoint's variables,
     ``parity_as_stored`` a file of reduced precision with that model with the rounded values; None
-    if skipped. ``gating_evidence`` is None unless the gating was detected.
+    if skipped. ``gating_evidence`` is None unless the gating was detected. ``labels`` are the class
+    names that were given, None if none were.
     """
 
     converted: Converted
@@ -45,6 +47,7 @@ class Conversion:
     parity_as_stored: ParityResult | None
     stored: Stored
     gating_evidence: GatingEvidence | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def convert(
@@ -56,6 +59,7 @@ def convert(
     legacy: bool = False,
     head_activation: Activation | None = None,
     num_classes: int | None = None,
+    labels: Labels | None = None,
     out: str | os.PathLike[str] | None = None,
     dtype: Dtype = "float32",
     parity: ParityOptions | None = DEFAULT_PARITY,
@@ -68,8 +72,10 @@ def convert(
     ``gating="auto"`` detects the gating from the moving statistics: ``gating_clips`` is called with
     the variant and returns clips (N, 3, T, H, W) like those of training, such as from
     ``video.clips.read_clips``; UsageError if they are inconclusive. ``num_classes`` adds an
-    untrained classifier to a backbone that was saved without one. ``out`` is the store; None is the
-    default store. ``parity=None`` skips the comparison, and then the extra [tf] is not needed.
+    untrained classifier to a backbone that was saved without one. ``labels``, class names in the
+    order of the logits or a file with one per line, are written into the file. ``out`` is the
+    store; None is the default store. ``parity=None`` skips the comparison, and then the extra [tf]
+    is not needed.
 
     The file is written to a staging folder, read back in its own ``dtype``, compared, and only
     then moved. Raises CheckpointError, ParityError, WeightsError, leaving the store unchanged.
@@ -83,15 +89,16 @@ def convert(
         head_activation=head_activation,
         num_classes=num_classes,
     )
+    names = given_names(labels, converted.num_classes)
     evidence = None
     if gating == "auto":
         converted, evidence = _with_detected_gating(converted, gating_clips)
-    with staged(converted, Store(store_folder(out)), dtype) as file:
+    with staged(converted, Store(store_folder(out)), dtype, names) as file:
         result = as_stored = None
         if parity is not None:
             result, as_stored = compare_staged(file, parity)
         stored = file.commit(result, as_stored)
-    return Conversion(converted, result, as_stored, stored, evidence)
+    return Conversion(converted, result, as_stored, stored, evidence, names)
 
 
 def _with_detected_gating(
@@ -157,7 +164,12 @@ class Staged:
 
 
 @contextmanager
-def staged(converted: Converted, store: Store, dtype: Dtype = "float32") -> Iterator[Staged]:
+def staged(
+    converted: Converted,
+    store: Store,
+    dtype: Dtype = "float32",
+    labels: tuple[str, ...] | None = None,
+) -> Iterator[Staged]:
     """Write converted weights to a staging folder of the store, and read them back.
 
     The file is removed afterwards unless committed. Raises CheckpointError for a value that
@@ -170,6 +182,7 @@ def staged(converted: Converted, store: Store, dtype: Dtype = "float32") -> Iter
         source=converted.source.provenance,
         origins=converted.origins,
         source_digest=converted.digest,
+        labels=labels,
     )
     tensors = _rounded(converted, dtype)
     with store.staging() as folder:

@@ -22,7 +22,7 @@ from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
 from movinet_convert.weights.file import DTYPES
 from movinet_convert.weights.file import SUFFIX as WEIGHTS_SUFFIX
-from movinet_convert.weights.labels import class_names
+from movinet_convert.weights.labels import known_names
 
 SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values() if row.suffix))
 SAVED_MODEL = "saved_model.pb"
@@ -33,11 +33,11 @@ class ExportedModel:
 
     ``model(clip)`` and ``model.stream(frames, state)`` are those of the network that was exported,
     with its states: one of the eager network may be continued here, and the other way round.
-    ``labels`` are the class names, ``size`` the height and width of the frames, ``frames`` how many
-    one call of a stream takes: any multiple of them may be passed, and ``model(clip)`` of a base
-    variant takes from 2 to 1024 frames, of any size in a SavedModel; in an ExecuTorch or LiteRT
-    file, the number it was exported for. ``batch`` is the number of
-    videos that a call computes, up to which any number may be passed.
+    ``labels`` are the class names, None if unknown, ``size`` the height and width of the frames,
+    ``frames`` how many one call of a stream takes: any multiple of them may be passed, and
+    ``model(clip)`` of a base variant takes from 2 to 1024 frames, of any size in a SavedModel; in
+    an ExecuTorch or LiteRT file, the number it was exported for. ``batch`` is the number of videos
+    that a call computes, up to which any number may be passed.
 
     Raises UsageError for other shapes. Calls from several threads run one after the other.
     """
@@ -50,7 +50,7 @@ class ExportedModel:
         self.variant = get_variant(described.variant)
         self.settings = described.settings
         self.num_classes = described.num_classes
-        self.labels = class_names(described.labels, described.num_classes)
+        self.labels = known_names(described.labels, described.num_classes)
         clip = described.inputs[0]
         self.dtype = DTYPES[clip.dtype]  # type: ignore[index]  # checked by Metadata
         self.frames = clip.shape[2] if self.settings.causal else None

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pydantic
 
-from movinet_convert.errors import ExportError, UsageError
+from movinet_convert.errors import ExportError
 from movinet_convert.export.step import Program
 from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import check_settings, get_variant
 from movinet_convert.model.state import StateSpec
-from movinet_convert.variants import KINETICS_600_CLASSES, Settings
+from movinet_convert.variants import Settings
 from movinet_convert.weights.file import DTYPES, ClassCount, first_error
-from movinet_convert.weights.labels import kinetics_600
+from movinet_convert.weights.labels import Labels, given_names, known_names
 
 KEY = "movinet"
 LARGEST_SIDE = 1 << 16  # pixels, or frames
@@ -68,26 +67,21 @@ def parse(text: str, where: str) -> Metadata:
         ) from None
 
 
-def metadata(model: MoViNet, program: Program, labels: Sequence[str] | None) -> dict[str, Any]:
+def metadata(model: MoViNet, program: Program, labels: Labels | None) -> dict[str, Any]:
     """The variant, its settings and classes, and the inputs and outputs in order, for JSON.
 
     States start as zeros; each output ``NAME.next`` is the next call's input ``NAME``. Labels are
-    those of Kinetics-600 unless given where there are 600 classes, and null where none are known.
-    Raises UsageError unless there is one label for each class.
+    those given, by default the model's, then those of Kinetics-600 for 600 classes, and null where
+    none are known. Raises UsageError unless there is one label for each class.
     """
     variant = model.variant
-    if labels is not None and len(labels) != model.num_classes:
-        raise UsageError(
-            f"There are {len(labels)} labels for the {model.num_classes} classes of "
-            f"{variant.name}; give one for each."
-        )
-    if labels is None and model.num_classes == KINETICS_600_CLASSES:
-        labels = kinetics_600()
+    given = given_names(model.labels if labels is None else labels, model.num_classes)
+    names = known_names(given, model.num_classes)
     return {
         "variant": variant.name,
         "settings": asdict(model.settings),
         "num_classes": model.num_classes,
-        "labels": list(labels) if labels is not None else None,
+        "labels": list(names) if names is not None else None,
         "input": {
             "layout": "(B, 3, T, H, W)",
             "range": [0.0, 1.0],

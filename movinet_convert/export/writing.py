@@ -40,6 +40,7 @@ from movinet_convert.export.step import Program
 from movinet_convert.files.writing import check_output
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
+from movinet_convert.weights.labels import Labels
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -86,7 +87,7 @@ def export_model(
     dtype: str | None = None,
     quantize: str | None = None,
     calibration: Sequence[Tensor] = (),
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     allow_loss: float | None = None,
     report: Path | None = None,
 ) -> ExportReport:
@@ -95,10 +96,10 @@ def export_model(
     A stream variant becomes a step of ``frames`` frames (default 1) with every state as an input
     and an output; a base variant takes a clip, of any number of frames where the format allows it.
     ``size`` is height and width, by default the variant's own, ``batch`` the number of videos of a
-    call. ``calibration``: clips
-    (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips`` reads them; of four or more,
-    every fourth is held out for the check. ``labels`` are the class names, by default those of
-    Kinetics-600 if there are 600. ``report``: a CSV file for the error of each layer in int8.
+    call. ``calibration``: clips (1, 3, T, H, W) for ``quantize="int8"``, as ``calibration_clips``
+    reads them; of four or more, every fourth is held out for the check. ``labels`` are the class
+    names, or a file with one per line; by default those of the model, or of Kinetics-600 if there
+    are 600. ``report``: a CSV file for the error of each layer in int8.
 
     The suffix of the format is appended to ``path`` if it is missing. The file at ``path`` (in it,
     if that is a folder) is replaced only once the new one agrees with the eager model: up to

@@ -65,7 +65,7 @@ def fuse(model: MoViNet) -> MoViNet:
         raise UsageError("This model is already fused; use it as it is.")
     with torch.device("meta"):
         fused = MoViNet(model.variant, model.settings, model.num_classes)
-    fused.origins, fused.fused = model.origins, True
+    fused.origins, fused.labels, fused.fused = model.origins, model.labels, True
     activation = model.settings.activation
     stem = fused_conv(FusedConv2d, model.stem.conv, model.stem.norm, activation)
     fused.stem = ChunkedStem(stem)

@@ -60,7 +60,8 @@ class MoViNet(nn.Module):
     Stream variants also take a video in chunks: ``model.stream(frames, state)``.
 
     ``dropout`` and ``stochastic_depth`` apply in training only; the defaults are the authors'.
-    ``origins`` records where the settings came from, None if unknown.
+    ``origins`` records where the settings came from, None if unknown. ``labels`` are the names of
+    the classes in the order of the logits, None if unknown.
 
     ``state_dict()`` carries the settings in its metadata; ``load_state_dict`` raises WeightsError
     for those of a network with other settings, and warns of weights that may be for another gate.
@@ -86,6 +87,7 @@ class MoViNet(nn.Module):
         self.settings = settings if settings is not None else variant.settings()
         self.origins = DEFAULT_ORIGINS if settings is None else None
         self.num_classes = num_classes
+        self.labels: tuple[str, ...] | None = None
         _check_options(variant, self.settings, num_classes, dropout, stochastic_depth)
         self.state_spec = StateSpec.of(variant, self.settings)
         self.frozen: frozenset[str] = frozenset()  # submodules that ``train()`` leaves in eval mode

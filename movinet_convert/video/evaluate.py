@@ -18,6 +18,7 @@ from movinet_convert.video.frames import check_length, read_middle
 from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
 from movinet_convert.video.models import ExportedFile
 from movinet_convert.video.predict import Predictor, check_logits, load_predictor
+from movinet_convert.weights.labels import Labels
 from movinet_convert.weights.load import find_file
 
 TOP = 5
@@ -52,7 +53,7 @@ def evaluate(
     out: Path,
     *,
     videos: Path | None = None,
-    labels: Path | None = None,
+    labels: Labels | None = None,
     weights_dir: str | os.PathLike[str] | None = None,
     frames: int | None = None,
     device: torch.device | str | None = None,
@@ -69,7 +70,7 @@ def evaluate(
     number of frames (or ``frames``, or those of an exported file for clips of one length) at its
     frame rate; shorter videos are repeated. A video that cannot be read to its end is counted as
     broken and excluded from the accuracy. ``rank`` defines
-    when a prediction is correct. ``labels`` is a file of class names, for weights without them.
+    when a prediction is correct. ``labels`` are as for ``load_predictor``.
 
     Each result is written to the folder ``out`` immediately; a run that finds results there resumes
     with the missing videos, and with ``retry`` also with the broken ones. Under torchrun the

@@ -25,6 +25,9 @@ class Model(Protocol):
     def num_classes(self) -> int: ...
 
     @property
+    def labels(self) -> tuple[str, ...] | None: ...
+
+    @property
     def device(self) -> torch.device: ...
 
     def __call__(self, clip: Tensor, /) -> Tensor: ...
@@ -36,9 +39,6 @@ class Model(Protocol):
 
 class ExportedFile(Model, Protocol):
     """A network in a file for another runtime, which takes frames of one size."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
 
     @property
     def size(self) -> tuple[int, int]: ...

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from movinet_convert.errors import UsageError, VideoError, WeightsError
+from movinet_convert.errors import MovinetWarning, UsageError, VideoError, WeightsError
 from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
     MAX_CLIP_FRAMES,
@@ -24,9 +24,8 @@ from movinet_convert.video.frames import (
     to_tensor,
 )
 from movinet_convert.video.models import ExportedFile, Model
-from movinet_convert.weights.file import read_header
-from movinet_convert.weights.labels import class_names, read_labels
-from movinet_convert.weights.load import find_file, load_converted
+from movinet_convert.weights.labels import Labels, class_names, given_names, unnamed
+from movinet_convert.weights.load import load_converted
 
 Probabilities = NDArray[np.float32]
 
@@ -215,7 +214,7 @@ def load_predictor(
     name: str | os.PathLike[str],
     *,
     weights_dir: str | os.PathLike[str] | None = None,
-    labels: Path | None = None,
+    labels: Labels | None = None,
     fps: float | None = None,
     window: float | None = None,
     threads: int = 0,
@@ -224,21 +223,21 @@ def load_predictor(
 ) -> Predictor:
     """A predictor for a converted variant or file, with the labels stored in the file.
 
-    ``exported`` is used instead of ``name``. ``labels`` is a text file of class names to use
-    instead; see ``read_labels``. Raises as ``load_converted`` does, UsageError for an invalid
-    ``Sampling``, window or labels.
+    ``exported`` is used instead of ``name``, ``labels`` (class names, or a file with one per line)
+    instead of those stored. Warns where the classes have no names. Raises as ``load_converted``
+    does, UsageError for an invalid ``Sampling``, window or labels.
     """
     model: Model
     if exported is not None:
-        model, names = exported, exported.labels
+        model = exported
         size, shortest, call_frames = exported.size, exported.shortest, exported.call_frames
     else:
-        path = find_file(name, weights_dir=weights_dir)
-        model, size = load_converted(path, device=device, fuse=True), None
-        shortest, call_frames = 1, 1
-        names = class_names(read_header(path).labels, model.num_classes)
-    if labels is not None:
-        names = read_labels(labels, model.num_classes)
+        model = load_converted(name, weights_dir=weights_dir, device=device, fuse=True)
+        size, shortest, call_frames = None, 1, 1
+    names = given_names(labels, model.num_classes) or model.labels
+    if names is None:
+        warnings.warn(unnamed(str(name), model.num_classes), MovinetWarning, stacklevel=2)
+    names = class_names(names, model.num_classes)
     sampling = Sampling.of(model.variant, fps, size)
     return Predictor(model, names, sampling, window, threads, shortest, call_frames)
 

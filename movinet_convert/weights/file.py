@@ -79,12 +79,13 @@ class Header(pydantic.BaseModel):
 
     @classmethod
     def of_model(cls, model: MoViNet, labels: tuple[str, ...] | None = None) -> Header:
+        """The description of a network; its own labels unless others are given."""
         return cls(
             variant=model.variant.name,
             settings=model.settings,
             num_classes=model.num_classes,
             origins=model.origins,
-            labels=labels,
+            labels=model.labels if labels is None else labels,
         )
 
     def to_json(self, *, digest: str | None) -> str:

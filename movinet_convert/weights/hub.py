@@ -5,7 +5,6 @@ A repository has one converted file, ``model.safetensors``, which ``load_convert
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 
 from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
 from movinet_convert.model import MoViNet
-from movinet_convert.weights.file import Header, read_header, write_weights
+from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import load_converted
 
 try:
@@ -32,13 +32,14 @@ class HubMoViNet(
     pipeline_tag="video-classification",
     tags=["movinet"],
 ):
-    """A MoViNet with ``from_pretrained``, ``save_pretrained``, ``push_to_hub`` and class names."""
-
-    labels: tuple[str, ...] | None = None
+    """A MoViNet with ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``."""
 
     @classmethod
-    def of(cls, model: MoViNet, labels: Sequence[str] | None = None) -> HubMoViNet:
-        """A network that shares its weights with ``model``; UsageError if it is fused."""
+    def of(cls, model: MoViNet, labels: Labels | None = None) -> HubMoViNet:
+        """A network that shares its weights with ``model``, and its labels unless some are given.
+
+        Raises UsageError if it is fused, or for a number of labels other than that of classes.
+        """
         if model.fused:
             raise UsageError(
                 "A fused network cannot be pushed to the Hub; load it without fuse=True."
@@ -47,12 +48,12 @@ class HubMoViNet(
             hub_model = cls(model.variant, model.settings, model.num_classes)
         hub_model.load_state_dict(model.state_dict(), assign=True)
         hub_model.origins = model.origins
-        hub_model.labels = tuple(labels) if labels is not None else None
+        hub_model.labels = given_names(labels, model.num_classes) or model.labels
         hub_model.train(model.training)
         return hub_model
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        header = Header.of_model(self, labels=self.labels)
+        header = Header.of_model(self)
         write_weights(save_directory / FILE_NAME, self.state_dict(), header)
 
     @classmethod
@@ -89,9 +90,7 @@ class HubMoViNet(
             )
         elif not path.is_file():
             raise WeightsError(f"{path.parent} has no {FILE_NAME}; save a network there first.")
-        model = load_converted(path, num_classes=num_classes, device=device, dtype=dtype)
-        header = read_header(path)
-        return cls.of(model, header.labels if model.num_classes == header.num_classes else None)
+        return cls.of(load_converted(path, num_classes=num_classes, device=device, dtype=dtype))
 
 
 def _download(repository: str, **options: Any) -> Path:

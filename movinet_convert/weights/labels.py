@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -16,6 +17,8 @@ MAX_INDEX_DIGITS = 9
 MAX_SHOWN = 60  # characters of a label in an error
 MAX_LABELS_BYTES = 64 << 20  # a million long names
 
+Labels = Sequence[str] | str | os.PathLike[str]  # class names, or a file with one per line
+
 
 @cache
 def kinetics_600() -> tuple[str, ...]:
@@ -24,22 +27,49 @@ def kinetics_600() -> tuple[str, ...]:
     return tuple(text.read_text(encoding="utf-8").splitlines())
 
 
-def class_names(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """The labels of a file if it has any, those of Kinetics-600 for 600 classes, else numbers."""
+def known_names(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
+    """The labels of a file if it has any, those of Kinetics-600 for 600 classes, else None."""
     if labels is not None:
         return tuple(labels)
-    return kinetics_600() if num_classes == KINETICS_600_CLASSES else numbered(num_classes)
+    return kinetics_600() if num_classes == KINETICS_600_CLASSES else None
 
 
-def numbered(num_classes: int) -> tuple[str, ...]:
-    """Names for classes without labels: ``class 0``, ``class 1``, …"""
-    return tuple(f"class {i}" for i in range(num_classes))
+def class_names(labels: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    """As ``known_names``, but ``class 0``, ``class 1``, … where no names are known."""
+    names = known_names(labels, num_classes)
+    return names if names is not None else tuple(f"class {i}" for i in range(num_classes))
 
 
-def read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
+def unnamed(what: str, num_classes: int) -> str:
+    """A sentence for classes without names: how to give them."""
+    return (
+        f"{what} has no names for its {num_classes} classes; give them with --labels FILE, one per "
+        "line. A file that is converted with --labels keeps them."
+    )
+
+
+def given_names(labels: Labels | None, num_classes: int) -> tuple[str, ...] | None:
+    """The labels that a caller gave, one for each class; None if it gave none.
+
+    Raises UsageError for another number of labels, and as ``read_labels`` for a file.
+    """
+    if labels is None:
+        return None
+    if isinstance(labels, str | os.PathLike):
+        return read_labels(Path(labels), num_classes)
+    if len(labels) != num_classes:
+        raise UsageError(
+            f"{len(labels)} labels were given for {num_classes} classes; give one for each, in "
+            "the order of the logits."
+        )
+    return tuple(labels)
+
+
+def read_labels(path: Path, num_classes: int | None = None) -> tuple[str, ...]:
     """Read class names from a UTF-8 file, one per line in the order of the logits.
 
-    Raises UsageError if the file cannot be read or does not name each class exactly once.
+    Raises UsageError if the file cannot be read or does not name each class exactly once; the
+    number of names may be any if ``num_classes`` is None.
     """
     lines = read_text(path, MAX_LABELS_BYTES).removesuffix("\n").split("\n")
     names = tuple(line.strip() for line in lines)
@@ -52,10 +82,12 @@ def read_labels(path: Path, num_classes: int) -> tuple[str, ...]:
                 f"{path}, line {number}: {_shown(name)} is already the name in line {first[name]}; "
                 "give every class a different name."
             )
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
+        last = min(len(names), num_classes + 1)
+        end = "is one too many" if len(names) > num_classes else "is the last"
         raise UsageError(
-            f"{path} names {len(names)} classes, but the model has {num_classes}; give one name "
-            "per line, in the order of the logits."
+            f"{path} names {len(names)} classes, but the model has {num_classes} (line {last} "
+            f"{end}); give one name per line, in the order of the logits."
         )
     return names
 

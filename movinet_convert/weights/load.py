@@ -17,6 +17,7 @@ from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
 from movinet_convert.weights.file import SUFFIX, check_content, read_header, read_tensors
+from movinet_convert.weights.labels import known_names
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Store, check_bytes, store_folder
 
@@ -36,8 +37,9 @@ def load_converted(
     """Load converted weights: a variant in the store (``"a0-stream"``) or the path of a file.
 
     The network is in eval mode, float32 and on the CPU by default. ``num_classes`` other than the
-    file's keeps the backbone and initializes a new last layer. ``fuse=True`` folds batch
-    normalization into the convolutions, for inference only.
+    file's keeps the backbone and initializes a new last layer. ``model.labels`` are the class names
+    of the file, those of Kinetics-600 for 600 classes, and None if unknown. ``fuse=True`` folds
+    batch normalization into the convolutions, for inference only.
 
     The weights are memory-mapped: while the network is in use, the file may be replaced or deleted,
     but must not be modified or truncated in place, which may kill the process. ``mmap=False``
@@ -168,6 +170,7 @@ def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
         finally:
             checking.result()
     model.origins = header.origins
+    model.labels = known_names(header.labels, header.num_classes)
     return fill(model, read_tensors(file.path, mmap=mmap), str(file.path)).eval()
 
 
@@ -176,5 +179,5 @@ def _replace_classifier(model: MoViNet, num_classes: int) -> None:
     old = model.classifier.output
     new = Linear(old.in_features, num_classes).to(old.weight.device, old.weight.dtype)
     model.classifier.output = new.train(old.training)
-    model.num_classes = num_classes
+    model.num_classes, model.labels = num_classes, None
     initialize_classifier(model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -13,16 +12,17 @@ from movinet_convert.files.writing import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.weights.file import SUFFIX, Header, write_weights
+from movinet_convert.weights.labels import Labels, given_names
 
 
 def save_weights(
-    model: nn.Module, path: str | os.PathLike[str], *, labels: Sequence[str] | None = None
+    model: nn.Module, path: str | os.PathLike[str], *, labels: Labels | None = None
 ) -> Path:
     """Write a network so that ``load_converted(path)`` restores it; returns the path.
 
-    The file contains variant, settings, class count and, if ``labels`` are given, class names. A
-    network wrapped by ``torch.compile`` or ``DistributedDataParallel`` is saved without the
-    wrapper. The write is atomic.
+    The file contains variant, settings, class count and, if known, the class names: ``labels``, or
+    a file with one per line, by default ``model.labels``. A network wrapped by ``torch.compile`` or
+    ``DistributedDataParallel`` is saved without the wrapper. The write is atomic.
 
     Raises UsageError for a fused network, a name that does not end in ``.safetensors``, or a number
     of labels other than the number of classes.
@@ -31,13 +31,13 @@ def save_weights(
     target = Path(path)
     if target.suffix != SUFFIX:
         raise UsageError(f"{target} must end in {SUFFIX}, as load_converted requires.")
-    if labels is not None and len(labels) != network.num_classes:
-        raise UsageError(f"{len(labels)} labels were given for {network.num_classes} classes.")
+    chosen = network.labels if labels is None else labels
+    names = given_names(chosen, network.num_classes)
     tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     expected = tensor_shapes(network.variant, network.settings, network.num_classes)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise UsageError("A fused or modified network cannot be saved; load it without fuse=True.")
-    header = Header.of_model(network, labels=tuple(labels) if labels is not None else None)
+    header = Header.of_model(network, labels=names)
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary:
         write_weights(temporary, tensors, header)

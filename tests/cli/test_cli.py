@@ -163,3 +163,26 @@ def test_weights_of_another_gating_fail_verification(
     )
     assert not result.passed
     assert result.first_difference == "block0_layer0"
+
+
+def test_convert_says_how_to_name_classes_and_writes_names(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefg"))
+    store = tmp_path / "store"
+    plain = run(*convert_arguments(checkpoint, store))
+    assert plain.stderr.count("--labels FILE") == 1
+    named = run(*convert_arguments(checkpoint, store), "--labels", names)
+    assert "--labels" not in named.stderr
+    assert "movinet-a0-stream-v2.safetensors" in named.stdout
+    inspected = run("inspect", store / "movinet-a0-stream-v2.safetensors")
+    assert "a, b, c, d, e, f, g" in inspected.stdout
+
+
+def test_unusable_labels_are_refused_before_any_work(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\n\ndog\n")
+    result = run(*convert_arguments(tmp_path / "nothing", tmp_path / "store"), "--labels", names)
+    assert result.exit_code == 2
+    assert "names.txt, line 2: the name is missing" in result.stderr

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from movinet_convert import load_exported, save_weights
 from movinet_convert.cli.app import main
-from movinet_convert.export import ExportedModel, export_model, exported
+from movinet_convert.export import ExportedModel, exported
 from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
 
 
@@ -19,8 +20,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network as converted weights and as an export, and videos of each class."""
     folder = tmp_path_factory.mktemp("exported")
     write_colour_model(folder / "colours.safetensors", "t0-stream")
-    model = colour_model("t0-stream")
-    export_model(model, folder / "colours.pt2", "torch-export", labels=LABELS)
+    unnamed = save_weights(colour_model("t0-stream"), folder / "unnamed.safetensors")
+    names = folder / "names.txt"
+    names.write_text("\n".join(LABELS))
+    arguments = ("--format", "torch-export", "--out", folder / "colours.pt2", "--labels", names)
+    written = run("export", unnamed, *arguments)
+    assert written.exit_code == 0, written.output
+    assert not written.stderr
     for name, colour in (("red", "red"), ("blue", "blue"), ("green", "white")):
         write_colours(folder / "videos" / name / "video.mp4", colour)
     return folder
@@ -55,6 +61,17 @@ def test_evaluate_finds_the_same_accuracy_for_a_file(folder: Path, tmp_path: Pat
         figures.append((result["variant"], result["top1"], result["top5"], result["read"]))
     assert figures[0] == figures[1]
     assert figures[0][1] == pytest.approx(200 / 3)
+
+
+def test_labels_of_export_are_written_into_the_file(folder: Path, tmp_path: Path) -> None:
+    assert load_exported(folder / "colours.pt2").labels == LABELS
+    names = tmp_path / "names.txt"
+    names.write_text("red\n")
+    arguments = ("--format", "torch-export", "--out", tmp_path / "a.pt2", "--labels", names)
+    result = run("export", folder / "unnamed.safetensors", *arguments)
+    assert result.exit_code == 2
+    assert f"{names} names 1 classes, but the model has {len(LABELS)}" in result.stderr
+    assert not (tmp_path / "a.pt2").exists()
 
 
 def test_threads_are_passed_to_the_runtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
