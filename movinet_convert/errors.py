@@ -47,12 +47,15 @@ class ParityError(MovinetError):
 class DownloadError(MovinetError):
     """A release could not be downloaded, or is not the published file.
 
-    ``reason`` is why, without the address and without advice.
+    ``reason`` is why, without the address and without advice. ``no_network``: the host's name could
+    not be resolved, or no connection to it be made.
     """
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, no_network: bool = False
+    ) -> None:
         super().__init__(message)
-        self.reason = reason or message.rstrip(".")
+        self.reason, self.no_network = reason or message.rstrip("."), no_network
 
 
 class CacheError(DownloadError):

@@ -21,9 +21,13 @@ MAX_SHOWN_CHARACTERS = 200  # of text from a server
 SILENT = "the server stopped responding"
 BROKEN = "the connection was lost, or the response is malformed"
 DAMAGED = "the bytes received do not match the checksum that the server sent (x-goog-hash)"
-NO_NETWORK = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+NO_ROUTE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
 CHECK_NETWORK = "check the network and the proxy settings"
+NO_NETWORK = (
+    "connect this machine, or do without: --source DIR takes the released archives from a folder, "
+    "--offline those in the cache, and a conversion with --synthetic needs no download"
+)
 CHECK_CERTIFICATES = (
     "if a proxy inspects encrypted connections, set $REQUESTS_CA_BUNDLE to its certificate"
 )
@@ -34,6 +38,7 @@ STATUSES = {
     404: ("the server has no such file", "check the address"),
     410: ("the server has removed the file", "look for a newer version of movinet-convert"),
     429: ("the server accepts no more requests for now", "wait a while"),
+    511: ("this network asks for a login", "log in with a browser"),
 }
 FAILING = ("the server failed", "try again later")
 
@@ -45,6 +50,7 @@ class TransientError(Exception):
     ``wait``: seconds that the server asked for. ``attempts``: the number to give up after, if lower
     than usual. ``range_refused``: the next attempt must request the whole file. ``expired``: a
     server refused the signed address that it was redirected to; a new redirect has a new signature.
+    ``unreachable``: no connection was made. ``no_network``: as of ``DownloadError``.
     """
 
     reason: str
@@ -53,13 +59,18 @@ class TransientError(Exception):
     attempts: int | None = None
     range_refused: bool = False
     expired: bool = False
+    unreachable: bool = False
+    no_network: bool = False
 
 
-def failed(url: str, reason: str, advice: str = CHECK_NETWORK) -> DownloadError:
+def failed(
+    url: str, reason: str, advice: str = CHECK_NETWORK, *, no_network: bool = False
+) -> DownloadError:
     return DownloadError(
         f"{shown(url)} could not be downloaded ({reason}); {advice}, use another --source, or "
         "download the file yourself and pass it with --checkpoint.",
         reason=reason,
+        no_network=no_network,
     )
 
 
@@ -89,12 +100,22 @@ def classified(error: Exception, url: str) -> TransientError | DownloadError:
             break
         inner = following[0]
     system = shortened(str(getattr(inner, "strerror", None) or BROKEN))
-    host = urlsplit(getattr(getattr(error, "request", None), "url", None) or url).hostname
-    if isinstance(inner, socket.gaierror):
+    requested = getattr(getattr(error, "request", None), "url", None) or url
+    host = urlsplit(requested).hostname
+    unresolved = isinstance(inner, socket.gaierror)
+    unknown_name = unresolved and getattr(inner, "errno", None) != socket.EAI_AGAIN
+    if isinstance(error, requests.exceptions.ProxyError):
+        # A proxy's refusal is an OSError without a number: "Tunnel connection failed: 407 ..."
+        system = system if getattr(inner, "strerror", None) else shortened(str(inner))
+        reason = f"{_proxy(requested)} cannot be used: {system}"
+        return failed(url, reason) if unknown_name else TransientError(reason, unreachable=True)
+    if unresolved:
         reason = f"the name {host} cannot be resolved: {system}"
-        # Another attempt may succeed, but a network rarely recovers within seconds.
-        again = inner.errno == socket.EAI_AGAIN
-        return TransientError(reason, attempts=2) if again else failed(url, reason)
+        if unknown_name:
+            return failed(url, reason, no_network=True)
+        return TransientError(reason, unreachable=True, no_network=True)
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return TransientError(f"{host} does not answer", unreachable=True, no_network=True)
     if isinstance(inner, ssl.SSLCertVerificationError):
         reason = f"the certificate of {host} is not trusted: {shortened(inner.verify_message)}"
         return failed(url, reason, CHECK_CERTIFICATES)
@@ -107,9 +128,16 @@ def classified(error: Exception, url: str) -> TransientError | DownloadError:
         return failed(url, "the URL, or that of the proxy, is invalid or has an unknown scheme")
     if isinstance(inner, TimeoutError) or "timed out" in str(inner).lower():
         return TransientError(SILENT)
-    return TransientError(
-        system, attempts=2 if getattr(inner, "errno", None) in NO_NETWORK else None
-    )
+    number = getattr(inner, "errno", None)
+    no_route = number in NO_ROUTE
+    unreachable = no_route or number == errno.ECONNREFUSED
+    return TransientError(system, unreachable=unreachable, no_network=no_route)
+
+
+def _proxy(url: str) -> str:
+    """The proxy that requests took from the environment for a URL."""
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    return f"the proxy {shown(proxy)}" if proxy else "the proxy"
 
 
 def shown(url: str) -> str:

@@ -12,13 +12,14 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from movinet_convert.download.addresses import Address, addresses, chosen_source
 from movinet_convert.download.cache import CacheEntry, FetchedRelease
-from movinet_convert.download.failures import CHECK_NETWORK
+from movinet_convert.download.failures import CHECK_NETWORK, NO_NETWORK
 from movinet_convert.download.http import (
     Download,
     Notice,
@@ -65,9 +66,10 @@ def fetch_release(
     ``$MOVINET_CACHE_DIR``) replaces the per-user cache folder. ``offline`` disables network access.
     ``known`` pins size and digest of an archive without published ones; otherwise it is accepted if
     it contains the expected network, and its digest is recorded. ``progress`` is called with the
-    bytes so far and in total, ``notice`` with a sentence before each retry and after a download
+    bytes so far and in total, ``notice`` with a sentence before each retry and before a download
     from an official source. Concurrent runs share one download. ``failing`` is a dict that the
-    calls of one run share, so that a slow source that fails is tried only once.
+    calls of one run share, so that a source that was slow to fail, or could not be reached, is
+    tried last and only once.
 
     Raises UsageError if there is no such release or the source is invalid, DownloadError if it is
     unavailable or not the published file; the cache is then unchanged.
@@ -129,29 +131,50 @@ def _first_that_works(
     ordered = sorted(attempts, key=lambda attempt: attempt.address.source in failing)
     reasons = dict(failing)
     failed: list[_Attempt] = []
+    no_network = True
     for attempt in ordered:
-        start, last = time.monotonic(), attempt is ordered[-1]
+        source, start, limits = attempt.address.source, time.monotonic(), attempt.limits
+        if attempt is not ordered[-1]:
+            limits = limits.with_fallback()
+        if source in failing:
+            limits = replace(limits, attempts=1)
+        others = [a.address for a in attempts if a is not attempt and a.address.source in reasons]
         try:
-            fetched = attempt.run(attempt.limits if last else attempt.limits.with_fallback())
+            fetched = attempt.run(
+                limits,
+                "; ".join(f"{other.title} failed: {reasons[other.source]}" for other in others),
+            )
         except CacheError:
             raise
         except DownloadError as error:
-            if len(attempts) == 1:
+            if source == "mirror" or (len(attempts) == 1 and not error.no_network):
                 raise
             failed.append(attempt)
-            reasons[attempt.address.source] = error.reason
-            if time.monotonic() - start > SLOW_SECONDS:
-                failing[attempt.address.source] = error.reason
+            reasons[source] = error.reason
+            no_network = no_network and error.no_network
+            if error.no_network or time.monotonic() - start > SLOW_SECONDS:
+                failing[source] = error.reason
         else:
             for other in failed:
                 other.partial.discard()
-            attempt.announce(fetched, attempts, reasons)
             return fetched
+    raise _all_failed(attempts, reasons, no_network)
+
+
+def _all_failed(
+    attempts: Sequence[_Attempt], reasons: Mapping[str, str], no_network: bool
+) -> DownloadError:
+    label = attempts[0].entry.label
     listed = "; ".join(f"{a.address.title}: {reasons[a.address.source]}" for a in attempts)
-    raise DownloadError(
-        f"{attempts[0].entry.label} could not be downloaded from any official source ({listed}); "
-        f"{CHECK_NETWORK}, pass a mirror with --source, or download the file yourself and pass it "
-        "with --checkpoint."
+    if no_network:
+        return DownloadError(
+            f"{label} could not be downloaded, as there seems to be no network ({listed}); "
+            f"{NO_NETWORK}.",
+            no_network=True,
+        )
+    return DownloadError(
+        f"{label} could not be downloaded from any official source ({listed}); {CHECK_NETWORK}, "
+        "pass a mirror with --source, or download the file yourself and pass it with --checkpoint."
     )
 
 
@@ -173,8 +196,11 @@ class _Attempt:
         path = self.entry.path
         return PartialFile(path.with_name(f"{path.name}.partial"), str(self.address.location))
 
-    def run(self, limits: Limits) -> FetchedRelease:
-        """Download or copy the release, unless another process did so meanwhile."""
+    def run(self, limits: Limits, why: str) -> FetchedRelease:
+        """Download or copy the release, unless another process did so meanwhile.
+
+        ``why`` other sources failed is said before the download from an official one.
+        """
         partial, location = self.partial, self.address.location
         with self.entry.locked():
             if found := self.entry.find():
@@ -183,6 +209,7 @@ class _Attempt:
                 if isinstance(location, Path):
                     _copy(location, partial, self.entry.max_bytes, self.progress)
                     return self._accept()
+                self._announce(why)
                 size, auth = self.entry.max_bytes, self.address.auth
                 return self._download(
                     Download(partial, size, limits, self.progress, self.notice, auth)
@@ -195,16 +222,13 @@ class _Attempt:
                 if not partial.state().bytes:
                     partial.discard()
 
-    def announce(
-        self, fetched: FetchedRelease, attempts: Sequence[_Attempt], reasons: Mapping[str, str]
-    ) -> None:
-        """Say which official source the release came from, and why the others failed."""
-        if self.notice is None or not fetched.downloaded or self.address.source == "mirror":
+    def _announce(self, why: str) -> None:
+        if self.notice is None or self.address.source == "mirror":
             return
-        others = [a.address for a in attempts if a is not self and a.address.source in reasons]
-        why = "; ".join(f"{other.title} failed: {reasons[other.source]}" for other in others)
+        address = self.address
         since = f" ({why})" if why else ""
-        self.notice(f"{self.entry.label}: downloaded from {self.address.title}{since}.")
+        host = urlsplit(address.published_at).hostname
+        self.notice(f"{self.entry.label}: downloading from {address.title} at {host}{since}.")
 
     def _download(self, download: Download) -> FetchedRelease:
         resumed = download.partial.state().bytes > 0

@@ -149,10 +149,12 @@ class Download:
         seconds = limits.grace_seconds + self.max_bytes / limits.minimum_rate
         deadline = time.monotonic() + seconds
         for _ in range(limits.requests):
+            started = time.monotonic()
             try:
                 return self._attempt(deadline, ranged=ranged)
             except TransientError as failure:
-                if time.monotonic() >= deadline:
+                now = time.monotonic()
+                if now >= deadline:
                     raise failed(url, f"it took more than {seconds:,.0f} s") from None
                 reached = self.partial.state().bytes
                 failures = 1 if reached >= farthest + USEFUL_BYTES else failures + 1
@@ -161,14 +163,16 @@ class Download:
                 # but first, once, the range again with a new signature.
                 ranged = not failure.range_refused or (failure.expired and not expired)
                 expired = failure.expired
-                allowed = min(limits.attempts, failure.attempts or limits.attempts)
+                allowed = limits.allowed(failure, now - started)
                 if failures >= allowed and not failure.range_refused:
-                    reason = f"{failure.reason}, after {failures} attempts"
-                    raise failed(url, reason, failure.advice) from None
+                    several = f", after {failures} attempts" if failures > 1 else ""
+                    reason, no_network = f"{failure.reason}{several}", failure.no_network
+                    raise failed(url, reason, failure.advice, no_network=no_network) from None
                 backoff = limits.first_pause_seconds * 2.0 ** (failures - 1)
                 pause = max(min(backoff, limits.longest_pause_seconds), failure.wait)
                 if self.notice is not None:
-                    self.notice(f"{shown(url)}: {failure.reason}; trying again in {pause:.0f} s.")
+                    again = f"trying again in {pause:.0f} s (attempt {failures + 1} of {allowed})"
+                    self.notice(f"{shown(url)}: {failure.reason}; {again}.")
                 time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
         raise failed(url, f"it was interrupted again and again, in {limits.requests} requests")
 

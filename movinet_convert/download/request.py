@@ -34,6 +34,7 @@ from movinet_convert.errors import DownloadError
 
 CHUNK_BYTES = 1 << 16  # the most that an interruption loses: an incomplete chunk is dropped
 QUEUED_CHUNKS = 4  # received, not yet consumed
+SYSTEM_RETRY_SECONDS = 3.0  # resolvers and TCP have then repeated their first packet
 THREAD_NAME = "movinet-download"
 NETWORK_ERRORS = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
@@ -47,14 +48,16 @@ logging.getLogger("urllib3.connectionpool").addFilter(
 class Limits:
     """Timeouts and numbers of attempts.
 
-    ``attempts`` limits consecutive attempts without progress, ``requests`` all of them. A download
-    must receive ``minimum_rate`` bytes a second in every interval of ``rate_seconds``, and may take
-    as long as the largest allowed file takes at that rate, plus ``grace_seconds``.
+    ``attempts`` limits consecutive attempts without progress, ``unreachable_attempts`` those
+    without a connection, ``requests`` all of them. A download must receive ``minimum_rate`` bytes a
+    second in every interval of ``rate_seconds``, and may take as long as the largest allowed file
+    takes at that rate, plus ``grace_seconds``.
     """
 
     connect_seconds: float = 15.0
     read_seconds: float = 30.0
     attempts: int = 5
+    unreachable_attempts: int = 2  # a network rarely recovers within seconds
     requests: int = 300
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 30.0
@@ -71,9 +74,18 @@ class Limits:
             connect_seconds=min(self.connect_seconds, 5.0),
             read_seconds=min(self.read_seconds, 10.0),
             attempts=min(self.attempts, 2),
+            unreachable_attempts=1,
             rate_seconds=min(self.rate_seconds, 20.0),
             longest_retry_after=min(self.longest_retry_after, 5.0),
         )
+
+    def allowed(self, failure: TransientError, seconds: float) -> int:
+        """The consecutive attempts to make if one fails like this after so many seconds."""
+        if not failure.unreachable:
+            return min(self.attempts, failure.attempts or self.attempts)
+        # The system has itself tried several times if this took seconds.
+        again = seconds < SYSTEM_RETRY_SECONDS
+        return min(self.attempts, self.unreachable_attempts) if again else 1
 
 
 class _Session(requests.Session):  # type: ignore[misc]

@@ -85,7 +85,10 @@ def test_command_announces_retry(published: None, monkeypatch: pytest.MonkeyPatc
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         done = command("fetch", "a0-base", "--source-root", server.root)
     assert done.exit_code == 0
-    assert "the server failed: 503 Service Unavailable; trying again in 1 s." in done.stderr
+    assert (
+        "the server failed: 503 Service Unavailable; trying again in 1 s (attempt 2 of 5)."
+        in done.stderr
+    )
 
 
 def test_main_command_downloads_release_to_convert(tmp_path: Path) -> None:

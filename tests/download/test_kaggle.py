@@ -121,7 +121,7 @@ def test_redirect_to_no_address_is_one_sentence(
 
 
 def test_redirect_to_host_that_does_not_answer_is_one_sentence(fetch: Kaggle) -> None:
-    with pytest.raises(DownloadError, match="Connection refused, after 3 attempts"):
+    with pytest.raises(DownloadError, match="Connection refused, after 2 attempts"):
         fetch("http://127.0.0.1:1")
 
 

@@ -35,7 +35,7 @@ def test_fetch_downloads_legacy_release(garden: servers.ReleaseServer, cache: Pa
     done = run("fetch", "a0-stream", "--legacy", "--json")
     assert done.exit_code == 0, done.output
     assert garden.paths == ["/models/movinet_a0_stream_legacy.tar.gz"]
-    assert "a0-stream (legacy): downloaded from Model Garden." in done.stderr
+    assert "a0-stream (legacy): downloading from Model Garden at 127.0.0.1." in done.stderr
     (row,) = json.loads(done.stdout)["fetched"]
     assert (row["variant"], row["legacy"], row["source"]) == ("a0-stream", True, "model-garden")
     assert row["path"] == str(cache / "movinet_a0_stream_legacy.tar.gz")

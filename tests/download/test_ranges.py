@@ -100,6 +100,6 @@ def test_announces_retry_with_reason(fetch: Mirror) -> None:
     notices: list[str] = []
     with servers.serve(BODY, servers.status(503), servers.whole) as server:
         fetch(server.root, notice=notices.append)
-    sentence = notices[0]
+    sentence = notices[-1]
     assert "the server failed: 503 Service Unavailable" in sentence
-    assert sentence.endswith("; trying again in 0 s.")
+    assert sentence.endswith("; trying again in 0 s (attempt 2 of 3).")

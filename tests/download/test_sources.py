@@ -91,7 +91,7 @@ def test_takes_model_garden_if_it_answers(cache: Path) -> None:
     assert fetched.path == cache / ARCHIVE
     assert (fetched.source, fetched.version) == ("model-garden", None)
     assert fetched.address == f"{official.model_garden.root}/{ARCHIVE}"
-    assert official.said == ["a0-base: downloaded from Model Garden."]
+    assert official.said == ["a0-base: downloading from Model Garden at 127.0.0.1."]
     assert official.kaggle.paths == []
 
 
@@ -103,8 +103,9 @@ def test_takes_pinned_version_of_kaggle_if_model_garden_refuses(cache: Path) -> 
     assert (fetched.source, fetched.version, fetched.sha256) == ("kaggle", 3, DIGEST)
     assert fetched.address.endswith("/a0-base-kinetics-600-classification/3/download")
     assert official.said == [
-        "a0-base: downloaded from Kaggle, version 3 (Model Garden failed: the server refuses "
-        "access: 403 Forbidden)."
+        "a0-base: downloading from Model Garden at 127.0.0.1.",
+        "a0-base: downloading from Kaggle, version 3 at 127.0.0.1 (Model Garden failed: the server "
+        "refuses access: 403 Forbidden).",
     ]
     assert len(official.model_garden.paths) == 1
 
@@ -205,7 +206,7 @@ def test_slow_source_that_fails_is_tried_last_from_then_on(
         for _ in range(2):
             official.fetch(failing=failing).path.unlink()
     assert len(official.model_garden.paths) == 1
-    assert official.said[0] == official.said[1]
+    assert official.said[1] == official.said[2]
 
 
 @pytest.mark.parametrize("first", ["model-garden", "kaggle"])
@@ -253,7 +254,10 @@ def test_command_prints_source_and_why() -> None:
         official.storage.body = servers.release_tar()
         done = CliRunner().invoke(main, ["fetch", "a0-base", "--json"])
     assert done.exit_code == 0, done.stderr
-    assert "a0-base: downloaded from Kaggle, version 3 (Model Garden failed: " in done.stderr
+    assert (
+        "a0-base: downloading from Kaggle, version 3 at 127.0.0.1 (Model Garden failed: "
+        in done.stderr
+    )
     (row,) = json.loads(done.stdout)["fetched"]
     assert (row["source"], row["version"]) == ("kaggle", 3)
     assert "c0ffee" not in done.output

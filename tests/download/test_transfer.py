@@ -163,7 +163,7 @@ def test_reports_unreachable_server_in_one_sentence(fetch: Mirror) -> None:
     with servers.serve(BODY, servers.whole) as server:
         root = server.root
     with pytest.raises(
-        DownloadError, match=r"\(.*Connection refused.*after 3 attempts\)"
+        DownloadError, match=r"\(.*Connection refused.*after 2 attempts\)"
     ) as caught:
         fetch(root)
     assert "\n" not in str(caught.value)
