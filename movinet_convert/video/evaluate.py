@@ -8,43 +8,54 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from movinet_convert.errors import VideoError
 from movinet_convert.files.reading import file_sha256
+from movinet_convert.files.writing import refuse_inputs
 from movinet_convert.video import processes
+from movinet_convert.video.accuracy import Accuracy, measure, ranked
+from movinet_convert.video.accuracy_files import FILE_NAMES, write_accuracy_files
 from movinet_convert.video.dataset import LabelledVideo, read_dataset
 from movinet_convert.video.frames import check_length, read_middle
 from movinet_convert.video.journal import Outcome, claim, read_outcomes, results_name, writer
 from movinet_convert.video.models import ExportedFile
+from movinet_convert.video.plot import figure_type
 from movinet_convert.video.predict import Predictor, check_logits, load_predictor
 from movinet_convert.weights.labels import Labels
 from movinet_convert.weights.load import find_file
 
-TOP = 5
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy in percent over the videos that could be read; None if there is none."""
+    """The accuracy over the videos that could be read; ``labels`` name all classes."""
 
     variant: str
+    labels: tuple[str, ...]
     videos: int
-    broken: int
-    right: int
-    right_in_5: int
+    accuracy: Accuracy
 
     @property
     def read(self) -> int:
-        return self.videos - self.broken
+        return self.accuracy.top1.total
+
+    @property
+    def broken(self) -> int:
+        return self.videos - self.read
 
     @property
     def top1(self) -> float | None:
-        return 100 * self.right / self.read if self.read else None
+        """In percent; None if no video could be read."""
+        return self.accuracy.top1.percent
 
     @property
     def top5(self) -> float | None:
-        return 100 * self.right_in_5 / self.read if self.read else None
+        return self.accuracy.top5.percent
+
+    @property
+    def top1_of_all(self) -> tuple[float, float]:
+        """Top-1 in percent, had all videos that could not be read been wrong, or been correct."""
+        correct = self.accuracy.top1.correct
+        return 100 * correct / self.videos, 100 * (correct + self.broken) / self.videos
 
 
 def evaluate(
@@ -69,17 +80,21 @@ def evaluate(
     As in the published evaluation: one clip from the middle of each video, with the variant's
     number of frames (or ``frames``, or those of an exported file for clips of one length) at its
     frame rate; shorter videos are repeated. A video that cannot be read to its end is counted as
-    broken and excluded from the accuracy. ``rank`` defines
+    broken and excluded from the accuracy. ``ranked`` defines
     when a prediction is correct. ``labels`` are as for ``load_predictor``.
 
     Each result is written to the folder ``out`` immediately; a run that finds results there resumes
-    with the missing videos, and with ``retry`` also with the broken ones. Under torchrun the
-    processes share the work and return the same result. ``progress`` is called with the number of
-    videos done, including earlier runs, and the total; each process reports its own share.
+    with the missing videos, and with ``retry`` also with the broken ones. At the end the accuracy
+    per class and the confusion matrix are written there; see ``write_accuracy_files``. Under
+    torchrun the processes share the work and return the same result. ``progress`` is called with
+    the number of videos done, including earlier runs, and the total; each process reports its own
+    share.
 
     Raises as ``load_converted`` does, UsageError if ``out`` belongs to another evaluation,
-    WeightsError for meaningless logits, EvaluationError if a result cannot be written.
+    WeightsError for meaningless logits, EvaluationError if a result cannot be written,
+    MissingExtraError without the extra [video].
     """
+    _check_files(out, data, labels)
     if frames is not None:
         check_length(frames)
     files = exported.files if exported else (find_file(name, weights_dir=weights_dir),)
@@ -105,15 +120,19 @@ def evaluate(
                 write(_outcome(predictor, video, length))
         group.wait()
         outcomes = read_outcomes(out, listed, model.num_classes)
-    return _summary(model.variant.name, [outcomes[video.name] for video in listed])
+        result = _summary(predictor, [outcomes[video.name] for video in listed])
+        if group.rank == 0 and result.read:
+            title = f"{result.variant}: top-1 {result.top1:.2f} % of {result.read} videos"
+            write_accuracy_files(out, result.accuracy, result.labels, title)
+    return result
 
 
-def rank(logits: Tensor, label: int) -> int:
-    """How many other classes score at least as high as the correct one, from logits (classes,).
-
-    Ties count against the model, since equal logits do not distinguish classes.
-    """
-    return int((logits >= logits[label]).sum()) - 1
+def _check_files(out: Path, data: Path, labels: Labels | None) -> None:
+    """Check, before hours of work, that the files written at the end overwrite no input."""
+    figure_type()
+    inputs = [data, labels] if isinstance(labels, (str, os.PathLike)) else [data]
+    for name in FILE_NAMES:
+        refuse_inputs(out / name, map(Path, inputs))
 
 
 def _outcome(predictor: Predictor, video: LabelledVideo, length: int) -> Outcome:
@@ -124,16 +143,15 @@ def _outcome(predictor: Predictor, video: LabelledVideo, length: int) -> Outcome
     with torch.inference_mode():
         logits = predictor.model(predictor.batch(frames))[0].float().cpu()
     check_logits(logits, video.path)
-    place, predicted = rank(logits, video.label), int(logits.argmax())
-    return Outcome(video.name, video.label, rank=place, predicted=predicted)
+    ranks, predicted = ranked(logits[None], torch.tensor([video.label]))
+    return Outcome(video.name, video.label, rank=int(ranks), predicted=int(predicted))
 
 
-def _summary(variant: str, outcomes: Sequence[Outcome]) -> Evaluation:
-    ranks = [outcome.rank for outcome in outcomes if outcome.rank is not None]
-    return Evaluation(
-        variant=variant,
-        videos=len(outcomes),
-        broken=len(outcomes) - len(ranks),
-        right=sum(rank == 0 for rank in ranks),
-        right_in_5=sum(rank < TOP for rank in ranks),
-    )
+def _summary(predictor: Predictor, outcomes: Sequence[Outcome]) -> Evaluation:
+    read = [
+        (outcome.label, outcome.rank, outcome.predicted)
+        for outcome in outcomes
+        if outcome.rank is not None and outcome.predicted is not None
+    ]
+    accuracy = measure(*([values[i] for values in read] for i in range(3)))
+    return Evaluation(predictor.model.variant.name, predictor.labels, len(outcomes), accuracy)

@@ -27,6 +27,21 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 LABELS = tuple(COLOURS)
+# The model ranks colour c first, then the colours that follow it in order, so the rank of a label
+# is its distance after the colour that is shown: (label, shown) -> rank.
+SHOWN = [
+    ("red", "red"),
+    ("red", "red"),
+    ("green", "green"),
+    ("blue", "blue"),
+    ("yellow", "yellow"),
+    ("cyan", "cyan"),
+    ("green", "red"),  # second
+    ("cyan", "red"),  # fifth, still in the top 5
+    ("black", "red"),  # sixth
+    ("red", "green"),  # last
+]
+TOP1, TOP5 = 60.0, 80.0  # percent
 HEIGHT, WIDTH = 96, 128
 FPS = 10
 MARGIN = 8.0  # between neighbours in the ranking of a colour's logits

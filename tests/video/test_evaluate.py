@@ -18,40 +18,12 @@ from movinet_convert.cli.app import main
 from movinet_convert.errors import EvaluationError, UsageError, WeightsError
 from movinet_convert.video import journal
 from movinet_convert.video.dataset import read_dataset
-from movinet_convert.video.evaluate import Evaluation, evaluate, rank
+from movinet_convert.video.evaluate import Evaluation, evaluate
 from movinet_convert.weights.file import Header, write_weights
-from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
+from tests.helpers.colour_model import LABELS, SHOWN, TOP1, TOP5, colour_model, write_colours
 from tests.helpers.odd_videos import largest_file, write_stamped
 
-# The model ranks colour c first, then the colours that follow it in order, so the rank of a label
-# is its distance after the colour that is shown: (label, shown) -> rank.
-SHOWN = [
-    ("red", "red"),
-    ("red", "red"),
-    ("green", "green"),
-    ("blue", "blue"),
-    ("yellow", "yellow"),
-    ("cyan", "cyan"),
-    ("green", "red"),  # second
-    ("cyan", "red"),  # fifth, still in the top 5
-    ("black", "red"),  # sixth
-    ("red", "green"),  # last
-]
-TOP1, TOP5 = 60.0, 80.0
 FRAMES = "4"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("m") / "s.safetensors", "a0-stream")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for i, (called, shown) in enumerate(SHOWN):
-        write_colours(folder / called / f"{i}.mp4", shown)
-    return folder
 
 
 def run(model: Path, data: Path, out: Path) -> Evaluation:
@@ -188,13 +160,6 @@ def test_meaningless_logits_fail_and_name_the_video(
     with pytest.raises(WeightsError, match=fault) as raised:
         run(spoiled, data, tmp_path / "out")
     assert str(data / "black" / "8.mp4") in str(raised.value), "the first video"
-
-
-@pytest.mark.parametrize(
-    ("logits", "expected"), [([3.0, 1, 2], 0), ([1.0, 3, 2], 2), ([2.0, 2, 1], 1), ([1.0] * 3, 2)]
-)
-def test_a_tie_counts_against_the_model(logits: list[float], expected: int) -> None:
-    assert rank(torch.tensor(logits), 0) == expected
 
 
 def test_a_video_with_a_gap_of_a_month_counts_as_broken(model: Path, tmp_path: Path) -> None:

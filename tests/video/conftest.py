@@ -1,0 +1,22 @@
+"""Videos of one colour with known predictions, and the model that makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.colour_model import SHOWN, write_colour_model, write_colours
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colour_model(tmp_path_factory.mktemp("m") / "s.safetensors", "a0-stream")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for i, (called, shown) in enumerate(SHOWN):
+        write_colours(folder / called / f"{i}.mp4", shown)
+    return folder
