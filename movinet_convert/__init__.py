@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from movinet_convert.conversion.loading import load_converted as load_converted
     from movinet_convert.conversion.pipeline import convert as convert
     from movinet_convert.conversion.verification import verify as verify
     from movinet_convert.export.exported import load_exported as load_exported
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from movinet_convert.model.freeze import freeze_backbone as freeze_backbone
     from movinet_convert.model.freeze import unfreeze_backbone as unfreeze_backbone
     from movinet_convert.variants import list_variants as list_variants
-    from movinet_convert.weights.load import load_converted as load_converted
     from movinet_convert.weights.save import save_weights as save_weights
 
 from movinet_convert.files.version import __version__
@@ -29,7 +29,7 @@ from movinet_convert.files.version import __version__
 # The public names and their modules, imported on first use: importing the package stays cheap.
 _EXPORTS = {
     "convert": "movinet_convert.conversion.pipeline",
-    "load_converted": "movinet_convert.weights.load",
+    "load_converted": "movinet_convert.conversion.loading",
     "load_exported": "movinet_convert.export.exported",
     "MoViNet": "movinet_convert.model",
     "StreamState": "movinet_convert.model",

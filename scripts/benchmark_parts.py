@@ -72,11 +72,11 @@ def loading(rounds: int, clock: Any) -> list[dict[str, Any]]:
     """A2 stream: converting it, and load_converted against initialising and torch.load."""
     import torch
 
+    from movinet_convert.conversion.loading import load_converted
     from movinet_convert.conversion.pipeline import convert
     from movinet_convert.model import create_model
     from movinet_convert.model.settings import get_variant
     from movinet_convert.parity.synthetic import write_synthetic_archive
-    from movinet_convert.weights.load import load_converted
 
     name = "a2-stream"
     with tempfile.TemporaryDirectory() as folder:

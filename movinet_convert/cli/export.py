@@ -86,13 +86,14 @@ def export_command(
     \b
     Example: movinet-convert export a0-stream --format onnx --out a0-stream.onnx
     """
+    from movinet_convert.conversion.loading import load_converted
     from movinet_convert.files.writing import refuse_inputs
     from movinet_convert.weights.labels import unnamed
-    from movinet_convert.weights.load import find_file, load_converted
+    from movinet_convert.weights.load import find_file
 
     weights, labels = find_file(name, weights_dir=weights_dir), settings["labels"]
     refuse_inputs(Path(out), [weights] if labels is None else [weights, labels])
-    model = load_converted(name, weights_dir=weights_dir)
+    model = load_converted(weights)
     with doing(f"Exporting {name} as {format_}"):
         if format_ == CHECKPOINT:
             result = _checkpoint(model, Path(out), settings)

@@ -17,7 +17,8 @@ from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
 from movinet_convert.variants import Origins, Settings
 from movinet_convert.weights.file import SUFFIX, read_header, read_tensors
-from movinet_convert.weights.load import locate, read_network
+from movinet_convert.weights.hub_files import is_hub_address
+from movinet_convert.weights.load import WeightsFile, locate, read_network
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,15 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Inspect a checkpoint, or a converted file.
+    """Inspect a checkpoint, or a converted file, which may be on the Hub (``hf://…``).
 
     The arrays of a checkpoint are read only to recognise a release, if any is known by its tensors.
     A converted file is verified against its digests first. Raises CheckpointError or WeightsError
     if the file is damaged or not a MoViNet.
     """
-    path = Path(path)
-    return _inspect_converted(path) if path.suffix == SUFFIX else _inspect_checkpoint(path)
+    if is_hub_address(path) or Path(path).suffix == SUFFIX:
+        return _inspect_converted(locate(path))
+    return _inspect_checkpoint(Path(path))
 
 
 def stream_network(path: str | os.PathLike[str]) -> MoViNet:
@@ -80,9 +82,9 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     Its gating is arbitrary, and its classifier has one class if the checkpoint has none. Raises as
     ``inspect``, and UsageError for a network with sigmoid gating.
     """
-    path = Path(path)
-    if path.suffix == SUFFIX:
+    if is_hub_address(path) or Path(path).suffix == SUFFIX:
         return read_network(locate(path))
+    path = Path(path)
     structure = read_structure(open_checkpoint(path))
     if structure.gating is not None:
         raise UsageError(
@@ -103,8 +105,8 @@ def stream_network(path: str | os.PathLike[str]) -> MoViNet:
     ).to_model()
 
 
-def _inspect_converted(path: Path) -> Inspection:
-    file = locate(path)
+def _inspect_converted(file: WeightsFile) -> Inspection:
+    path = file.path
     file.check()
     header = read_header(path)
     verified = file.entry is not None or header.digest is not None

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from movinet_convert.conversion.loading import load_converted
 from movinet_convert.errors import MovinetWarning, UsageError, VideoError, WeightsError
 from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
@@ -25,7 +26,6 @@ from movinet_convert.video.frames import (
 )
 from movinet_convert.video.models import ExportedFile, Model
 from movinet_convert.weights.labels import Labels, class_names, given_names, unnamed
-from movinet_convert.weights.load import load_converted
 
 Probabilities = NDArray[np.float32]
 

@@ -6,23 +6,23 @@ A repository has one converted file, ``model.safetensors``, which ``load_convert
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
+from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.hub_files import (
+    FILE_NAME,
+    HubAddress,
+    download_weights,
+    require_hub,
+)
 from movinet_convert.weights.labels import Labels, given_names
-from movinet_convert.weights.load import load_converted
+from movinet_convert.weights.load import load_file, locate
 
-try:
-    from huggingface_hub import ModelHubMixin, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-except ImportError:
-    raise MissingExtraError("Loading from and pushing to the Hugging Face Hub", "hub") from None
-
-FILE_NAME = "model.safetensors"
+require_hub()
+from huggingface_hub import ModelHubMixin  # noqa: E402
 
 
 class HubMoViNet(
@@ -80,25 +80,16 @@ class HubMoViNet(
         """
         path = Path(pretrained_model_name_or_path) / FILE_NAME
         if not path.parent.is_dir():
-            path = _download(
-                str(pretrained_model_name_or_path),
+            path = download_weights(
+                HubAddress(str(pretrained_model_name_or_path), revision),
                 force_download=force_download,
                 token=token,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
-                revision=revision,
             )
         elif not path.is_file():
             raise WeightsError(f"{path.parent} has no {FILE_NAME}; save a network there first.")
-        return cls.of(load_converted(path, num_classes=num_classes, device=device, dtype=dtype))
-
-
-def _download(repository: str, **options: Any) -> Path:
-    try:
-        return Path(hf_hub_download(repository, FILE_NAME, **options))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise WeightsError(
-            f"{FILE_NAME} of {repository} cannot be downloaded from the Hub ({reason}); check the "
-            "name, the revision and the connection, or pass a local folder."
-        ) from error
+        model = load_file(
+            locate(path), num_classes=num_classes, device=device, dtype=dtype or torch.float32
+        )
+        return cls.of(model)

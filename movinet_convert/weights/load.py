@@ -17,47 +17,10 @@ from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
 from movinet_convert.weights.file import SUFFIX, check_content, read_header, read_tensors
+from movinet_convert.weights.hub_files import HubAddress, download_weights, is_hub_address
 from movinet_convert.weights.labels import known_names
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Store, check_bytes, store_folder
-
-
-@torch.inference_mode(False)  # tensors created in inference mode cannot be trained
-def load_converted(
-    name: str | os.PathLike[str],
-    *,
-    weights_dir: str | os.PathLike[str] | None = None,
-    version: int | None = None,
-    num_classes: int | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    fuse: bool = False,
-    mmap: bool = True,
-) -> MoViNet:
-    """Load converted weights: a variant in the store (``"a0-stream"``) or the path of a file.
-
-    The network is in eval mode, float32 and on the CPU by default. ``num_classes`` other than the
-    file's keeps the backbone and initializes a new last layer. ``model.labels`` are the class names
-    of the file, those of Kinetics-600 for 600 classes, and None if unknown. ``fuse=True`` folds
-    batch normalization into the convolutions, for inference only.
-
-    The weights are memory-mapped: while the network is in use, the file may be replaced or deleted,
-    but must not be modified or truncated in place, which may kill the process. ``mmap=False``
-    reads it into memory instead.
-
-    Warns about random synthetic weights, and about a file of the old format that no manifest
-    lists, whose settings cannot be verified. Raises UsageError for an unknown name, WeightsError if
-    the store or the file is missing, damaged or differs from the manifest.
-    """
-    model = load_file(locate(name, weights_dir=weights_dir, version=version), mmap=mmap)
-    if num_classes is not None and num_classes != model.num_classes:
-        _replace_classifier(model, num_classes)
-    model = model.to(device=device, dtype=dtype or torch.float32)
-    if fuse:
-        from movinet_convert.model.fuse import fuse as fused
-
-        model = fused(model)
-    return model
 
 
 @dataclass(frozen=True)
@@ -106,26 +69,36 @@ def locate(
     weights_dir: str | os.PathLike[str] | None = None,
     version: int | None = None,
 ) -> WeightsFile:
-    """Find the file of a variant in the store, or at a path, without verifying it.
+    """Find the file of a variant in the store, at a path or on the Hub, without verifying it.
 
     A path is looked up in the manifest of its folder, or of the folder of the file that it links
-    to. Raises as ``load_converted``.
+    to. The file of a repository on the Hub (``hf://…``) is downloaded into the Hub's cache.
+    Raises as ``load_converted``.
     """
     if str(name) in VARIANTS:
         store = Store(store_folder(weights_dir))
         entry = store.find(str(name), version)
         return WeightsFile(store.folder / entry.file, str(name), entry)
-    path = Path(name)
-    if path.suffix != SUFFIX and not path.exists():
-        get_variant(str(name))  # raises an error that lists the names
-    if version is not None:
-        raise UsageError(f"{path} is a file and has no versions; omit version.")
-    if not path.is_file():
-        raise WeightsError(f"There is no file {path}.")
+    if is_hub_address(name):
+        if version is not None:
+            raise UsageError(f"{name} has revisions, not versions; pass hf://ORG/NAME@REVISION.")
+        path = download_weights(HubAddress.parse(str(name)))
+    else:
+        path = _given_file(Path(name), version)
     for folder in dict.fromkeys((path.parent, path.resolve().parent)):
         if (listed := Store(folder).listed(path)) is not None:
             return WeightsFile(path, *listed)
     return WeightsFile(path)
+
+
+def _given_file(path: Path, version: int | None) -> Path:
+    if path.suffix != SUFFIX and not path.exists():
+        get_variant(str(path))  # raises an error that lists the names
+    if version is not None:
+        raise UsageError(f"{path} is a file and has no versions; omit version.")
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    return path
 
 
 def find_file(
@@ -137,25 +110,48 @@ def find_file(
     return file.path
 
 
-def load_file(file: WeightsFile, *, mmap: bool = True) -> MoViNet:
-    """The network of a file, in eval mode and the file's dtype; warns as ``load_converted``."""
-    model = read_network(file, mmap=mmap)
+def load_file(
+    file: WeightsFile,
+    *,
+    num_classes: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    fuse: bool = False,
+    mmap: bool = True,
+) -> MoViNet:
+    """The network of a file, in eval mode and, by default, the file's dtype.
+
+    The options, warnings and errors are those of ``load_converted``.
+    """
+    with torch.inference_mode(False):  # tensors created in inference mode cannot be trained
+        model = read_network(file, mmap=mmap)
+        if num_classes is not None and num_classes != model.num_classes:
+            _replace_classifier(model, num_classes)
+        model = model.to(device=device, dtype=dtype)
+        if fuse:
+            from movinet_convert.model.fuse import fuse as fused
+
+            model = fused(model)
+    problem = _reason_to_warn(file)
+    if problem is not None:
+        warnings.warn(f"{file.path} {problem}", MovinetWarning, stacklevel=3)
+    return model
+
+
+def _reason_to_warn(file: WeightsFile) -> str | None:
     header = read_header(file.path)
-    problem = None
     if header.source == "synthetic":
-        problem = (
+        return (
             "has random synthetic weights, made for tests; its predictions are meaningless. "
             f"Convert the release of {header.variant}, or your own checkpoint."
         )
-    elif header.digest is None and file.entry is None:
-        problem = (
+    if header.digest is None and file.entry is None:
+        return (
             "has an unverified header: it is of an older format without a digest of the settings "
             f"({header.settings.gating} gating, {header.num_classes} classes), and no manifest "
             "in its folder lists it; convert the checkpoint again."
         )
-    if problem is not None:
-        warnings.warn(f"{file.path} {problem}", MovinetWarning, stacklevel=3)
-    return model
+    return None
 
 
 def read_network(file: WeightsFile, *, mmap: bool = True) -> MoViNet:

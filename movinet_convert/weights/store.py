@@ -79,8 +79,8 @@ class Store:
             causal = " --causal" if mode == "stream" else ""
             raise WeightsError(
                 f"The store {self.folder} has no weights of {name}; convert them with "
-                f"movinet-convert --arch {arch}{causal}, or pass another folder as weights_dir "
-                f"or ${WEIGHTS_DIR_VARIABLE}."
+                f"movinet-convert --arch {arch}{causal}, or load them with download=True, or pass "
+                f"another folder as weights_dir or ${WEIGHTS_DIR_VARIABLE}."
             )
         current = manifest.variants[name].current_version
         entry = current if version is None else versions.get(version)

@@ -14,16 +14,21 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from movinet_convert import convert
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import KINETICS_600_CLASSES, list_variants
+from movinet_convert.weights.hub_files import FILE_NAME
 from scripts.tflite_writer import StreamWriter
 from tests.helpers.colour_model import write_colours
+from tests.helpers.hub_repositories import Hub
+from tests.helpers.hub_server import as_the_hub, serve_hub
 from tests.helpers.seeded import choices, variables, write_checkpoint
 from tests.scripts.test_regenerate import write_archive
 
@@ -145,7 +150,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(home: Path) -> dict[str, str]:
+def hub(home: Path) -> Iterator[Hub]:
+    """A Hub with the weights that the documents name."""
+    with serve_hub(home / "hub") as hub, as_the_hub(hub, home / "hub-cache"):
+        api, (weights,) = HfApi(), (home / "store").glob("movinet-a0-stream-*.safetensors")
+        api.create_repo("ORG/movinet-a0-stream")
+        api.upload_file(
+            path_or_fileobj=weights, path_in_repo=FILE_NAME, repo_id="ORG/movinet-a0-stream"
+        )
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path, hub: Hub) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
@@ -154,6 +171,8 @@ def environment(home: Path) -> dict[str, str]:
         "MOVINET_WEIGHTS_DIR": str(home / "store"),
         "MOVINET_CACHE_DIR": str(home / "cache"),
         "MOVINET_SOURCE_ROOT": str(home / "mirror"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(home / "hub-cache"),
     }
 
 

@@ -22,12 +22,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from movinet_convert.conversion.loading import load_converted
 from movinet_convert.conversion.pipeline import convert
 from movinet_convert.errors import MovinetError, WeightsError
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights import strict_yaml
 from movinet_convert.weights.file import METADATA_KEY, read_header
-from movinet_convert.weights.load import load_converted
 from movinet_convert.weights.manifest import MANIFEST_NAME
 from movinet_convert.weights.store import Store
 from tests.helpers.seeded import write_checkpoint

@@ -1,4 +1,4 @@
-"""Loading and keeping networks as the Hugging Face Hub and torch.hub do, without a network."""
+"""Loading and keeping networks as the Hugging Face Hub and torch.hub do, with a local Hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,11 +14,13 @@ import pytest
 import torch
 
 from movinet_convert import convert, create_model, load_converted
-from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
+from movinet_convert.errors import MissingExtraError, MovinetWarning, UsageError, WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
 from movinet_convert.variants import KINETICS_600_CLASSES
 from movinet_convert.weights.hub import FILE_NAME, HubMoViNet
+from tests.helpers.hub_repositories import Hub
+from tests.helpers.hub_server import as_the_hub, serve_hub
 from tests.helpers.seeded import variables, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +31,12 @@ LABELS = ("run", "walk", "sit")
 def model() -> MoViNet:
     torch.manual_seed(0)
     return create_model("a0-stream", num_classes=len(LABELS), gating="model-garden").eval()
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with serve_hub(tmp_path / "hub") as hub, as_the_hub(hub, tmp_path / "cache"):
+        yield hub
 
 
 def same(a: MoViNet, b: MoViNet) -> bool:
@@ -59,19 +68,12 @@ def test_hub_model_streams_and_trains(model: MoViNet, tmp_path: Path) -> None:
     assert back.stem.conv.weight.grad is not None
 
 
-def test_downloads_repository_by_name(
-    model: MoViNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    HubMoViNet.of(model).save_pretrained(tmp_path)
-    asked: list[tuple[str, str, str | None]] = []
-
-    def download(repo_id: str, filename: str, *, revision: str | None, **_: object) -> str:
-        asked.append((repo_id, filename, revision))
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr("movinet_convert.weights.hub.hf_hub_download", download)
-    assert same(model, HubMoViNet.from_pretrained("someone/movinet", revision="v2"))
-    assert ("someone/movinet", FILE_NAME, "v2") in asked
+def test_pushes_to_the_hub_and_loads_from_there(model: MoViNet, hub: Hub) -> None:
+    HubMoViNet.of(model, LABELS).push_to_hub("someone/movinet")
+    back = HubMoViNet.from_pretrained("someone/movinet", revision="main")
+    assert same(model, back)
+    assert back.labels == LABELS
+    assert same(model, load_converted("hf://someone/movinet"))
 
 
 def test_applies_num_classes_dtype_and_device(model: MoViNet, tmp_path: Path) -> None:
@@ -92,15 +94,11 @@ def test_ignores_config_json(config: str, model: MoViNet, tmp_path: Path) -> Non
     assert same(model, HubMoViNet.from_pretrained(tmp_path))
 
 
-def test_reports_hub_failure_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    def offline(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("Cannot find the file.\nA long explanation.")
-
-    monkeypatch.setattr("movinet_convert.weights.hub.hf_hub_download", offline)
-    with pytest.raises(WeightsError, match="cannot be downloaded.*Cannot find the file"):
+def test_reports_hub_failure_in_one_sentence(hub: Hub) -> None:
+    with pytest.raises(WeightsError, match="cannot be downloaded.*no such repository"):
         HubMoViNet.from_pretrained("someone/movinet")
+    with pytest.raises(WeightsError, match="cannot be downloaded.*outgoing traffic"):
+        HubMoViNet.from_pretrained("someone/movinet", local_files_only=True)
 
 
 def test_refuses_to_push_fused_network(model: MoViNet) -> None:
@@ -108,23 +106,11 @@ def test_refuses_to_push_fused_network(model: MoViNet) -> None:
         HubMoViNet.of(fuse(model))
 
 
-def test_push_uploads_same_files_as_save(model: MoViNet, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import HfApi
-
-    uploaded: list[set[str]] = []
-
-    class Repo:
-        repo_id = "someone/movinet"
-
-    def upload(self: object, *, folder_path: Path, **_: object) -> str:
-        uploaded.append({path.name for path in Path(folder_path).iterdir()})
-        return "address"
-
-    monkeypatch.setattr(HfApi, "create_repo", lambda *_, **__: Repo)
-    monkeypatch.setattr(HfApi, "upload_folder", upload)
-    HubMoViNet.of(model).push_to_hub("someone/movinet", token="none")
-    assert uploaded
-    assert FILE_NAME in uploaded[0]
+def test_push_uploads_same_files_as_save(model: MoViNet, hub: Hub, tmp_path: Path) -> None:
+    HubMoViNet.of(model).save_pretrained(tmp_path / "saved")
+    HubMoViNet.of(model).push_to_hub("someone/movinet")
+    uploaded = set(hub.repository("someone/movinet").tree()) - {".gitattributes"}
+    assert uploaded == {path.name for path in (tmp_path / "saved").iterdir()}
 
 
 def test_names_folder_without_weights(tmp_path: Path) -> None:
@@ -191,7 +177,7 @@ def test_torch_hub_converts_release_at_first_use(
         folder = str(tmp_path / "store")
         return torch.hub.load(str(ROOT), "movinet", "a0-base", source="local", weights_dir=folder)
 
-    with pytest.warns(UserWarning, match="without comparing.*verify a0-base"):
+    with pytest.warns(MovinetWarning, match=r"without comparing.*verify \S*a0-base"):
         load()
     with warnings.catch_warnings():  # the second time from the store
         warnings.simplefilter("error")

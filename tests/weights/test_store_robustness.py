@@ -20,11 +20,11 @@ import torch
 from click.testing import CliRunner
 
 from movinet_convert.cli.app import main
+from movinet_convert.conversion.loading import load_converted
 from movinet_convert.conversion.pipeline import Conversion, convert
 from movinet_convert.download.fetch import fetch_release
 from movinet_convert.errors import DownloadError, UsageError, WeightsError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.weights.load import load_converted
 from movinet_convert.weights.store import Store
 from scripts import kill_test
 from tests.helpers.fetch_server import noise_tar, release_tar
