@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +18,7 @@ from movinet_convert.weights.hub_files import FILE_NAME, HubAddress
 from movinet_convert.weights.load import locate
 from movinet_convert.weights.manifest import MANIFEST_NAME
 from tests.helpers.hub_repositories import Hub
-from tests.helpers.hub_server import TOKEN, as_the_hub, serve_hub
+from tests.helpers.hub_server import as_the_hub, serve_hub
 
 REPOSITORY = "people/movinet-a0-stream"
 ADDRESS = f"hf://{REPOSITORY}"
@@ -181,21 +178,6 @@ def test_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"movinet-convert\[hub\]"):
         load_converted(ADDRESS)
-
-
-def test_command_reads_the_environment(hub: Hub, weights: Path, tmp_path: Path) -> None:
-    upload(FILE_NAME, weights)
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_CACHE": str(tmp_path / "fresh"),
-        "HF_TOKEN": TOKEN,
-    }
-    command = [sys.executable, "-m", "movinet_convert", "inspect", ADDRESS, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["labels"] == list(LABELS)
-    assert list((tmp_path / "fresh").glob("models--people--movinet-a0-stream/snapshots/*"))
 
 
 def test_address_is_written_as_it_is_read() -> None:
