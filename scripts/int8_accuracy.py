@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from examples.finetune.data import Clips, ClipSpec, read_split
+from examples.finetune.data import ClipSpec, Views
 from examples.finetune.shapes import HARD, write_shapes
+from examples.finetune.splits import read_split
 from movinet_convert import load_converted, load_exported
 from movinet_convert.errors import MissingExtraError
 from movinet_convert.export import export_model
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from examples.finetune.data import Split
+    from examples.finetune.splits import Split
     from movinet_convert.export.agreement import Agreement
     from movinet_convert.model import MoViNet
     from movinet_convert.video.dataset import LabelledVideo
@@ -48,8 +49,9 @@ TRAINING_SEED, TRAINING_VIDEOS = 0, 60  # of each of the 20 classes
 HELD_OUT_SEED, HELD_OUT_VIDEOS = 9000, 25
 CALIBRATION_VIDEOS = 64
 CLIP = ClipSpec(frames=8, size=48, fps=10.0)
-LENGTH = f"--frames {CLIP.frames} --size {CLIP.size} --fps {CLIP.fps:g}"
-COMMON = f"{LENGTH} --batch 8 --workers 0 --device cpu --resume"
+LENGTH = f"--frames {CLIP.frames} --size {CLIP.size} --resize {CLIP.size} --fps {CLIP.fps:g}"
+PLAIN = "--crop plain --flip 0"  # a flip would make another class of some
+COMMON = f"{LENGTH} {PLAIN} --batch 8 --workers 0 --device cpu --resume"
 TRAINING = f"--model a0-stream --random --gating keras --epochs 10 {COMMON}"
 QAT = f"--qat --epochs 2 {COMMON}"
 MIN_TOP1 = 95.0  # percent
@@ -159,8 +161,8 @@ def measure(
 
 def clips(videos: Sequence[LabelledVideo]) -> list[Tensor]:
     """Clips (1, 3, T, H, W) of the middle of videos."""
-    samples = Clips(videos, CLIP, seed=None)
-    return [samples[0, i].clip[None] for i in range(len(videos))]
+    views = Views(videos, len({video.label for video in videos}), CLIP)
+    return [views[i].clips for i in range(len(videos))]
 
 
 @torch.no_grad()

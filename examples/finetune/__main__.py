@@ -1,16 +1,19 @@
-"""Fine-tune a MoViNet on a folder of videos, one folder for each class.
+"""Train a MoViNet on labelled videos: a folder for each class, or official split files.
 
     python -m examples.finetune --shapes --model a0-stream --random --out runs/shapes
     python -m examples.finetune videos/ --model a2-stream --out runs/mine --epochs 20
+    python -m examples.finetune --config examples/finetune/configs/ucf101.yaml --out runs/ucf101
     torchrun --nproc-per-node 4 -m examples.finetune videos/ --model a2-base --out runs/mine
 
 Whole clips by default; --chunk N feeds a stream model N frames at a time, with its state. A killed
 run continues with --resume. OUT contains model.safetensors (load_converted reads it), the best
-weights, the last checkpoint, metrics.csv and, if TensorBoard is installed, its log.
+weights, the last checkpoint, metrics.csv, the accuracy of every class with a confusion matrix and,
+if TensorBoard is installed, its log.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,62 +21,35 @@ from typing import Any
 
 import click
 import torch
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 
-from examples.finetune.checkpoint import EpochMetrics
-from examples.finetune.data import ClipSpec, read_split
+from examples.finetune.augmentation import Augmentation
+from examples.finetune.data import ClipSpec
+from examples.finetune.display import ProgressBar, print_unreadable
+from examples.finetune.evaluation import EvaluationConfig
+from examples.finetune.optimizer import OptimizerConfig
+from examples.finetune.options import with_options
 from examples.finetune.shapes import write_shapes
+from examples.finetune.splits import Split, read_lists, read_split
 from examples.finetune.step import StepConfig
 from examples.finetune.train import TrainConfig, Trainer
-from movinet_convert import create_model, freeze_backbone, load_converted, save_weights
+from movinet_convert import create_model, freeze_backbone, load_converted
 from movinet_convert.errors import MovinetError, UsageError
 from movinet_convert.model import MoViNet
+from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.video.processes import Group, group
 
 MODEL_NAME = "model.safetensors"
 LEARNING_RATE, QAT_LEARNING_RATE = 1e-3, 1e-4
-MAX_NAMED = 10  # unreadable videos
-FORMATS = ("tf-checkpoint", "saved-model", "tflite")
+# For 1024 videos per step; official/vision/configs/video_classification.py has that of SGD.
+OFFICIAL_LEARNING_RATES = {"rmsprop": 1.8, "sgd": 1.6}
+OFFICIAL_BATCH = 1024
 # The clips are small and short, so that training takes minutes on a CPU.
 SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
+SIDES = re.compile(r"(?i)(?<![a-z])(left|right|clockwise)(?![a-z])")
 
 
 @click.command(context_settings={"show_default": True}, help=__doc__.splitlines()[0])
-@click.argument("data", required=False, type=click.Path(path_type=Path))
-@click.option("--shapes", is_flag=True, help="Write a data set of moving shapes and train on it.")
-@click.option("--shapes-count", default=60, help="Videos of each shape.")
-@click.option("--model", "name", default="a0-stream", help="Variant in the store, or a file.")
-@click.option("--random", is_flag=True, help="Start from random weights of the variant.")
-@click.option("--gating", help="Of a stream model with random weights: keras or model-garden.")
-@click.option("--weights-dir", help="The store.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--resume", is_flag=True, help="Continue the run in OUT, if there is one.")
-@click.option("--epochs", default=10)
-@click.option("--batch", default=8, help="Videos per step and process.")
-@click.option("--frames", type=int, help="Frames per clip; by default as the variant was trained.")
-@click.option("--fps", type=float, help="Frames per second; by default as the variant was trained.")
-@click.option("--size", type=int, help="Pixels; by default as the variant was trained.")
-@click.option("--chunk", type=int, help="Frames that a stream model reads per call.")
-@click.option("--piece", type=int, hidden=True, help="The earlier name of --chunk.")
-@click.option("--through-time", is_flag=True, help="Let gradients flow from chunk to chunk.")
-@click.option("--lr", type=float, help="Peak learning rate: 1e-3, with --qat 1e-4, unless given.")
-@click.option("--warmup", default=20, help="Steps until the peak learning rate.")
-@click.option("--weight-decay", default=1e-4)
-@click.option("--label-smoothing", default=0.0)
-@click.option("--dropout", type=float, help="Instead of the variant's, or of 0 with --qat.")
-@click.option(
-    "--stochastic-depth", type=float, help="Instead of the authors' 0.2, or of 0 with --qat."
-)
-@click.option("--freeze", is_flag=True, help="Train only the classifier.")
-@click.option("--qat", is_flag=True, help="Quantization-aware, for int8: trains a trained network.")
-@click.option("--half", is_flag=True, help="Compute in bfloat16 where that is safe (autocast).")
-@click.option("--held-out", default=0.2, help="Fraction of the videos to evaluate on.")
-@click.option("--workers", default=2, help="Processes that decode videos.")
-@click.option("--save-every", default=50, help="Steps between checkpoints.")
-@click.option("--seed", default=0)
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-@click.option("--export", "formats", multiple=True, type=click.Choice(FORMATS), help="At the end.")
+@with_options
 def main(**options: Any) -> None:
     try:
         with group() as processes:
@@ -83,29 +59,58 @@ def main(**options: Any) -> None:
         sys.exit(error.exit_code)
 
 
-def finetune(processes: Group, data: Path | None, out: Path, **options: Any) -> None:
+def finetune(processes: Group, out: Path, **options: Any) -> None:
+    split = find_videos(processes, out, **options)
+    model = make_model(len(split.classes), **options)
+    config = make_config(model, processes.size, **options)
+    if processes.rank == 0:
+        warn_of_flips(split.classes, config.augmentation.flip)
+    trainer = Trainer(model, split, config, out, processes)
+    with ProgressBar(config.epochs, quiet=processes.rank != 0) as bar:
+        trainer.train(bar, resume=options["resume"])
+    evaluation = trainer.evaluation or trainer.evaluate()
+    if processes.rank == 0:
+        print_unreadable(trainer.unreadable)
+        path = trainer.save_weights(out / MODEL_NAME)
+        title = f"{model.variant.name}, {evaluation.videos} held-out videos"
+        files = evaluation.write(out, split.classes, title)
+        print(f"{path}, on {evaluation.videos} held-out videos:")
+        print("\n".join(evaluation.summary(split.classes)))
+        print(f"All classes: {', '.join(str(out / name) for name in files)}")
+        with trainer.averaged():
+            for name in options["formats"]:
+                print(export(model.cpu(), out, name, config.clip.size, split.classes))
+
+
+def find_videos(
+    processes: Group, out: Path, data: Path | None, layout: str, lists: Path | None, **options: Any
+) -> Split:
     if options["shapes"]:
-        if data is not None:
-            raise UsageError("--shapes creates its own data; omit the folder.")
+        if data is not None or layout != "folder":
+            raise UsageError("--shapes creates its own data; omit the folder and --layout.")
         data = out / "shapes"
         if processes.rank == 0 and not data.exists():
             write_shapes(data, options["shapes_count"], seed=options["seed"])
         processes.wait()
     if data is None:
-        raise UsageError("Name a folder of videos, with one folder per class, or use --shapes.")
-    split = read_split(data, options["held_out"])
-    model = make_model(len(split.classes), **options)
-    config = make_config(model, **options)
-    trainer = Trainer(model, split, config, out, processes)
-    with ProgressBar(config.epochs, quiet=processes.rank != 0) as bar:
-        history = trainer.train(bar, resume=options["resume"])
-    if processes.rank == 0:
-        print_unreadable(trainer.unreadable)
-        path = save_weights(model.cpu().eval(), out / MODEL_NAME, labels=split.classes)
-        accuracy = history[-1].held_out_accuracy
-        print(f"{path}: accuracy {accuracy:.1%} on {len(split.held_out)} held-out videos")
-        for name in options["formats"]:
-            print(export(model, out, name, config.clip.size, split.classes))
+        raise UsageError("Name the folder of the videos, or use --shapes.")
+    if layout == "folder":
+        if lists is not None:
+            raise UsageError(f"--lists {lists} needs --layout, which says what files they are.")
+        return read_split(data, options["held_out"])
+    if lists is None:
+        raise UsageError(f"--layout {layout} needs --lists, the folder of the split files.")
+    return read_lists(layout, lists, data, int(options["fold"]))
+
+
+def warn_of_flips(classes: Sequence[str], flip: float) -> None:
+    sided = [name for name in classes if SIDES.search(name)]
+    if flip and sided:
+        print(
+            f"Warning: clips are flipped left to right, and {', '.join(sided[:3])} may then be "
+            "another class; use --flip 0.",
+            file=sys.stderr,
+        )
 
 
 def make_model(classes: int, name: str, **options: Any) -> MoViNet:
@@ -137,76 +142,48 @@ def make_model(classes: int, name: str, **options: Any) -> MoViNet:
     return model.to(torch.device(options["device"]))
 
 
-def make_config(model: MoViNet, **options: Any) -> TrainConfig:
-    default = SHAPES_CLIP if options["shapes"] else model.variant.input
-    clip = ClipSpec(
-        frames=options["frames"] or default.frames,
-        size=options["size"] or default.size,
-        fps=options["fps"] or default.fps,
-    )
+def make_config(model: MoViNet, processes: int, **options: Any) -> TrainConfig:
     step = StepConfig(
         chunk=options["chunk"] or options["piece"],
         through_time=options["through_time"],
         half=options["half"],
         label_smoothing=options["label_smoothing"],
     )
-    names = ("epochs", "batch", "warmup", "weight_decay", "seed", "workers", "save_every", "qat")
-    settings = {name: options[name] for name in names}
-    rate = options["lr"]
-    if rate is None:
-        rate = QAT_LEARNING_RATE if options["qat"] else LEARNING_RATE
-    return TrainConfig(clip=clip, step=step, learning_rate=rate, **settings)
+    area = tuple(options["area"]) if options["crop"] == "resized" else None
+    names = ("epochs", "batch", "ema", "balance", "seed", "workers", "save_every", "qat")
+    return TrainConfig(
+        clip=make_clip(model, **options),
+        step=step,
+        optimizer=make_optimizer(options["batch"] * processes, **options),
+        augmentation=Augmentation(area, tuple(options["aspect"]), options["flip"]),
+        evaluation=EvaluationConfig(options["eval_clips"], int(options["eval_crops"])),
+        synchronize=options["sync_bn"],
+        **{name: options[name] for name in names},
+    )
 
 
-class ProgressBar:
-    """A progress bar on a terminal, and a line per epoch; nothing if ``quiet``."""
-
-    def __init__(self, epochs: int, quiet: bool) -> None:
-        self._epochs, self._quiet = epochs, quiet
-        self._bar = Progress(
-            *Progress.get_default_columns(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            console=Console(stderr=True),
-            disable=quiet or not sys.stderr.isatty(),
-            transient=True,
-        )
-        self._task = self._bar.add_task("", loss=0.0, visible=False)
-
-    def __enter__(self) -> ProgressBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def step(self, epoch: int, batch: int, batches: int, loss: float) -> None:
-        self._bar.update(
-            self._task,
-            description=f"epoch {epoch + 1}",
-            completed=batch,
-            total=batches,
-            loss=loss,
-            visible=True,
-        )
-
-    def epoch(self, metrics: EpochMetrics) -> None:
-        self._bar.reset(self._task, visible=False, loss=0.0)
-        if not self._quiet:
-            print(
-                f"epoch {metrics.epoch:3}/{self._epochs}  loss {metrics.training_loss:.3f}  "
-                f"held out: loss {metrics.held_out_loss:.3f}, "
-                f"accuracy {metrics.held_out_accuracy:.1%}  ({metrics.seconds:.0f} s)",
-                flush=True,
-            )
+def make_clip(model: MoViNet, **options: Any) -> ClipSpec:
+    default = SHAPES_CLIP if options["shapes"] else model.variant.input
+    size = options["size"] or default.size
+    return ClipSpec(
+        frames=options["frames"] or default.frames,
+        size=size,
+        fps=options["fps"] or default.fps,
+        # As much of the frames as in the published evaluation.
+        resize=options["resize"] or ClipTransform.of(model.variant, (size, size)).resize,
+    )
 
 
-def print_unreadable(unreadable: dict[str, str]) -> None:
-    if unreadable:
-        print(f"{len(unreadable)} videos could not be read and were skipped:", file=sys.stderr)
-    for reason in list(unreadable.values())[:MAX_NAMED]:
-        print(f"  {reason}", file=sys.stderr)
-    if len(unreadable) > MAX_NAMED:
-        print(f"  and {len(unreadable) - MAX_NAMED} more", file=sys.stderr)
+def make_optimizer(
+    videos: int, optimizer: str, lr: float | None, **options: Any
+) -> OptimizerConfig:
+    """``videos`` are those of a step."""
+    if lr is None and optimizer in OFFICIAL_LEARNING_RATES:
+        lr = OFFICIAL_LEARNING_RATES[optimizer] * videos / OFFICIAL_BATCH
+    elif lr is None:
+        lr = QAT_LEARNING_RATE if options["qat"] else LEARNING_RATE
+    names = ("warmup", "weight_decay", "clip_norm", "clip_tensor_norm")
+    return OptimizerConfig(optimizer, lr, **{name: options[name] for name in names})
 
 
 def export(model: MoViNet, out: Path, name: str, size: int, labels: Sequence[str]) -> Path:

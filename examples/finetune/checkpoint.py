@@ -23,15 +23,27 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One row of the table; losses are means, accuracies from 0 to 1."""
+    """One row of the table; losses are means, accuracies from 0 to 1.
+
+    ``held_out_accuracy`` is None with several labels per video, where ``held_out_precision`` is the
+    mean average precision.
+    """
 
     epoch: int
     step: int
     learning_rate: float
     training_loss: float
     held_out_loss: float
-    held_out_accuracy: float
+    held_out_accuracy: float | None
     seconds: float
+    held_out_top5: float | None = None
+    held_out_precision: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What the best weights have the most of."""
+        found = self.held_out_accuracy
+        return (self.held_out_precision or 0.0) if found is None else found
 
 
 @dataclass(frozen=True)
@@ -145,5 +157,5 @@ class RunFolder:
 
         with SummaryWriter(self.path / TENSORBOARD_FOLDER) as board:
             for name, value in asdict(history[-1]).items():
-                if name not in ("epoch", "step"):
+                if name not in ("epoch", "step") and value is not None:
                     board.add_scalar(name, value, history[-1].step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,16 @@ class StepConfig:
     through_time: bool = False
     half: bool = False
     label_smoothing: float = 0.0
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of logits (B, classes): cross-entropy with the classes (B,).
+
+        With several labels per video, targets (B, classes) of 0 or 1, it is the mean over classes
+        of the binary cross-entropy of their sigmoids, without smoothing, as in the official task.
+        """
+        if targets.is_floating_point():
+            return F.binary_cross_entropy_with_logits(logits.float(), targets)
+        return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
 
 
 class TrainingModel(nn.Module):
@@ -56,13 +67,13 @@ def accumulate_gradients(
     model: nn.Module,
     config: StepConfig,
     clips: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     teacher: TrainingModel | None = None,
 ) -> Tensor:
     """Add the gradients of one batch to the parameters; returns the loss, averaged over frames.
 
     ``model`` is a TrainingModel, or DistributedDataParallel around one. With a ``teacher``, the
-    loss is the squared distance from its logits, relative to their variance, not the labels'.
+    loss is the squared distance from its logits, relative to their variance, not that of targets.
     """
     chunks = torch.split(clips, config.chunk or clips.shape[2], dim=2)
     losses: list[Tensor] = []
@@ -75,8 +86,7 @@ def accumulate_gradients(
         with model.no_sync() if local else nullcontext():  # type: ignore[operator]
             logits, state = model(chunk, state)
             if teacher is None:
-                smoothing = config.label_smoothing
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+                loss = config.loss(logits, targets)
             else:
                 with torch.no_grad():
                     expected, teacher_state = teacher(chunk, teacher_state)
@@ -93,12 +103,20 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def evaluate_batch(
-    model: nn.Module, config: StepConfig, clips: Tensor, labels: Tensor
-) -> tuple[int, float]:
-    """The number of clips classified correctly after their last frame, and the sum of losses."""
-    state = None
-    for chunk in torch.split(clips, config.chunk or clips.shape[2], dim=2):
-        logits, state = model(chunk, state)
-    correct = int((logits.argmax(dim=1) == labels).sum())
-    return correct, float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+def log_probabilities(
+    model: nn.Module, config: StepConfig, views: Tensor, batch: int, *, multi_label: bool
+) -> Tensor:
+    """Of every class after the last frame, the mean over the views of a video: (B, classes).
+
+    ``views`` is (B, V, 3, T, H, W), of which ``batch`` clips are computed at a time. Probabilities
+    are softmaxes, or sigmoids if ``multi_label``; their mean is taken, and then its logarithm.
+    """
+    logits = []
+    for clips in views.flatten(0, 1).split(batch):
+        state = None
+        for chunk in torch.split(clips, config.chunk or clips.shape[2], dim=2):
+            last, state = model(chunk, state)
+        logits.append(last.float())
+    scores = torch.cat(logits)
+    scores = F.logsigmoid(scores) if multi_label else scores.log_softmax(dim=1)
+    return scores.unflatten(0, views.shape[:2]).logsumexp(dim=1) - math.log(views.shape[1])

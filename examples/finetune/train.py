@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,37 +15,44 @@ import torch
 import torch.distributed
 from torch import nn
 
+from examples.finetune.augmentation import Augmentation
 from examples.finetune.checkpoint import EpochMetrics, Progress, RunFolder, rng_state
-from examples.finetune.data import (
-    Batch,
-    Clips,
-    ClipSpec,
-    EvaluationSampler,
-    Split,
-    TrainingSampler,
-    loader,
-)
+from examples.finetune.data import Batch, Clips, ClipSpec, loader
+from examples.finetune.ema import WeightAverage
+from examples.finetune.evaluation import Evaluation, EvaluationConfig, Evaluator
+from examples.finetune.optimizer import OptimizerConfig, Updates
 from examples.finetune.quantization import QuantizedTrainingModel
-from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients, evaluate_batch
+from examples.finetune.sampling import TrainingSampler, frequencies
+from examples.finetune.splits import Split
+from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients
+from examples.finetune.synchronization import synchronize
 from movinet_convert import save_weights
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.model import MoViNet
 from movinet_convert.video.processes import Group
 
 BEST_NAME = "best.safetensors"
+OF_THE_MACHINE = ("workers", "save_every")  # these settings may differ in a resumed run
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The settings of a run; ``batch`` is per process."""
+    """The settings of a run; ``batch`` is per process.
+
+    ``ema``: the decay of the average of the weights, None for none. ``balance``: from 0, all videos
+    equally often, to 1, all classes. ``synchronize``: batch normalisation over all processes.
+    """
 
     clip: ClipSpec
     step: StepConfig
     epochs: int
     batch: int
-    learning_rate: float  # peak
-    warmup: int = 20  # steps
-    weight_decay: float = 1e-4
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    ema: float | None = None
+    balance: float = 0.0
+    synchronize: bool = True
     seed: int = 0
     workers: int = 2
     save_every: int = 50  # steps
@@ -66,9 +75,16 @@ class Trainer:
     ) -> None:
         self._model, self._split, self._config, self._group = model, split, config, group
         self._device = next(model.parameters()).device
-        self._sampler = TrainingSampler(len(split.training), config.batch, group, config.seed)
-        self._optimizer = _optimizer(model, config)
-        modules: dict[str, Any] = {"model": model, "optimizer": self._optimizer}
+        often = frequencies(split.training, config.balance)
+        self._sampler = TrainingSampler(often, config.batch, group, config.seed)
+        self._evaluator = Evaluator(
+            split, config.clip, config.evaluation, config.batch, config.workers, group
+        )
+        self._updates = Updates(model, config.optimizer)
+        modules: dict[str, Any] = {"model": model, "optimizer": self._updates.optimizer}
+        self._average = None if config.ema is None else WeightAverage(model, config.ema)
+        if self._average is not None:
+            modules["average"] = self._average
         self._local: nn.Module = TrainingModel(model, config.step)
         self._teacher: TrainingModel | None = None
         if config.qat:
@@ -77,13 +93,14 @@ class Trainer:
             modules["ranges"] = self._local.ranges
         self._distributed = self._local
         if group.size > 1:
+            if config.synchronize:
+                synchronize(self._local, group)
             devices = [self._device] if self._device.type == "cuda" else None
             self._distributed = nn.parallel.DistributedDataParallel(
                 self._local, devices, broadcast_buffers=False
             )
         settings = {
-            **{k: v for k, v in asdict(config).items() if k not in ("workers", "save_every")},
-            "qat": config.qat or None,  # None as in the runs of before there was any
+            **_flat(asdict(config)),
             "variant": model.variant.name,
             "classes": list(split.classes),
             "videos": len(split.training),
@@ -91,6 +108,7 @@ class Trainer:
         }
         self._folder = RunFolder(folder, settings, modules)
         self._unreadable: dict[str, str] = {}
+        self.evaluation: Evaluation | None = None  # the latest
 
     @property
     def unreadable(self) -> dict[str, str]:
@@ -106,7 +124,13 @@ class Trainer:
         progress = self._start(resume)
         self._unreadable.update(progress.unreadable)
         config, sampler = self._config, self._sampler
-        clips = Clips(self._split.training, config.clip, seed=config.seed)
+        clips = Clips(
+            self._split.training,
+            len(self._split.classes),
+            config.clip,
+            config.augmentation,
+            config.seed,
+        )
         batches = loader(clips, sampler, config.workers)
         while progress.epoch < config.epochs:
             sampler.epoch, sampler.start = progress.epoch, progress.batch
@@ -141,75 +165,86 @@ class Trainer:
         self._unreadable.update(batch.unreadable)
         if batch.clips is None:
             raise self._nothing_readable()
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
-        clips, labels = batch.clips.to(self._device), batch.labels.to(self._device)
-        loss = accumulate_gradients(
-            self._distributed, self._config.step, clips, labels, self._teacher
-        ).item()
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        clips, targets = batch.clips[:, 0].to(self._device), batch.targets.to(self._device)
+        loss = self._mean(
+            accumulate_gradients(
+                self._distributed, self._config.step, clips, targets, self._teacher
+            )
+        )
+        self._updates.step(self._learning_rate(step))
+        if self._average is not None:
+            self._average.update()
         if not math.isfinite(loss):
+            peak = self._config.optimizer.learning_rate
             raise UsageError(
-                f"The loss is {loss} at step {step}; a lower learning rate than "
-                f"{self._config.learning_rate} may help. The last checkpoint is from before."
+                f"The loss is {loss} at step {step}; a lower learning rate than {peak} may help. "
+                "The last checkpoint is from before."
             )
         return loss
 
+    def _mean(self, loss: torch.Tensor) -> float:
+        """The mean over the processes, whose batches have the same size."""
+        shared = loss.double().cpu()
+        if self._group.size > 1:
+            torch.distributed.all_reduce(shared)
+        return float(shared) / self._group.size
+
     def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then cosine decay."""
-        config = self._config
-        if step < config.warmup:
-            return config.learning_rate * (step + 1) / config.warmup
-        decay_steps = max(1, config.epochs * len(self._sampler) - config.warmup)
-        done = min(1.0, (step - config.warmup) / decay_steps)
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        steps = self._config.epochs * len(self._sampler)
+        return self._config.optimizer.learning_rate_at(step, steps)
 
     def _finish_epoch(self, progress: Progress, listener: Listener) -> Progress:
         self._average_statistics()
-        accuracy, loss = self._evaluate()
+        evaluation = self.evaluate()
         for unreadable in self._group.gather(self._unreadable):
             self._unreadable.update(unreadable)
         step = (progress.epoch + 1) * len(self._sampler)
+        several = evaluation.precision is not None
         metrics = EpochMetrics(
             epoch=progress.epoch + 1,
             step=step,
             learning_rate=self._learning_rate(step - 1),
             training_loss=progress.loss_sum / len(self._sampler),
-            held_out_loss=loss,
-            held_out_accuracy=accuracy,
+            held_out_loss=evaluation.loss,
+            held_out_accuracy=None if several else evaluation.score,
+            held_out_top5=evaluation.top5,
+            held_out_precision=evaluation.score if several else None,
             seconds=progress.seconds,
         )
         history = (*progress.history, metrics)
         if self._group.rank == 0:
-            if accuracy >= max(row.held_out_accuracy for row in history):
-                best = self._folder.path / BEST_NAME
-                save_weights(self._model, best, labels=self._split.classes)
+            if metrics.score >= max(row.score for row in history):
+                self.save_weights(self._folder.path / BEST_NAME)
             self._folder.write_metrics(history)
         listener.epoch(metrics)
         progress = Progress(epoch=progress.epoch + 1, history=history)
         self._save(progress)
         return progress
 
-    def _evaluate(self) -> tuple[float, float]:
-        """Accuracy and mean loss over the readable held-out videos, of all processes."""
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averages of its weights while this is open, if there are any."""
+        with nullcontext() if self._average is None else self._average.swapped():
+            yield
+
+    def evaluate(self) -> Evaluation:
+        """Of the readable held-out videos, with the averages of the weights if there are any.
+
+        Leaves the network in eval mode. Raises VideoError if no video can be read.
+        """
         self._local.eval()
-        videos, config = self._split.held_out, self._config
-        clips = Clips(videos, config.clip, seed=None)
-        share = EvaluationSampler(len(videos), config.batch, self._group)
-        sums = torch.zeros(3, dtype=torch.float64)
-        for batch in loader(clips, share, config.workers):
-            self._unreadable.update(batch.unreadable)
-            if batch.clips is not None:
-                on_device = batch.clips.to(self._device), batch.labels.to(self._device)
-                correct, loss = evaluate_batch(self._local, config.step, *on_device)
-                sums += torch.tensor([correct, loss, len(batch.labels)], dtype=torch.float64)
-        if self._group.size > 1:
-            torch.distributed.all_reduce(sums)
-        correct, loss, read = sums.tolist()
-        if not read:
+        with self.averaged():
+            evaluation = self._evaluator(self._local, self._config.step)
+        if evaluation is None:
             raise self._nothing_readable()
-        return correct / read, loss / read
+        self._unreadable.update(evaluation.unreadable)
+        self.evaluation = evaluation
+        return evaluation
+
+    def save_weights(self, path: Path) -> Path:
+        """Write the network, with the averages of its weights if there are any."""
+        with self.averaged():
+            return save_weights(self._model, path, labels=self._split.classes)
 
     def _nothing_readable(self) -> VideoError:
         first = next(iter(self._unreadable.values()))
@@ -234,11 +269,12 @@ class Trainer:
                 statistic.copy_(shared)
 
 
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; as in the official recipe, weight decay applies to kernels only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed run must share, by name: ``optimizer.learning_rate``."""
+    settings: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            settings.update({f"{name}.{part}": v for part, v in value.items()})
+        elif name not in OF_THE_MACHINE:
+            settings[name] = value
+    return settings

@@ -140,10 +140,15 @@ def read_middle(
         while len(kept) > count - start(count):
             kept.popleft()
         if len(kept) > length + SPARE_FRAMES:
-            total = sum(1 for _ in _sampled(source, sampling, None, threads))
+            total = count_frames(source, sampling, threads=threads)
             again = read_frames(source, sampling, threads=threads, skip=start(total))
             return list(islice(again, length))
     return [kept[i % len(kept)] for i in range(length)]
+
+
+def count_frames(source: str | os.PathLike[str], sampling: Sampling, *, threads: int = 0) -> int:
+    """How many frames ``read_frames`` yields: all are decoded, and none is scaled."""
+    return sum(1 for _ in _sampled(source, sampling, None, threads))
 
 
 def check_length(frames: int) -> None:

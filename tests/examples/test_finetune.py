@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from examples.finetune.augmentation import Augmentation
 from examples.finetune.checkpoint import (
     CHECKPOINT_NAME,
     METRICS_NAME,
@@ -24,16 +26,11 @@ from examples.finetune.checkpoint import (
     rng_state,
     set_rng_state,
 )
-from examples.finetune.data import (
-    Clips,
-    ClipSpec,
-    EvaluationSampler,
-    Split,
-    TrainingSampler,
-    random_window,
-    read_split,
-)
+from examples.finetune.data import Clips, ClipSpec, Views, random_window
+from examples.finetune.optimizer import OptimizerConfig
+from examples.finetune.sampling import EvaluationSampler, TrainingSampler
 from examples.finetune.shapes import SHAPES, write_shapes
+from examples.finetune.splits import Split, Video, read_split
 from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients
 from examples.finetune.train import BEST_NAME, TrainConfig, Trainer
 from movinet_convert import create_model, load_converted
@@ -88,8 +85,12 @@ class Listener:
 
 
 def config(**changes: object) -> TrainConfig:
-    options = {"batch": 4, "epochs": 2, "learning_rate": 1e-3, "workers": 0, "save_every": 2}
+    options = {"batch": 4, "epochs": 2, "workers": 0, "save_every": 2}
     return TrainConfig(clip=CLIP, step=StepConfig(chunk=2), **{**options, **changes})  # type: ignore[arg-type]
+
+
+def training_clips(videos: Sequence[Video], spec: ClipSpec = CLIP, seed: int = 0) -> Clips:
+    return Clips(videos, len(SHAPES), spec, Augmentation(), seed)
 
 
 def trainer(split: Split, folder: Path, **changes: object) -> Trainer:
@@ -99,9 +100,9 @@ def trainer(split: Split, folder: Path, **changes: object) -> Trainer:
 def test_write_shapes_writes_one_folder_of_videos_per_class(videos: Path, split: Split) -> None:
     assert split.classes == tuple(sorted(SHAPES))
     assert len(list(videos.glob("*/*.mp4"))) == 4 * len(SHAPES)
-    clip, label, _ = Clips(split.held_out, CLIP, seed=None)[0, 0]
+    clip, label, _, _ = Views(split.held_out, len(SHAPES), CLIP)[0]
     assert clip is not None
-    assert clip.shape == (3, 4, 32, 32)
+    assert clip.shape == (1, 3, 4, 32, 32)
     assert clip.dtype == torch.float32
     assert 0 <= clip.min() < clip.max() <= 1
     assert split.classes[label] == split.held_out[0].path.parent.name
@@ -132,8 +133,9 @@ def test_an_incomplete_dataset_folder_is_rejected(missing: str, tmp_path: Path) 
 
 
 def test_a_clip_depends_only_on_seed_epoch_and_video(split: Split) -> None:
-    clips = Clips(split.training, CLIP, seed=1)
-    first, again, *later = (clips[epoch, 3].clip for epoch in (0, 0, 1, 2, 3))
+    clips = training_clips(split.training, seed=1)
+    keys = [(0, 3, 0), (0, 3, 0), (1, 3, 0), (2, 3, 0), (0, 3, 1)]
+    first, again, *later = (clips[key].clips for key in keys)
     assert isinstance(first, torch.Tensor)
     assert isinstance(again, torch.Tensor)
     assert torch.equal(first, again)
@@ -142,10 +144,11 @@ def test_a_clip_depends_only_on_seed_epoch_and_video(split: Split) -> None:
 
 def test_a_short_video_is_repeated(split: Split) -> None:
     long = ClipSpec(frames=11, size=32, fps=10.0)  # the videos have 8 frames
-    for seed in (None, 0):
-        clip = Clips(split.training, long, seed=seed)[0, 0].clip
+    several = Views(split.training, len(SHAPES), long, clips=2)
+    for dataset, key in ((training_clips(split.training, long), (0, 0, 0)), (several, 0)):
+        clip = dataset[key].clips  # type: ignore[index]
         assert clip is not None
-        assert torch.equal(clip[:, 8:], clip[:, :3])
+        assert torch.equal(clip[:, :, 8:], clip[:, :, :3])
 
 
 def test_every_part_of_a_video_is_equally_likely() -> None:
@@ -161,17 +164,17 @@ def test_every_part_of_a_video_is_equally_likely() -> None:
 
 
 def test_processes_share_the_videos_of_an_epoch() -> None:
-    samplers = [TrainingSampler(23, 3, Group(rank, 2), seed=0) for rank in range(2)]
-    seen = [index for sampler in samplers for batch in sampler for _, index in batch]
+    samplers = [TrainingSampler(np.ones(23), 3, Group(rank, 2), seed=0) for rank in range(2)]
+    seen = [index for sampler in samplers for batch in sampler for _, index, _ in batch]
     assert len(seen) == len(set(seen)) == 18
     evaluated = [
-        i for rank in range(2) for b in EvaluationSampler(23, 3, Group(rank, 2)) for _, i in b
+        i for rank in range(2) for b in EvaluationSampler(23, 3, Group(rank, 2)) for i in b
     ]
     assert sorted(evaluated) == list(range(23))
 
 
 def test_the_sampler_resumes_in_the_middle_of_an_epoch() -> None:
-    sampler = TrainingSampler(23, 3, Group(), seed=0)
+    sampler = TrainingSampler(np.ones(23), 3, Group(), seed=0)
     whole = list(sampler)
     sampler.start = 4
     assert list(sampler) == whole[4:]
@@ -250,7 +253,9 @@ def test_a_run_is_not_overwritten_or_resumed_with_other_settings(
     with pytest.raises(UsageError, match="--resume"):
         trainer(split, tmp_path, epochs=1).train(Listener(), resume=False)
     with pytest.raises(UsageError, match="learning_rate"):
-        trainer(split, tmp_path, epochs=1, learning_rate=5.0).train(Listener(), resume=True)
+        trainer(split, tmp_path, epochs=1, optimizer=OptimizerConfig(learning_rate=5.0)).train(
+            Listener(), resume=True
+        )
     (tmp_path / CHECKPOINT_NAME).write_bytes(b"half a file")
     with pytest.raises(WeightsError, match="start over in another folder"):
         trainer(split, tmp_path, epochs=1).train(Listener(), resume=True)
@@ -327,14 +332,13 @@ def test_a_damaged_video_is_skipped_and_reported(
 
 
 def test_a_damaged_video_is_replaced_by_another(damaged: Split) -> None:
-    samples = Clips(damaged.training, CLIP, seed=5)
-    first, again = samples[0, 0], samples[0, 0]
-    assert first.clip is not None
-    assert again.clip is not None
-    assert torch.equal(first.clip, again.clip)
+    samples = training_clips(damaged.training, seed=5)
+    first, again = samples[0, 0, 0], samples[0, 0, 0]
+    assert first.clips is not None
+    assert again.clips is not None
+    assert torch.equal(first.clips, again.clips)
     assert list(first.unreadable) == [damaged.training[0].name]
-    held_out = Clips(damaged.held_out, CLIP, seed=None)
-    assert held_out[0, 0].clip is None
+    assert Views(damaged.held_out, len(SHAPES), CLIP)[0].clips is None
 
 
 def test_a_run_without_readable_videos_is_an_error(damaged: Split, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from torch import nn
 
 from examples.finetune.__main__ import main
 from examples.finetune.checkpoint import CHECKPOINT_NAME
-from examples.finetune.data import Split, read_split
 from examples.finetune.quantization import MovingRange, QuantizedTrainingModel
 from examples.finetune.shapes import HARD, MOTIONS, SHAPES, write_shapes
+from examples.finetune.splits import Split, read_split
 from examples.finetune.step import StepConfig, TrainingModel, accumulate_gradients
 from examples.finetune.train import BEST_NAME
 from movinet_convert import load_converted, save_weights
