@@ -22,7 +22,7 @@ class WeightAverage:
 
     After step n, counted from 1, the decay is the smaller of ``decay`` and (1 + n) / (10 + n). The
     average starts from the weights at the beginning; the official one starts from zeros, whose
-    share after twenty steps is below 1e-7.
+    share after twenty steps is below 1e-6.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

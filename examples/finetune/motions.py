@@ -16,20 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.finetune.shapes import Image
+from examples.finetune.splits import SEPARATOR
 from movinet_convert.video.frames import write_video
 
 Grid = NDArray[np.float64]
 
-FRAMES, SIZE, FPS = 8, 48, 10.0
+FRAMES, SIZE, FPS = 8, 32, 10.0
 WAVES = 12  # in a field
 WAVELENGTH = (9.0, 24.0)  # pixels
 CONTRAST = 75.0  # standard deviation, of 255
 NOISE = 5.0
-SPEED = (1.5, 3.0)  # pixels per frame: less than half a wavelength
-TURN = (0.06, 0.12)  # radians per frame
+SPEED = (2.0, 3.5)  # pixels per frame: less than half a wavelength
+TURN = (0.12, 0.24)  # radians per frame
 PERIOD = 4  # frames from one turning point to the next
-LABELS_NAME = "labels.csv"
-SEPARATOR = ";"
 
 # What is seen to move, by x and y, which points down.
 DIRECTIONS = {
@@ -76,34 +75,34 @@ def write_motions(root: Path, videos: int, *, seed: int = 0) -> Path:
         (root / motion).mkdir(parents=True, exist_ok=True)
         for i in range(videos):
             random = np.random.default_rng([seed, label, i])
-            images = with_noise(moving(motion, random), random)
-            write_video(root / motion / f"{i:03d}.mp4", images, FPS)
+            write_video(root / motion / f"{i:03d}.mp4", _noisy(moving(motion, random), random), FPS)
     return root
 
 
-def write_pairs(root: Path, videos: int, *, seed: int = 0) -> Path:
-    """Write videos with two motions each, side by side or one above the other.
+def write_pairs(root: Path, name: str, videos: int, *, seed: int = 0) -> Path:
+    """Write ``videos`` videos with two motions each, side by side or one above the other.
 
-    Their labels are in ``root/labels.csv``, whose path is returned.
+    As ``root/name/NNNNN.mp4``, with their labels in ``root/name.csv``, which ``read_lists`` reads;
+    returns ``root``.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / LABELS_NAME).open("w", newline="", encoding="utf-8") as file:
+    (root / name).mkdir(parents=True, exist_ok=True)
+    with (root / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label"])
         for i in range(videos):
             random = np.random.default_rng([seed, len(MOTIONS), i])
-            pair = random.choice(MOTIONS, 2, replace=False)
-            name = f"{i:05d}.mp4"
-            write_video(root / name, with_noise(halves(*pair, random), random), FPS)
-            writer.writerow([name, SEPARATOR.join(sorted(pair))])
-    return root / LABELS_NAME
+            pair = sorted(random.choice(MOTIONS, 2, replace=False))
+            path = f"{name}/{i:05d}.mp4"
+            write_video(root / path, _noisy(halves(*pair, random), random), FPS)
+            writer.writerow([path, SEPARATOR.join(pair)])
+    return root
 
 
 def moving(motion: str, random: np.random.Generator) -> Iterator[Grid]:
-    """The frames (H, W, 3) of a field that moves, as seen from the middle of the image."""
+    """The frames (H, W, 3) of a field that moves, or turns around the middle of the image."""
     field = Field.drawn(random)
     speed, turn = random.uniform(*SPEED), random.uniform(*TURN)
-    phase = random.integers(2 * PERIOD)
+    phase = int(random.integers(2 * PERIOD))
     y, x = np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2
     points = np.stack([x, y], axis=-1)
     for time in range(FRAMES):
@@ -117,13 +116,13 @@ def moving(motion: str, random: np.random.Generator) -> Iterator[Grid]:
 
 def halves(first: str, second: str, random: np.random.Generator) -> Iterator[Grid]:
     """Two motions, each in one half of the image."""
-    axis = random.integers(2)
-    for one, other in zip(moving(first, random), moving(second, random), strict=True):
-        half = SIZE // 2
-        yield np.concatenate([one.take(range(half), axis), other.take(range(half), axis)], axis)
+    axis, half = random.integers(2), range(SIZE // 2)
+    both = random.permutation([first, second])
+    for frames in zip(*(moving(motion, random) for motion in both), strict=True):
+        yield np.concatenate([frame.take(half, axis) for frame in frames], axis)
 
 
-def with_noise(frames: Iterator[Grid], random: np.random.Generator) -> Iterator[Image]:
+def _noisy(frames: Iterator[Grid], random: np.random.Generator) -> Iterator[Image]:
     for frame in frames:
         noisy = frame + random.normal(0, NOISE, frame.shape)
         yield np.clip(noisy, 0, 255).astype(np.uint8)

@@ -73,6 +73,8 @@ class Trainer:
     def __init__(
         self, model: MoViNet, split: Split, config: TrainConfig, folder: Path, group: Group
     ) -> None:
+        if split.multi_label and config.step.label_smoothing:
+            raise UsageError("Labels of several classes are not smoothed; use --label-smoothing 0.")
         self._model, self._split, self._config, self._group = model, split, config, group
         self._device = next(model.parameters()).device
         often = frequencies(split.training, config.balance)
