@@ -160,11 +160,17 @@ def _tables(lists: Path, videos: Path, *, multi_label: bool) -> Split:
         found = [tuple(read_dataset(table, classes, videos)) for table in (training, held_out)]
         return Split(tuple(classes), *found)
     listed = [dict(_labelled(table)) for table in (training, held_out)]
-    classes = sorted({label for labels in listed[0].values() for label in labels})
-    index = ClassIndex(classes)
+    classes, others = (
+        sorted({label for labels in part.values() for label in labels}) for part in listed
+    )
+    if unknown := sorted(set(others) - set(classes)):
+        raise UsageError(
+            f"{held_out} has the class {unknown[0]!r}, which no video of {training} has."
+        )
+    index = {name: label for label, name in enumerate(classes)}
     parts = [
         tuple(
-            MultiLabelVideo(name, videos / name, tuple(sorted(map(index.of_name, labels))))
+            MultiLabelVideo(name, videos / name, tuple(index[label] for label in labels))
             for name, labels in part.items()
         )
         for part in listed
