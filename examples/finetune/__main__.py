@@ -45,7 +45,7 @@ OFFICIAL_LEARNING_RATES = {"rmsprop": 1.8, "sgd": 1.6}
 OFFICIAL_BATCH = 1024
 # The clips are small and short, so that training takes minutes on a CPU.
 SHAPES_CLIP = ClipSpec(frames=6, size=48, fps=10.0)
-SIDES = re.compile(r"(?i)(?<![a-z])(left|right|clockwise)(?![a-z])")
+SIDES = re.compile(r"(?i)(?<![a-z])(left|right|((anti|counter)-?)?clockwise)(?![a-z])")
 
 
 @click.command(context_settings={"show_default": True}, help=__doc__.splitlines()[0])

@@ -18,7 +18,7 @@ from examples.finetune.data import Batch, ClipSpec, Views, loader
 from examples.finetune.sampling import EvaluationSampler
 from examples.finetune.splits import Split
 from examples.finetune.step import StepConfig, log_probabilities
-from movinet_convert.errors import EvaluationError, MissingExtraError, UsageError
+from movinet_convert.errors import EvaluationError, MissingExtraError, UsageError, WeightsError
 from movinet_convert.files.writing import replacing
 from movinet_convert.video.accuracy import CONFIDENCE, Accuracy, measure, ranked
 from movinet_convert.video.accuracy_files import FILE_NAMES, PER_CLASS_NAME, write_accuracy_files
@@ -190,7 +190,12 @@ class Evaluator:
 def evaluation_of(
     scores: Tensor, targets: Tensor, unreadable: dict[str, str] | None = None
 ) -> Evaluation:
-    """From log-probabilities (N, classes) and targets (N,), or (N, classes) of 0 or 1."""
+    """From log-probabilities (N, classes) and targets (N,), or (N, classes) of 0 or 1.
+
+    Raises WeightsError if the network computed anything that is not a number.
+    """
+    if scores.isnan().any():
+        raise WeightsError("The network's outputs are not numbers; use a lower learning rate.")
     if not targets.is_floating_point():
         loss = float(F.nll_loss(scores.double(), targets))
         ranks, predicted = ranked(scores, targets)

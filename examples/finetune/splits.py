@@ -116,8 +116,10 @@ def read_lists(layout: str, lists: Path, videos: Path, fold: int = 1) -> Split:
 
 
 def _ucf101(lists: Path, videos: Path, fold: int) -> Split:
-    rows = [line.split(maxsplit=1) for line in _lines(lists / "classInd.txt")]
-    classes = tuple(name for _, name in sorted(rows, key=lambda row: int(row[0])))
+    rows = [line.partition(" ") for line in _lines(lists / "classInd.txt")]
+    if not all(number.isdecimal() and name for number, _, name in rows):
+        raise UsageError(f"{lists / 'classInd.txt'}: expected a number and a class per line.")
+    classes = tuple(name for _, _, name in sorted(rows, key=lambda row: int(row[0])))
     index = ClassIndex(classes)
 
     def listed(kind: str) -> Iterator[LabelledVideo]:

@@ -69,7 +69,7 @@ def test_an_optimizer_updates_like_the_official_one(name: str) -> None:
     ours = Updates(layer, config)
     random = np.random.default_rng(0)
     for step in range(12):
-        rate = 0.5 if name == "sgd" else 0.5 / (step + 1)  # Keras' SGD momentum is without it
+        rate = 0.5 if name == "sgd" else 0.5 / (step + 1)  # PyTorch's momentum is without it
         gradients = [random.normal(0, 0.4, v.shape).astype(np.float32) for v in variables]
         theirs.learning_rate = rate
         theirs.apply_gradients([(gradients[0] + decay * kernel, kernel), (gradients[1], bias)])

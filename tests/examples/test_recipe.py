@@ -20,7 +20,7 @@ from examples.finetune.optimizer import OPTIMIZERS, OptimizerConfig, Updates
 from examples.finetune.sampling import TrainingSampler, frequencies
 from examples.finetune.splits import MultiLabelVideo, read_lists
 from examples.finetune.step import StepConfig, log_probabilities
-from movinet_convert.errors import UsageError
+from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.video.dataset import LabelledVideo
 from movinet_convert.video.frames import Sampling, read_frames, write_video
 from movinet_convert.video.processes import Group
@@ -273,13 +273,18 @@ def test_an_evaluation_says_what_its_figures_are_worth() -> None:
     assert lines[2] == "  zero: 50.0% (1 of 2), 1 as one"
 
 
+def test_a_network_that_computes_no_numbers_is_an_error() -> None:
+    with pytest.raises(WeightsError, match="not numbers"):
+        evaluation_of(torch.full((2, 3), torch.nan), torch.tensor([0, 1]))
+
+
 # The generated motions.
 
 
 def test_no_frame_tells_anything_about_its_motion() -> None:
-    """A linear classifier of first, middle and last frames, or of their means, learns nothing.
+    """The nearest mean of first, middle or last frames, or of their histograms, guesses.
 
-    The same classifier of differences between frames tells movement from rest, so it can learn.
+    The same classifier of correlations between frames does not.
     """
     count, half = 24, 12  # videos per class, and those to learn from
     videos = np.array(

@@ -183,6 +183,10 @@ def test_ucf101_is_split_by_its_lists(tmp_path: Path) -> None:
     assert split.held_out[0].path == videos / "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"
     with pytest.raises(UsageError, match="trainlist01.txt"):
         read_lists("ucf101", lists, videos, 1)
+    (lists / "classInd.txt").write_text("ApplyEyeMakeup\n")
+    with pytest.raises(UsageError, match="a number and a class"):
+        read_lists("ucf101", lists, videos, 2)
+    (lists / "classInd.txt").write_text("1 ApplyEyeMakeup\n2 ApplyLipstick\n3 Archery\n")
     (lists / "testlist02.txt").write_text("Juggling/v.avi\n")
     with pytest.raises(UsageError, match="Juggling"):
         read_lists("ucf101", lists, videos, 2)
