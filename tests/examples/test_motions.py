@@ -1,0 +1,83 @@
+"""The generated motions: no frame tells the class, but the video does."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from examples.finetune.augmentation import Augmentation
+from examples.finetune.data import Clips, ClipSpec
+from examples.finetune.motions import FRAMES, MOTIONS, SIZE, halves, moving, write_pairs
+from examples.finetune.splits import read_lists
+
+pytest.importorskip("av")
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_no_frame_tells_anything_about_its_motion() -> None:
+    """The nearest mean of first, middle or last frames, or of their histograms, guesses.
+
+    The same classifier of correlations between frames does not.
+    """
+    count, half = 24, 12  # videos per class, and those to learn from
+    videos = np.array(
+        [
+            [list(moving(motion, generator(100 * label + i))) for i in range(count)]
+            for label, motion in enumerate(MOTIONS)
+        ]
+    )  # (classes, videos, T, H, W, 3)
+    small = videos[:, :, :, ::4, ::4].mean(axis=-1).reshape(len(MOTIONS), count, FRAMES, -1)
+
+    def accuracy(features: np.ndarray) -> float:
+        """Of the nearest class mean, over videos that it was not computed from."""
+        means = features[:, :half].mean(axis=1)
+        tested = features[:, half:]
+        distances = ((tested[:, :, None] - means) ** 2).sum(axis=-1)
+        return float((distances.argmin(axis=2) == np.arange(len(MOTIONS))[:, None]).mean())
+
+    chance = 1 / len(MOTIONS)
+    for time in (0, FRAMES // 2, FRAMES - 1):
+        assert accuracy(small[:, :, time]) < 2 * chance
+        assert accuracy(np.sort(small[:, :, time], axis=-1)) < 2 * chance  # of its histogram
+    assert accuracy(correlations(videos.mean(axis=-1))) > 4 * chance
+
+
+def correlations(videos: np.ndarray) -> np.ndarray:
+    """How similar each frame is to the one before, shifted by 3 pixels in every direction."""
+    before, after = videos[:, :, :-1], videos[:, :, 1:]
+    shifts = itertools.product((-3, 0, 3), repeat=2)
+    similar = [(np.roll(before, shift, (-2, -1)) * after).mean((-3, -2, -1)) for shift in shifts]
+    return np.stack(similar, axis=-1) / np.square(videos).mean((-3, -2, -1))[..., None]
+
+
+def test_motions_move_as_they_are_called() -> None:
+    """A frame of a field that moves left has the pixels that were further right."""
+    wide = np.array(list(moving("left", generator(1)))).mean(axis=-1)
+    errors = [np.square(wide[1, :, : SIZE - s] - wide[0, :, s:]).mean() for s in range(6)]
+    assert int(np.argmin(errors)) in (2, 3, 4)
+    turned = np.array(list(moving("clockwise", generator(1)))).mean(axis=-1)
+    # In the middle of the right edge the image comes down.
+    strips = turned[:, :, -5:]
+    errors = [np.square(strips[1, 12:20] - strips[0, 12 - s : 20 - s]).mean() for s in range(-5, 6)]
+    assert int(np.argmin(errors)) - 5 in (1, 2, 3, 4)
+
+
+def test_pairs_have_two_motions_and_a_table_of_labels(tmp_path: Path) -> None:
+    for part, videos in (("train", 40), ("val", 2)):
+        write_pairs(tmp_path, part, videos, seed=len(part))
+    split = read_lists("multi-label", tmp_path, tmp_path)
+    assert split.multi_label
+    assert len(split.training) == 40
+    assert split.classes == MOTIONS
+    clips = Clips(split.training, len(split.classes), ClipSpec(8, 32, 10.0), Augmentation(), 0)
+    sample = clips[0, 0, 0]
+    assert sample.clips is not None
+    assert sample.target.shape == (len(split.classes),)
+    assert sample.target.sum() == 2
+    assert len(list(halves("up", "left", generator()))) == FRAMES
