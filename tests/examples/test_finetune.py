@@ -27,6 +27,7 @@ from examples.finetune.checkpoint import (
     set_rng_state,
 )
 from examples.finetune.data import Clips, ClipSpec, Views, random_window
+from examples.finetune.evaluation import EvaluationConfig, Evaluator
 from examples.finetune.optimizer import OptimizerConfig
 from examples.finetune.sampling import EvaluationSampler, TrainingSampler
 from examples.finetune.shapes import SHAPES, write_shapes
@@ -36,6 +37,7 @@ from examples.finetune.train import BEST_NAME, TrainConfig, Trainer
 from movinet_convert import create_model, load_converted
 from movinet_convert.errors import UsageError, VideoError, WeightsError
 from movinet_convert.model import MoViNet
+from movinet_convert.video.accuracy_files import FILE_NAMES
 from movinet_convert.video.frames import Frame
 from movinet_convert.video.processes import Group
 from movinet_convert.weights.file import read_header
@@ -217,22 +219,42 @@ def test_training_a_base_model_in_chunks_is_rejected() -> None:
         TrainingModel(create_model("t0-base"), StepConfig(chunk=2))
 
 
-@pytest.mark.parametrize("interrupted_after", [3, 5])
+@pytest.mark.parametrize(
+    ("interrupted_after", "changes"),
+    [
+        (3, {}),
+        (
+            5,
+            {
+                "optimizer": OptimizerConfig("rmsprop", 0.01, clip_tensor_norm=1.0, clip_norm=5.0),
+                "augmentation": Augmentation((0.3, 1.0), flip=0.5),
+                "ema": 0.9,
+                "balance": 0.5,
+            },
+        ),
+    ],
+    ids=["plain", "recipe"],
+)
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(
-    interrupted_after: int, split: Split, tmp_path: Path
+    interrupted_after: int, changes: dict[str, object], split: Split, tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    expected = trainer(split, whole).train(Listener(), resume=False)
+    expected = trainer(split, whole, **changes).train(Listener(), resume=False)
     with pytest.raises(KeyboardInterrupt):
-        trainer(split, stopped).train(Listener(interrupted_after), resume=False)
-    found = trainer(split, stopped).train(Listener(), resume=True)
+        trainer(split, stopped, **changes).train(Listener(interrupted_after), resume=False)
+    found = trainer(split, stopped, **changes).train(Listener(), resume=True)
     columns = ("epoch", "step", "training_loss", "held_out_loss", "held_out_accuracy")
     assert [[getattr(row, c) for c in columns] for row in found] == [
         [getattr(row, c) for c in columns] for row in expected
     ]
     checkpoints = [torch.load(folder / CHECKPOINT_NAME) for folder in (whole, stopped)]
-    weights = [checkpoint["state_dicts"]["model"] for checkpoint in checkpoints]
+    states = [checkpoint["state_dicts"] for checkpoint in checkpoints]
+    weights = [state["model"] for state in states]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    if changes:
+        averages = [state["average"]["averages"] for state in states]
+        assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+        assert any(not torch.equal(averages[0][name], weights[0][name]) for name in averages[0])
 
 
 def test_a_run_writes_metrics_and_the_best_weights(split: Split, tmp_path: Path) -> None:
@@ -244,6 +266,24 @@ def test_a_run_writes_metrics_and_the_best_weights(split: Split, tmp_path: Path)
     assert load_converted(tmp_path / BEST_NAME).num_classes == len(SHAPES)
     assert read_header(tmp_path / BEST_NAME).labels == split.classes
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_average_of_the_weights_is_evaluated_and_saved(split: Split, tmp_path: Path) -> None:
+    running = trainer(split, tmp_path, epochs=1, ema=0.9)
+    (row,) = running.train(Listener(), resume=False)
+    states = torch.load(tmp_path / CHECKPOINT_NAME)["state_dicts"]
+    saved = load_converted(running.save_weights(tmp_path / "model.safetensors"))
+    best = load_converted(tmp_path / BEST_NAME)
+    averages = states["average"]["averages"]
+    for name, tensor in saved.state_dict().items():
+        # Moving statistics are those of the network that trained.
+        assert torch.equal(tensor, averages.get(name, states["model"][name]))
+        assert torch.equal(best.state_dict()[name], tensor)
+    evaluator = Evaluator(split, CLIP, EvaluationConfig(), 4, 0, Group())
+    step = config().step
+    found = evaluator(TrainingModel(saved, step).eval(), step)
+    assert found is not None
+    assert found.loss == pytest.approx(row.held_out_loss, rel=1e-5)
 
 
 def test_a_run_is_not_overwritten_or_resumed_with_other_settings(
@@ -371,8 +411,11 @@ def test_the_script_survives_a_kill(videos: Path, tmp_path: Path) -> None:
     done = subprocess.run(again, env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "held out" in done.stdout
+    assert "top-1" in done.stdout
+    assert "95% confidence" in done.stdout
     assert load_converted(tmp_path / "model.safetensors").num_classes == len(SHAPES)
     assert (tmp_path / "movinet_t0_stream" / "ckpt-1.index").exists()
+    assert all((tmp_path / name).exists() for name in FILE_NAMES)
 
 
 def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:

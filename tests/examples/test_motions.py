@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from examples.finetune.__main__ import MODEL_NAME, main
 from examples.finetune.augmentation import Augmentation
+from examples.finetune.checkpoint import METRICS_NAME
 from examples.finetune.data import Clips, ClipSpec
 from examples.finetune.motions import FRAMES, MOTIONS, SIZE, halves, moving, write_pairs
 from examples.finetune.splits import read_lists
+from movinet_convert import load_converted
+from movinet_convert.video.accuracy_files import PER_CLASS_NAME
 
 pytest.importorskip("av")
 
@@ -68,10 +74,16 @@ def test_motions_move_as_they_are_called() -> None:
     assert int(np.argmin(errors)) - 5 in (1, 2, 3, 4)
 
 
-def test_pairs_have_two_motions_and_a_table_of_labels(tmp_path: Path) -> None:
-    for part, videos in (("train", 40), ("val", 2)):
-        write_pairs(tmp_path, part, videos, seed=len(part))
-    split = read_lists("multi-label", tmp_path, tmp_path)
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pairs")
+    for part, videos in (("train", 40), ("val", 8)):
+        write_pairs(folder, part, videos, seed=len(part))
+    return folder
+
+
+def test_pairs_have_two_motions_and_a_table_of_labels(pairs: Path) -> None:
+    split = read_lists("multi-label", pairs, pairs)
     assert split.multi_label
     assert len(split.training) == 40
     assert split.classes == MOTIONS
@@ -81,3 +93,22 @@ def test_pairs_have_two_motions_and_a_table_of_labels(tmp_path: Path) -> None:
     assert sample.target.shape == (len(split.classes),)
     assert sample.target.sum() == 2
     assert len(list(halves("up", "left", generator()))) == FRAMES
+
+
+def test_the_command_trains_on_several_labels_per_video(pairs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    command = [str(pairs), "--lists", str(pairs), "--layout", "multi-label", "--random"]
+    command += ["--model", "t0-stream", "--out", str(tmp_path), "--size", "32", "--epochs", "1"]
+    command += ["--frames", "8", "--eval-clips", "2", "--workers", "0", "--batch", "20"]
+    done = CliRunner().invoke(main, [*command, "--flip", "0"])
+    assert done.exit_code == 0, done.output
+    assert "mean average precision" in done.output
+    (row,) = csv.DictReader((tmp_path / METRICS_NAME).read_text().splitlines())
+    assert row["held_out_accuracy"] == ""
+    assert 0 < float(row["held_out_precision"]) < 1
+    rows = list(csv.DictReader((tmp_path / PER_CLASS_NAME).read_text().splitlines()))
+    assert sum(int(row["videos"]) for row in rows) == 2 * 8
+    assert load_converted(tmp_path / MODEL_NAME).num_classes == len(MOTIONS)
+    again = CliRunner().invoke(main, [*command, "--resume", "--label-smoothing", "0.1"])
+    assert again.exit_code == 2
+    assert "not smoothed" in again.output
