@@ -9,6 +9,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import console, echo_json
+from movinet_convert.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     from movinet_convert.weights.manifest import ConvertedVersion, Manifest, VariantEntry
@@ -43,7 +44,8 @@ def _print(title: str, manifest: Manifest) -> None:
     for name, entry in manifest.variants.items():
         clip = f"{entry.input.frames} x {entry.input.size}²"
         versions = "\n".join(_describe(version, entry) for version in entry.versions)
-        table.add_row(name, clip, f"{entry.input.fps:g}", *_published(entry), versions or "-")
+        figures = _published(VARIANTS[name], entry)
+        table.add_row(name, clip, f"{entry.input.fps:g}", *figures, versions or "-")
     console().print(table)
 
 
@@ -64,9 +66,9 @@ def settings_line(version: ConvertedVersion) -> str:
     return ", ".join(f"{name} {value}" for name, value in described.items())
 
 
-def _published(entry: VariantEntry) -> tuple[str, str]:
-    """Top-1 and top-5 of the release, unless the current version has other weights."""
+def _published(variant: Variant, entry: VariantEntry) -> tuple[str, str]:
+    """Top-1 and top-5 of the release, unless the current version is another network."""
     current, accuracy = entry.current_version, entry.accuracy
-    if current is not None and current.source.kind != "release":
+    if current is not None and current.published_accuracy(variant) is None:
         return "", ""
     return f"{accuracy.top1:.2f}", "" if accuracy.top5 is None else f"{accuracy.top5:.2f}"

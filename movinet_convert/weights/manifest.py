@@ -126,6 +126,11 @@ class ConvertedVersion(_Entry):
     parity: ParityFigures | None = None
     parity_as_stored: ParityFigures | None = None
 
+    def published_accuracy(self, variant: Variant) -> Accuracy | None:
+        """That of the release if these are its tensors, by their digest, with its settings."""
+        is_release = self.source.kind == "release" and self.settings == variant.settings()
+        return variant.accuracy if is_release else None
+
 
 class VariantEntry(_Entry):
     """A variant: its release, settings, input and published accuracy, and its converted files.

@@ -145,3 +145,6 @@ def test_published_accuracy_is_shown_only_for_pinned_releases(
     row = row_of(tmp_path / "pinned")
     assert "67.17" in row
     assert "v1: release, 600 classes, float32, gating keras (release)" in row
+    convert(NAME, pinned, gating="model-garden", out=tmp_path / "pinned", parity=None)
+    row = row_of(tmp_path / "pinned")
+    assert "67.17" not in row

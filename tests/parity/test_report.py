@@ -18,7 +18,7 @@ from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.report import Section, examine, write_page
 from movinet_convert.parity.report.page import page
 from movinet_convert.parity.result import Distances
-from movinet_convert.variants import Settings
+from movinet_convert.variants import VARIANTS, Settings
 from tests.helpers.seeded import write_checkpoint
 
 if TYPE_CHECKING:
@@ -175,6 +175,14 @@ def constructed(section: Section, value: Value) -> Section:
     source = section.source.model_construct(**value["source"]) if section.source else None
     words = {key: word for key, word in value.items() if isinstance(word, str) and key != "created"}
     return changed(section, parity=result, source=source, versions=value["versions"], **words)
+
+
+def test_published_accuracy_is_that_of_a_release_alone(section: Section) -> None:
+    assert section.accuracy is None
+    assert section.source is not None
+    assert "published top-1" not in page([section])
+    variant = VARIANTS["a0-stream"]
+    assert "72.05 / 90.63" in page([changed(section, accuracy=variant.accuracy)])
 
 
 def test_strings_are_escaped_in_the_page(section: Section) -> None:

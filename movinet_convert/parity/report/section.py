@@ -31,7 +31,8 @@ LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")
 class Section(pydantic.BaseModel):
     """One converted file: its comparison, also layer by layer, and its source.
 
-    ``layers`` and the logits (classes,) are of the first clip.
+    ``layers`` and the logits (classes,) are of the first clip. ``accuracy`` is the published one of
+    a release, None for any other network.
     """
 
     # A distance may be infinite or NaN, which JSON writes as words.
@@ -43,7 +44,7 @@ class Section(pydantic.BaseModel):
     pt_fp32_logits: tuple[float, ...]
     origins: Origins | None
     input: Input
-    accuracy: Accuracy
+    accuracy: Accuracy | None
     file: str
     bytes: int
     sha256: str
@@ -84,7 +85,7 @@ def section_of(path: Path, model: MoViNet, result: ParityResult, reference: Refe
         pt_fp32_logits=pt_fp32_logits,
         origins=model.origins,
         input=model.variant.input,
-        accuracy=model.variant.accuracy,
+        accuracy=entry.published_accuracy(model.variant) if entry else None,
         file=path.name,
         bytes=path.stat().st_size,
         sha256=entry.sha256 if entry else file_sha256(path),
