@@ -17,6 +17,7 @@ from movinet_convert.export.metadata import Metadata, parse
 from movinet_convert.export.outputs import contents
 from movinet_convert.export.runtime import Run, copied, quiet, without_gradients
 from movinet_convert.export.step import CLIP_FRAMES
+from movinet_convert.model.input_check import RangeCheck, order_advice
 from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
@@ -63,6 +64,7 @@ class ExportedModel:
         self._running: _Video | None = None  # whose states are in the memory of the runtime
         self._spec = StateSpec.of(self.variant, self.settings)
         self._zeros: StreamState | None = None
+        self._range_check = RangeCheck()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -198,8 +200,9 @@ class ExportedModel:
         if not fits or (given[1], *given[3:]) != (CHANNELS, height, width):
             raise UsageError(
                 f"{self.path} was exported for {most} of {height}x{width} at a time, "
-                f"({self.batch}, {CHANNELS}, T, {height}, {width}); got shape {given}: pass such "
-                "ones, or export the network for another size or batch."
+                f"({self.batch}, {CHANNELS}, T, {height}, {width}); got shape {given}"
+                f"{order_advice(given)}: pass such ones, or export the network for another size or "
+                "batch."
             )
         if not clip.is_floating_point():
             raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
@@ -214,6 +217,7 @@ class ExportedModel:
                 f"{self.path} takes {self.frames} frames in one call, or a multiple of them; got "
                 f"{given[2]}: pass others, or export {self.variant.name} with frames=1."
             )
+        self._range_check(clip)
 
 
 class _Video:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
 from movinet_convert.model.block import Block
+from movinet_convert.model.input_check import RangeCheck, order_advice
 from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
 from movinet_convert.model.positions import FramePositions
 from movinet_convert.model.settings import (
@@ -92,6 +93,7 @@ class MoViNet(nn.Module):
         self.state_spec = StateSpec.of(variant, self.settings)
         self.frozen: frozenset[str] = frozenset()  # submodules that ``train()`` leaves in eval mode
         self.fused = False
+        self._range_check = RangeCheck()
         spec, act = variant.spec, self.settings.activation
         dropout = spec.dropout if dropout is None else dropout
         head_act = self.settings.head_activation
@@ -220,6 +222,7 @@ class MoViNet(nn.Module):
     def _to_frames(self, clip: Tensor, seen: Tensor | None) -> tuple[Tensor, FramePositions]:
         """(B, 3, T, H, W) -> (B * T, 3, H, W), and the frames' positions in their videos."""
         x = _folded(clip, self.dtype)
+        self._range_check(clip)
         batch, _, frames, _, _ = clip.shape
         if self.settings.causal and seen is None:
             seen = clip.new_zeros(batch, dtype=torch.long)
@@ -236,7 +239,8 @@ def _folded(clip: Tensor, dtype: torch.dtype) -> Tensor:
     """Check a clip, and fold its time into the batch: (B, 3, T, H, W) -> (B * T, 3, H, W)."""
     if clip.dim() != 5 or clip.shape[1] != CHANNELS or 0 in clip.shape:
         raise UsageError(
-            f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape {tuple(clip.shape)}."
+            f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape "
+            f"{tuple(clip.shape)}{order_advice(tuple(clip.shape))}."
         )
     if not clip.is_floating_point():
         raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from movinet_convert.errors import UsageError
+from movinet_convert.model.input_check import warn_of_range
 from movinet_convert.variants import Variant
 
 CHANNELS = 3
@@ -57,6 +58,8 @@ class ClipTransform:
             frames = frames.float() / MAX_VALUE
         elif not frames.is_floating_point():
             raise UsageError(f"Frames are uint8, or floats in [0, 1]; got {frames.dtype}.")
+        elif frames.device.type == "cpu":  # the network sees those of other devices soon enough
+            warn_of_range(frames)
         flat = frames.float().flatten(0, -4)
         height, width = resized(flat.shape[-2], flat.shape[-1], self.resize)
         if (height, width) != tuple(flat.shape[-2:]):

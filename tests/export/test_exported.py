@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 
 from movinet_convert import load_exported
-from movinet_convert.errors import ExportError, MissingExtraError, StateError, UsageError
+from movinet_convert.errors import (
+    ExportError,
+    MissingExtraError,
+    MovinetWarning,
+    StateError,
+    UsageError,
+)
 from movinet_convert.export import (
     FORMATS,
     ExportedModel,
@@ -28,6 +34,7 @@ from movinet_convert.export.exported import SUFFIXES
 from movinet_convert.export.runtime import Job
 from movinet_convert.export.step import step_program
 from movinet_convert.model import MoViNet
+from movinet_convert.model.input_check import RangeCheck
 from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.video.frames import Sampling
 from movinet_convert.video.predict import Predictor, load_predictor
@@ -192,6 +199,20 @@ def test_a_file_for_clips_of_one_length_predicts_for_each(
         assert np.abs(ours.probabilities - theirs.probabilities).max() < TOLERANCE
     with pytest.raises(UsageError, match="this file takes 3 at a time"):
         replace(predictor, window=6 / predictor.fps)
+
+
+def test_frames_of_another_range_or_order_are_told_as_by_the_network(opened: Open) -> None:
+    model = opened("torch-export")
+    with pytest.warns(MovinetWarning, match=r"as if in 0\.\.255"):
+        replaced(model)(255 * video(1))
+    with pytest.raises(UsageError, match=r"before the channels: use clip\.transpose\(1, 2\)"):
+        model(video(2).transpose(1, 2))
+
+
+def replaced(model: ExportedModel) -> ExportedModel:
+    """The model as if it were just opened: which calls are checked depends on their number."""
+    model._range_check = RangeCheck()
+    return model
 
 
 def test_a_file_describes_itself(opened: Open, stream_model: MoViNet) -> None:
