@@ -204,7 +204,7 @@ def _earlier_result(task: Task) -> Result | None:
 def _valid(entry: ConvertedVersion, task: Task) -> bool:
     """Whether this version of the converter compared the file, at least as thoroughly."""
     return (
-        _section(report_path(task.store, entry)) is not None
+        read_section(report_path(task.store, entry)) is not None
         and entry.converter == __version__
         and entry.parity is not None
         and entry.parity.tolerance <= task.parity.tolerance_for(entry.dtype)
@@ -380,11 +380,13 @@ def _print_summary(results: list[Result]) -> None:
 
 
 def _write_report(path: Path, store: Path, results: list[Result]) -> None:
-    sections = [_section(report_path(store, result.entry)) for result in results if result.entry]
+    sections = [
+        read_section(report_path(store, result.entry)) for result in results if result.entry
+    ]
     write_page(path, [section for section in sections if section is not None])
 
 
-def _section(path: Path) -> Section | None:
+def read_section(path: Path) -> Section | None:
     """A stored section of the report; None where it is missing or of another version."""
     try:
         return Section.model_validate_json(path.read_bytes())

@@ -6,6 +6,7 @@ A repository has one converted file, ``model.safetensors``, which ``load_convert
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,16 +21,17 @@ from movinet_convert.weights.hub_files import (
 )
 from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import load_file, locate
+from movinet_convert.weights.model_card import LIBRARY, TASK, CardContent, model_card
 
 require_hub()
-from huggingface_hub import ModelHubMixin  # noqa: E402
+from huggingface_hub import ModelCard, ModelHubMixin  # noqa: E402
 
 
 class HubMoViNet(
     MoViNet,
     ModelHubMixin,
-    library_name="movinet-convert",
-    pipeline_tag="video-classification",
+    library_name=LIBRARY,
+    pipeline_tag=TASK,
     tags=["movinet"],
 ):
     """A MoViNet with ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``."""
@@ -55,6 +57,16 @@ class HubMoViNet(
     def _save_pretrained(self, save_directory: Path) -> None:
         header = Header.of_model(self)
         write_weights(save_directory / FILE_NAME, self.state_dict(), header)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the network with its model card; ``options`` are those of ``ModelHubMixin``."""
+        about_card = {"repository": repo_id, **(options.pop("model_card_kwargs", None) or {})}
+        return str(super().push_to_hub(repo_id, model_card_kwargs=about_card, **options))
+
+    def generate_model_card(self, *_: Any, repository: str | None = None, **__: Any) -> ModelCard:
+        """The card of the network in ``repository``, with code, settings and labels."""
+        address = HubAddress(repository) if repository else FILE_NAME
+        return ModelCard(model_card(CardContent(Header.of_model(self), str(address))))
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

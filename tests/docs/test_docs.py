@@ -30,6 +30,7 @@ from tests.helpers.colour_model import write_colours
 from tests.helpers.hub_repositories import Hub
 from tests.helpers.hub_server import as_the_hub, serve_hub
 from tests.helpers.seeded import choices, variables, write_checkpoint
+from tests.helpers.verified_store import add_verified
 from tests.scripts.test_regenerate import write_archive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +142,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in RELEASES:
         archive = home / "mirror" / get_variant(name).archive_name
         convert(name, archive, **choices(name), out=home / "store", parity=None)
+    (home / "weights").symlink_to(add_verified(home / "regenerated", "a0-base").folder)
     write_colours(home / "dance.mp4", "red", "blue")
     for label in ("abseiling", "zumba"):
         for index in range(8):

@@ -22,6 +22,7 @@ from movinet_convert.variants import Release, SourceName, list_variants
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.manifest import Manifest
 from movinet_convert.weights.store import Store
+from scripts.publishing.candidates import candidate
 from scripts.regenerate_weights import (
     Result,
     Task,
@@ -248,3 +249,9 @@ def test_failed_variants_keep_their_pinned_digests() -> None:
 
 def test_at_least_one_job_runs() -> None:
     assert 1 <= default_jobs() <= (os.cpu_count() or 1)
+
+
+def test_what_it_makes_may_be_published(mirror: Mirror, complete_run: Run) -> None:
+    for name in NAMES:
+        chosen = candidate(name, Store(mirror.store), complete_run.catalogue, allow_synthetic=True)
+        assert chosen.rehearsal  # from a mirror, and compared in a part of the cases

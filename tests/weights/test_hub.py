@@ -12,13 +12,15 @@ from types import ModuleType
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from movinet_convert import convert, create_model, load_converted
 from movinet_convert.errors import MissingExtraError, MovinetWarning, UsageError, WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.fuse import fuse
 from movinet_convert.variants import KINETICS_600_CLASSES
-from movinet_convert.weights.hub import FILE_NAME, HubMoViNet
+from movinet_convert.weights.hub import HubMoViNet
+from movinet_convert.weights.hub_files import FILE_NAME
 from tests.helpers.hub_repositories import Hub
 from tests.helpers.hub_server import as_the_hub, serve_hub
 from tests.helpers.seeded import variables, write_checkpoint
@@ -111,6 +113,20 @@ def test_push_uploads_same_files_as_save(model: MoViNet, hub: Hub, tmp_path: Pat
     HubMoViNet.of(model).push_to_hub("someone/movinet")
     uploaded = set(hub.repository("someone/movinet").tree()) - {".gitattributes"}
     assert uploaded == {path.name for path in (tmp_path / "saved").iterdir()}
+
+
+def test_card_has_code_settings_and_labels(model: MoViNet, hub: Hub, tmp_path: Path) -> None:
+    HubMoViNet.of(model, LABELS).push_to_hub("someone/movinet")
+    card = ModelCard(hub.repository("someone/movinet").content("README.md").decode())
+    assert (card.data.library_name, card.data.license) == ("movinet-convert", None)
+    assert 'load_converted("hf://someone/movinet")' in card.text
+    assert "| gating | model-garden (user) |" in card.text
+    assert "run\nwalk\nsit\n" in card.text
+    assert "None is stated: it was not recorded" in card.text
+    HubMoViNet.of(model).save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert f'load_converted("{FILE_NAME}")' in card.text
+    assert "## Labels" not in card.text
 
 
 def test_names_folder_without_weights(tmp_path: Path) -> None:

@@ -1,0 +1,294 @@
+"""The script that publishes weights, on a server that plays the Hub."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from huggingface_hub import HfApi, ModelCard
+
+from movinet_convert import load_converted
+from movinet_convert.errors import WeightsError
+from movinet_convert.files.reading import file_sha256
+from movinet_convert.weights import manifest as manifests
+from movinet_convert.weights.hub import HubMoViNet
+from movinet_convert.weights.hub_files import FILE_NAME
+from movinet_convert.weights.load import locate
+from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
+from movinet_convert.weights.store import Store
+from scripts.publish_weights import main
+from scripts.publishing.candidates import candidate
+from scripts.regenerate_weights import report_path
+from tests.helpers.hub_repositories import Hub
+from tests.helpers.hub_server import as_the_hub, serve_hub
+from tests.helpers.verified_store import add_verified
+
+NAMES = ("a0-base", "a0-stream")
+ORG = "people"
+FILES = {
+    *("README.md", "labels.txt", FILE_NAME, "parity_report.html", "parity_report.json"),
+    MANIFEST_NAME,
+}
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("verified")
+    for name in NAMES:
+        add_verified(folder, name)
+    return folder / "store"
+
+
+@pytest.fixture
+def store(verified: Path, tmp_path: Path) -> Store:
+    """A copy to be changed."""
+    return Store(Path(shutil.copytree(verified, tmp_path / "store")))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with serve_hub(tmp_path / "hub") as hub, as_the_hub(hub, tmp_path / "hub-cache"):
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def published(verified: Path) -> Iterator[Hub]:
+    """A Hub to which all was published."""
+    folder = verified.parent
+    with serve_hub(folder / "hub") as hub, as_the_hub(hub, folder / "hub-cache"):
+        done = run(verified, "--org", ORG)
+        assert done.exit_code == 0, done.output
+        yield hub
+
+
+def run(store: Store | Path, *options: str) -> Result:
+    folder = store.folder if isinstance(store, Store) else store
+    done = CliRunner().invoke(main, [*options, "--weights-dir", str(folder)])
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done
+
+
+def repository(name: str) -> str:
+    return f"{ORG}/movinet-{name}"
+
+
+def test_published_weights_load_by_name(published: Hub, verified: Path) -> None:
+    for name in NAMES:
+        assert set(published.repository(repository(name)).tree()) == {".gitattributes", *FILES}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            load_converted(f"hf://{repository(name)}")
+        located, entry = locate(f"hf://{repository(name)}"), Store(verified).find(name)
+        assert file_sha256(located.path) == entry.sha256
+        assert located.entry == entry.model_copy(update={"file": FILE_NAME})
+    assert HubMoViNet.from_pretrained(repository("a0-base")).num_classes == 600
+
+
+def test_one_commit_and_none_for_what_is_unchanged(hub: Hub, verified: Path) -> None:
+    run(verified, "a0-base", "--org", ORG)
+    there = hub.repository(repository("a0-base"))
+    assert len(there.commits()) == 2
+    assert "a0-base  unchanged" in run(verified, "a0-base", "--org", ORG).stderr
+    assert len(there.commits()) == 2
+    # What differs there, a large file and a small one, is written again, in one commit.
+    for file in (FILE_NAME, "README.md"):
+        content = b"---\nlicense: mit\n---\n"
+        HfApi().upload_file(
+            path_or_fileobj=content, path_in_repo=file, repo_id=repository("a0-base")
+        )
+    done = run(verified, "a0-base", "--org", ORG)
+    assert re.findall(r"changed +(\S+)", done.stderr) == ["README.md", FILE_NAME]
+    assert len(there.commits()) == 5
+    assert there.tree()[FILE_NAME]["lfs"] == Store(verified).find("a0-base").sha256
+
+
+def test_dry_run_writes_nothing(hub: Hub, verified: Path, tmp_path: Path) -> None:
+    done = run(verified, "a0-base", "--org", ORG, "--dry-run")
+    assert done.exit_code == 0
+    assert set(re.findall(r"new +(\S+)", done.stderr)) == FILES
+    assert {request.split()[0] for request in hub.requests} == {"GET"}
+    assert run(verified, "--folder", str(tmp_path / "release"), "--dry-run").exit_code == 0
+    assert not (tmp_path / "release").exists()
+
+
+def test_card_is_made_from_the_data(published: Hub, verified: Path) -> None:
+    there, entry = published.repository(repository("a0-stream")), Store(verified).find("a0-stream")
+    card = ModelCard(there.content("README.md").decode())
+    assert card.data.to_dict()["license"] == "apache-2.0"
+    assert card.data.pipeline_tag == "video-classification"
+    results = {result.metric_name: result for result in card.data.eval_results}
+    assert [result.metric_value for result in results.values()] == [72.05, 90.63]
+    assert all("projects/movinet" in result.source_url for result in results.values())
+    assert "72.05% | 90.63%" in card.text
+    assert f'load_converted("hf://{repository("a0-stream")}")' in card.text
+    assert "| gating | keras (release) |" in card.text
+    assert "4.5e-06" in card.text
+    assert entry.source.digest in card.text
+    digests = dict(re.findall(r"^\| (\S+) \| `([0-9a-f]{64})` \|$", card.text, re.MULTILINE))
+    for file in FILES - {"README.md"}:
+        oid = there.tree()[file]
+        assert digests[file] == file_sha256(there.objects / (oid["lfs"] or oid["oid"]))
+
+
+def test_usage_in_the_card_runs(published: Hub) -> None:
+    for name in NAMES:
+        text = published.repository(repository(name)).content("README.md").decode()
+        code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+        assert len(code.strip().splitlines()) <= 6
+        clip = torch.rand(1, 3, 2, 32, 32)
+        given: dict[str, Any] = {"clip": clip, "frames": clip}
+        exec(code, given)
+        assert given["logits"].shape == (1, 600)
+
+
+def test_folder_has_the_same_files(hub: Hub, verified: Path, tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    assert run(verified, "a0-base", "--folder", str(release)).exit_code == 0
+    folder = release / "movinet-a0-base"
+    assert {path.name for path in folder.iterdir()} == FILES
+    load_converted(folder / FILE_NAME)
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert "unchanged" in run(verified, "a0-base", "--folder", str(release)).stderr
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+
+
+def test_failure_of_one_does_not_stop_the_others(hub: Hub, verified: Path) -> None:
+    hub.refuse[f"POST /api/models/{repository('a0-base')}/commit"] = 403
+    done = run(verified, "--org", ORG)
+    assert done.exit_code == 1
+    assert "1 of 2 as expected" in done.stdout
+    assert "people/movinet-a0-base cannot be published on the Hub" in done.stderr
+    load_converted(f"hf://{repository('a0-stream')}")
+
+
+def test_wrong_token_is_one_sentence(
+    hub: Hub, verified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    done = run(verified, "a0-base", "--org", ORG)
+    assert done.exit_code == 1
+    assert "$HF_TOKEN" in done.stderr
+    assert "Traceback" not in done.output
+
+
+# What is refused
+
+
+def edit_entry(store: Store, name: str, **changes: Any) -> None:
+    manifest = store.manifest()
+    entry = manifest.variants[name].versions[0].model_copy(update=changes)
+    store.manifest_path.write_text(manifests.dump(manifest.with_version(name, entry)), "utf-8")
+
+
+def edit_report(store: Store, edit: Callable[[dict[str, Any]], None]) -> None:
+    path = report_path(store.folder, store.find("a0-base"))
+    section = json.loads(path.read_text())
+    edit(section)
+    path.write_text(json.dumps(section))
+
+
+def without_parity(store: Store, _: ConvertedVersion) -> None:
+    edit_entry(store, "a0-base", parity=None)
+
+
+def without_report(store: Store, entry: ConvertedVersion) -> None:
+    report_path(store.folder, entry).unlink()
+
+
+def report_of_another_file(store: Store, _: ConvertedVersion) -> None:
+    edit_report(store, lambda section: section.update(sha256="0" * 64))
+
+
+def other_figures(store: Store, entry: ConvertedVersion) -> None:
+    assert entry.parity is not None
+    edit_entry(store, "a0-base", parity=entry.parity.model_copy(update={"tf_fp32_pt_fp32": 1e-9}))
+
+
+def failed_comparison(store: Store, entry: ConvertedVersion) -> None:
+    def fail(section: dict[str, Any]) -> None:
+        section["parity"]["cases"][0]["tensors"]["logits"]["tf_fp32_pt_fp32"] = 0.1
+
+    assert entry.parity is not None
+    edit_report(store, fail)
+    edit_entry(store, "a0-base", parity=entry.parity.model_copy(update={"tf_fp32_pt_fp32": 0.1}))
+
+
+def damaged_file(store: Store, entry: ConvertedVersion) -> None:
+    path = store.folder / entry.file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+REFUSALS = {
+    "was never compared": without_parity,
+    "has no report": without_report,
+    "is of a file with sha256": report_of_another_file,
+    "has other figures": other_figures,
+    "does not agree with the official model": failed_comparison,
+    "has sha256 .* but the manifest records": damaged_file,
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+@pytest.mark.parametrize("allow_synthetic", [False, True])
+def test_refuses_what_was_not_verified(reason: str, allow_synthetic: bool, store: Store) -> None:
+    catalogue = manifests.catalogue()
+    assert not candidate("a0-base", store, catalogue).rehearsal
+    REFUSALS[reason](store, store.find("a0-base"))
+    with pytest.raises(WeightsError, match=reason):
+        candidate("a0-base", store, catalogue, allow_synthetic=allow_synthetic)
+
+
+@pytest.mark.parametrize("field", ["sha256", "tensors_sha256"])
+def test_refuses_other_digests_than_the_catalogue_pins(field: str, verified: Path) -> None:
+    store, catalogue = Store(verified), manifests.catalogue()
+    entry = store.find("a0-base")
+    described = catalogue.variants["a0-base"]
+    other = entry.model_copy(update={"sha256": "1" * 64})
+    changes = {"sha256": {"versions": (other,)}, "tensors_sha256": {"tensors_sha256": "1" * 64}}
+    changed = described.model_copy(update=changes[field])
+    pinned = catalogue.model_copy(update={"variants": {"a0-base": changed}})
+    with pytest.raises(WeightsError, match="the catalogue pins 1111"):
+        candidate("a0-base", store, pinned)
+
+
+def test_refuses_a_release_that_was_compared_in_part(tmp_path: Path) -> None:
+    store = add_verified(tmp_path, "a0-base", coverage="partial")
+    for allow_synthetic in (False, True):
+        with pytest.raises(WeightsError, match="in a part of the default cases only"):
+            candidate("a0-base", store, manifests.catalogue(), allow_synthetic=allow_synthetic)
+
+
+def test_refuses_weights_of_the_user(tmp_path: Path) -> None:
+    store = add_verified(tmp_path, "a0-base", "user")
+    with pytest.raises(WeightsError, match=r"not from a release.*HubMoViNet\.push_to_hub"):
+        candidate("a0-base", store, manifests.catalogue(), allow_synthetic=True)
+
+
+def test_rehearses_with_other_weights_and_says_so(tmp_path: Path, hub: Hub) -> None:
+    store = add_verified(tmp_path, "a0-base", "mirror", coverage="partial")
+    done = run(store, "--org", ORG)
+    assert done.exit_code == 1
+    assert re.search("from a mirror.*--allow-synthetic", done.stderr)
+    assert run(store, "--org", ORG, "--allow-synthetic").exit_code == 0
+    card = ModelCard(hub.repository(repository("a0-base")).content("README.md").decode())
+    assert "rehearsal" in card.data.tags
+    assert "**Rehearsal.**" in card.text
+    assert "None is stated" in card.text
+    assert not {"license", "model-index"} & card.data.to_dict().keys()
+
+
+def test_wrong_options_are_usage_errors(tmp_path: Path, verified: Path) -> None:
+    for options in ((), ("--org", "x", "--folder", "y"), ("--folder", "y", "--private")):
+        assert run(verified, *options).exit_code == 2
+    empty = run(tmp_path / "empty", "--folder", str(tmp_path / "f"))
+    assert (empty.exit_code, "has no weights" in empty.stderr) == (2, True)
