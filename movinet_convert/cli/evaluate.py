@@ -71,6 +71,7 @@ def percent(text: str) -> float:
 @click.option("--retry", is_flag=True, help="Retry the videos that could not be read before.")
 @options.weights_dir
 @click.option("--frames", type=click.IntRange(1, 10_000), help="Of a clip; the variant's own.")
+@click.option("--fps", type=options.positive, help="Frames per second; the variant's own.")
 @options.device
 @options.threads
 @options.trusted

@@ -14,6 +14,8 @@ from movinet_convert.variants import Variant
 
 CHANNELS = 3
 MAX_VALUE = 255.0
+# Added before truncation, so that rounding errors of float32 do not take a value one level down.
+ROUNDING_ERROR = 1e-3
 
 
 def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
@@ -25,14 +27,34 @@ def resized(height: int, width: int, shorter: int) -> tuple[int, int]:
     return height * shorter // least, width * shorter // least
 
 
+def resize_shorter(frames: Tensor, shorter: int) -> Tensor:
+    """Frames (N, 3, H, W), uint8 or float32, with the shorter side scaled to ``shorter`` pixels.
+
+    Bilinear interpolation without smoothing; uint8 is truncated to whole levels. Both are as in
+    ``resize_smallest``, which resizes by ``tf.image.resize`` and casts the result.
+    """
+    size = resized(frames.shape[-2], frames.shape[-1], shorter)
+    if size == tuple(frames.shape[-2:]):
+        return frames
+    scaled = F.interpolate(frames.float(), size, mode="bilinear", align_corners=False)
+    return (scaled + ROUNDING_ERROR).to(torch.uint8) if frames.dtype == torch.uint8 else scaled
+
+
+def center_crop(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """The middle of frames (…, H, W): ``size`` x ``size`` pixels, or (height, width)."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    top, left = (frames.shape[-2] - height) // 2, (frames.shape[-1] - width) // 2
+    return frames[..., max(top, 0) :, max(left, 0) :][..., :height, :width]
+
+
 @dataclass(frozen=True)
 class ClipTransform:
     """Frames as they were decoded -> a clip for the network.
 
     Takes (T, 3, H, W) or (B, T, 3, H, W), uint8 or floats in [0, 1], as torchvision's video
     transforms do, and returns (3, T, size, size) or (B, 3, T, size, size), float32 in [0, 1];
-    ``size`` may also be (height, width). The shorter side is scaled to ``resize`` by bilinear
-    interpolation without smoothing, as in the official evaluation.
+    ``size`` may also be (height, width). The shorter side is scaled to ``resize`` as by
+    ``resize_shorter``, so uint8 frames give the values of the official evaluation.
     """
 
     resize: int
@@ -54,17 +76,12 @@ class ClipTransform:
                 f"Frames are (T, {CHANNELS}, H, W) or (B, T, {CHANNELS}, H, W) with no empty "
                 f"axis; got shape {tuple(frames.shape)}."
             )
-        if frames.dtype == torch.uint8:
-            frames = frames.float() / MAX_VALUE
-        elif not frames.is_floating_point():
+        whole = frames.dtype == torch.uint8
+        if not (whole or frames.is_floating_point()):
             raise UsageError(f"Frames are uint8, or floats in [0, 1]; got {frames.dtype}.")
-        elif frames.device.type == "cpu":  # the network sees those of other devices soon enough
+        if not whole and frames.device.type == "cpu":  # other devices: the network checks them
             warn_of_range(frames)
-        flat = frames.float().flatten(0, -4)
-        height, width = resized(flat.shape[-2], flat.shape[-1], self.resize)
-        if (height, width) != tuple(flat.shape[-2:]):
-            flat = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
-        below, right = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        top, left = (height - below) // 2, (width - right) // 2
-        cut = flat[..., top : top + below, left : left + right]
-        return cut.reshape(*frames.shape[:-2], below, right).transpose(-4, -3)
+        flat = (frames if whole else frames.float()).flatten(0, -4)
+        cut = center_crop(resize_shorter(flat, self.resize), self.size)
+        scaled = cut.float() / MAX_VALUE if whole else cut
+        return scaled.reshape(*frames.shape[:-2], *scaled.shape[-2:]).transpose(-4, -3)

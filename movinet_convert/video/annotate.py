@@ -13,7 +13,8 @@ import numpy as np
 from movinet_convert.errors import MissingExtraError, VideoError
 from movinet_convert.files.writing import check_output
 from movinet_convert.video.decode import frame_rate
-from movinet_convert.video.frames import VIDEO_OUTPUTS, Image, Sampling, read_frames, write_video
+from movinet_convert.video.frames import VIDEO_OUTPUTS, Sampling, read_frames, write_video
+from movinet_convert.video.pixels import Image
 from movinet_convert.video.predict import Guess, Moment, Predictor
 
 LINES = 3

@@ -101,6 +101,15 @@ def frame_rate(source: str | os.PathLike[str]) -> Fraction:
         return _average_rate(stream)
 
 
+def declared_seconds(source: str | os.PathLike[str]) -> Fraction | None:
+    """The exact duration of the frames of a video file as it declares it, or None if it does not.
+
+    Unlike ``duration``, which is that of the whole file, and rounded.
+    """
+    with _opened(str(source), "a video") as (container, stream):
+        return _declared_seconds(container, stream)
+
+
 def decoded(source: str, threads: int) -> Iterator[Timed]:
     """Every frame of a video with its start and end time in seconds; the first starts at 0.
 

@@ -67,6 +67,7 @@ def evaluate(
     labels: Labels | None = None,
     weights_dir: str | os.PathLike[str] | None = None,
     frames: int | None = None,
+    fps: float | None = None,
     device: torch.device | str | None = None,
     threads: int = 0,
     retry: bool = False,
@@ -79,9 +80,9 @@ def evaluate(
 
     As in the published evaluation: one clip from the middle of each video, with the variant's
     number of frames (or ``frames``, or those of an exported file for clips of one length) at its
-    frame rate; shorter videos are repeated. A video that cannot be read to its end is counted as
-    broken and excluded from the accuracy. ``ranked`` defines
-    when a prediction is correct. ``labels`` are as for ``load_predictor``.
+    frame rate (or ``fps``); shorter videos are repeated. A video that cannot be read to its end is
+    counted as broken and excluded from the accuracy. ``ranked`` defines when a prediction is
+    correct. ``labels`` are as for ``load_predictor``.
 
     Each result is written to the folder ``out`` immediately; a run that finds results there resumes
     with the missing videos, and with ``retry`` also with the broken ones. At the end the accuracy
@@ -99,13 +100,13 @@ def evaluate(
         check_length(frames)
     files = exported.files if exported else (find_file(name, weights_dir=weights_dir),)
     predictor = load_predictor(
-        files[0], labels=labels, device=device, threads=threads, exported=exported
+        files[0], labels=labels, fps=fps, device=device, threads=threads, exported=exported
     )
     model = predictor.model
     listed = read_dataset(data, predictor.labels, videos)
     length = frames or predictor.window_frames or model.variant.input.frames
     with processes.group() as group:
-        claim(out, " ".join(map(file_sha256, files)), listed, length)
+        claim(out, " ".join(map(file_sha256, files)), listed, length, predictor.fps)
         known = read_outcomes(out, listed, model.num_classes)
         if retry:
             known = {name: result for name, result in known.items() if result.error is None}

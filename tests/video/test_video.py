@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from movinet_convert.video.frames import (
     to_tensor,
     write_video,
 )
+from movinet_convert.video.pixels import Image
 from tests.helpers.odd_videos import cut_off, write_huge_png, write_stamped
 
 # H.264 at the quality used here keeps a plain grey within this many levels.
@@ -34,7 +36,7 @@ CODEC_TOLERANCE = 4
 WIDTH, HEIGHT = 160, 96
 
 
-def grey(level: int, height: int = HEIGHT, width: int = WIDTH) -> video.Image:
+def grey(level: int, height: int = HEIGHT, width: int = WIDTH) -> Image:
     return np.full((height, width, 3), level, np.uint8)
 
 
@@ -293,15 +295,25 @@ def test_a_video_that_ends_early_raises_after_its_last_frame(ramp: Path, tmp_pat
 def test_the_middle_of_a_short_video_repeats_it(
     tmp_path: Path, count: int, length: int, chosen: list[int]
 ) -> None:
-    path = write_stamped(tmp_path / "v.mp4", range(count))
+    path = tmp_path / "v.mp4"
+    write_video(path, [grey(100)] * count, 1)
     frames = read_middle(path, Sampling(fps=1), length)
     assert [frame.time for frame in frames] == chosen
 
 
-def test_reading_the_middle_of_a_long_video_keeps_few_frames_in_memory(
+def test_the_middle_is_found_whatever_duration_a_video_declares(
     ramp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(video, "SPARE_FRAMES", 3)
+    for declared in (None, Fraction(1), Fraction(9, 4)):
+        monkeypatch.setattr(video, "declared_seconds", lambda _, seconds=declared: seconds)
+        assert [round(frame.time * 25) for frame in read_middle(ramp, Sampling(), 3)] == [
+            23,
+            24,
+            25,
+        ]
+
+
+def test_the_middle_of_a_video_at_its_own_rate_has_its_frames(ramp: Path) -> None:
     frames = read_middle(ramp, Sampling(), 4)
     assert [round(frame.time * 25) for frame in frames] == [23, 24, 25, 26]
     np.testing.assert_allclose(levels(frames), [112, 116, 120, 124], atol=CODEC_TOLERANCE)
@@ -316,7 +328,7 @@ def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(b"precious")
 
-    def images() -> Iterator[video.Image]:
+    def images() -> Iterator[Image]:
         yield grey(1)
         raise VideoError("the camera fell")
 
