@@ -6,7 +6,9 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +20,14 @@ from movinet_convert.video.pixels import Image
 from movinet_convert.video.predict import Guess, Moment, Predictor
 
 LINES = 3
-LINE_SHARE = 1 / 20  # height of a line of text relative to the shorter side of the frame
-MIN_LINE_PIXELS = 11
-PANEL, BAR, TROUGH, TEXT = (0, 0, 0, 150), (86, 180, 233, 255), (255, 255, 255, 50), "white"
+TEXT_SHARE = 1 / 26  # font size relative to the shorter side of the frame
+MIN_TEXT_PIXELS = 12  # smaller text cannot be read
+LINE_HEIGHT = 1.3  # relative to the font size
+PANEL_HEIGHT = 0.3  # of the frame, at most: a small one shows fewer classes
+PANEL_WIDTH = 18  # lines, at most
+MAX_LABEL = 200  # characters, of which no frame shows as many
+# White text has a contrast of at least 4.5 to 1 to both grounds, over a white frame too.
+PANEL, BAR, TEXT = (0, 0, 0, 190), (0, 114, 178, 255), "white"
 
 
 class Captions:
@@ -83,27 +90,47 @@ def annotate(
 
 
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:
-    """The image (H, W, 3) with a panel of classes and bars in its lower left corner."""
+    """The image (H, W, 3) with its top classes in the lower left corner, each over a bar.
+
+    Text and panel scale with the image, and labels are shortened to the panel.
+    """
     try:
         import PIL.Image
-        from PIL import ImageDraw, ImageFont
+        from PIL import ImageDraw
     except ImportError:
         raise MissingExtraError("Drawing on a video", "video") from None
     height, width = image.shape[:2]
-    line = max(round(min(height, width) * LINE_SHARE), MIN_LINE_PIXELS)
-    font = ImageFont.load_default(size=line * 0.72)
-    panel_width = min(width, line * 15)
-    panel = PIL.Image.new("RGBA", (panel_width, line * len(guesses) + line // 2), PANEL)
+    size = max(min(height, width) * TEXT_SHARE, MIN_TEXT_PIXELS)
+    line = min(round(size * LINE_HEIGHT), height)
+    rows = guesses[: max(1, int(height * PANEL_HEIGHT) // line)]
+    font, pad = _font(line / LINE_HEIGHT), line // 4
+    panel = PIL.Image.new("RGBA", (min(width, PANEL_WIDTH * line), line * len(rows)), PANEL)
     pen = ImageDraw.Draw(panel)
-    pad, bar_width = line // 3, panel_width // 4
-    for row, guess in enumerate(guesses):
-        middle = line // 4 + row * line + line // 2
-        top, bottom = middle - line // 4, middle + line // 4
-        pen.rectangle((pad, top, pad + bar_width, bottom), TROUGH)
-        pen.rectangle((pad, top, pad + round(bar_width * guess.probability), bottom), BAR)
-        column = 2 * pad + bar_width + 2 * line
-        pen.text((column, middle), f"{guess.probability:.0%}", TEXT, font=font, anchor="rm")
-        pen.text((column + pad, middle), guess.label, TEXT, font=font, anchor="lm")
+    room = panel.width - 3 * pad - font.getlength("100%")
+    for row, guess in enumerate(rows):
+        top, middle = row * line, row * line + line // 2
+        if bar := round(panel.width * guess.probability):
+            pen.rectangle((0, top + 1, bar - 1, max(top + line - 2, top + 1)), BAR)
+        share = f"{guess.probability:.0%}"
+        pen.text((pad, middle), _shortened(guess.label, font, room), TEXT, font=font, anchor="lm")
+        pen.text((panel.width - pad, middle), share, TEXT, font=font, anchor="rm")
     annotated = PIL.Image.fromarray(image)
     annotated.paste(panel, (0, height - panel.height), panel)
     return np.asarray(annotated)
+
+
+@cache
+def _font(size: float) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size)
+
+
+def _shortened(label: str, font: Any, pixels: float) -> str:
+    """The label on one line, cut where it would be wider than ``pixels``."""
+    text = " ".join(label[:MAX_LABEL].split())
+    for end in range(len(text), 0, -1):
+        shown = text if end == len(text) else f"{text[:end].rstrip()}…"
+        if font.getlength(shown) <= pixels:
+            return shown
+    return ""
