@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Group
 from movinet_convert.cli.convert import AUTO, convert_and_print
+from movinet_convert.cli.demo import demo_command
 from movinet_convert.cli.evaluate import evaluate_command
 from movinet_convert.cli.export import export_command
 from movinet_convert.cli.fetch import fetch_command
@@ -124,6 +125,7 @@ for command in (
     export_command,
     predict_command,
     evaluate_command,
+    demo_command,
     report_command,
 ):
     main.add_command(command)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from movinet_convert.errors import VideoError
 from movinet_convert.model.transforms import center_crop, resize_shorter, resized
-from movinet_convert.video.decode import MAX_PIXELS
+from movinet_convert.video.decode import MAX_PIXELS, import_av
 
 Image = NDArray[np.uint8]
 
@@ -47,3 +47,11 @@ def to_image(
     if size is not None:
         pixels = center_crop(pixels, size)
     return pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def fitted(
+    image: Image, resize: int | None, size: int | tuple[int, int] | None, source: str
+) -> Image:
+    """An image (H, W, 3), RGB, scaled and cropped as the frames of a video; raises as they do."""
+    frame = import_av().VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return to_image(frame, resize, size, source)

@@ -49,6 +49,15 @@ class Timeline:
             self._every *= 2
         self._seen += 1
 
+    def leaders(self) -> list[int]:
+        """The classes with the highest peaks, of moments or of the whole video."""
+        return leaders(np.maximum(self.peak, self.verdict.probabilities))
+
+
+def leaders(peaks: Probabilities) -> list[int]:
+    """The CLASSES_SHOWN classes with the highest of ``peaks`` (classes,), the highest first."""
+    return [int(i) for i in np.argsort(-peaks, kind="stable")[:CLASSES_SHOWN]]
+
 
 def check_plotting(path: Path, videos: int) -> None:
     """Raise MissingExtraError without matplotlib, UsageError for too many videos."""
@@ -106,9 +115,9 @@ def _draw(ax: Any, name: str, timeline: Timeline, labels: Sequence[str]) -> None
     assert last is not None
     edges = [*(point.start for point in timeline.points), last.end]
     curves = np.stack([*(point.probabilities for point in timeline.points), last.probabilities])
-    peaks = np.maximum(timeline.peak, final)
-    shown = np.argsort(-peaks, kind="stable")[:CLASSES_SHOWN]
-    for i, colour in zip(sorted(shown, key=lambda i: -final[i]), COLOURS, strict=False):
+    for i, colour in zip(
+        sorted(timeline.leaders(), key=lambda i: -final[i]), COLOURS, strict=False
+    ):
         label = f"{labels[i]}  {final[i]:.0%}"
         ax.step(edges, curves[:, i], where="post", color=colour, linewidth=2, label=label)
     for start in timeline.window_starts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from movinet_convert.conversion.loading import load_converted
 from movinet_convert.errors import MovinetWarning, UsageError, VideoError, WeightsError
+from movinet_convert.model.state import StreamState
 from movinet_convert.video.decode import is_live
 from movinet_convert.video.frames import (
     MAX_CLIP_FRAMES,
@@ -46,7 +48,8 @@ class Moment:
     """The prediction from ``start`` to ``end``, in seconds.
 
     ``probabilities`` (classes,) are computed from the ``frames`` frames so far of window number
-    ``window`` (from 0): a clip for base models, a stream for stream models.
+    ``window`` (from 0): a clip for base models, a stream for stream models. The call took
+    ``seconds_per_frame`` for each of its frames.
     """
 
     start: float
@@ -54,6 +57,19 @@ class Moment:
     window: int
     frames: int
     probabilities: Probabilities
+    seconds_per_frame: float = 0.0
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a prediction is in a video: ``frames`` frames into window number ``window``.
+
+    ``state`` is that of a stream after them.
+    """
+
+    state: StreamState | None = None
+    window: int = 0
+    frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,11 +130,51 @@ class Predictor:
         and WeightsError for meaningless logits.
         """
         frames = read_frames(source, self.sampling, threads=self.threads)
+        per_frame = self.model.settings.causal and self.call_frames == 1
+        at_once = STREAM_FRAMES if per_frame and not is_live(source) else self.step_frames
+        position = Position()
+        for chunk in chunked(frames, at_once, self.window_frames):
+            if position.frames and len(chunk) < self.shortest:
+                return
+            moments, position = self.step(chunk, position, source)
+            yield from moments
+
+    @property
+    def step_frames(self) -> int:
+        """The fewest frames after which there is a prediction."""
         if self.model.settings.causal:
-            if self.call_frames > 1:
-                return self._calls(source, frames)
-            return self._stream(source, frames, 1 if is_live(source) else STREAM_FRAMES)
-        return self._clips(source, frames)
+            return self.call_frames
+        assert self.window_frames is not None
+        return self.window_frames
+
+    def step(
+        self, frames: Sequence[Frame], position: Position, source: str | os.PathLike[str]
+    ) -> tuple[list[Moment], Position]:
+        """Predictions for the next frames of a video, and the position after them.
+
+        The frames are a clip of a base model, or a multiple of ``call_frames`` of a stream, and of
+        one window: the first after ``window_frames`` starts the next. ``source`` is named in
+        WeightsError, which is raised for meaningless logits.
+        """
+        if position.frames and position.frames == self.window_frames:
+            position = Position(window=position.window + 1)
+        started = perf_counter()
+        state, per_frame = None, self.model.settings.causal and self.call_frames == 1
+        with torch.inference_mode():
+            if self.model.settings.causal:
+                batch = self.batch(frames)
+                logits, state = self.model.stream(batch, position.state, per_frame=per_frame)
+            else:
+                logits = self.model(self.batch(frames))
+        rows = _softmax(logits.flatten(0, -2), source)
+        cost = (perf_counter() - started) / len(frames)
+        groups = [[frame] for frame in frames] if per_frame else [frames]
+        moments, seen = [], position.frames
+        for group, row in zip(groups, rows, strict=True):
+            seen += len(group)
+            end = group[-1].time + 1 / self.fps
+            moments.append(Moment(group[0].time, end, position.window, seen, row, cost))
+        return moments, Position(state, position.window, seen)
 
     def top(self, probabilities: Probabilities, count: int = 5) -> list[Guess]:
         """The most likely classes, the best first."""
@@ -128,47 +184,6 @@ class Predictor:
     def batch(self, frames: Sequence[Frame]) -> Tensor:
         """Frames as (1, 3, T, H, W), on the model's device."""
         return to_tensor(frames).to(self.model.device)[None]
-
-    def _clips(self, source: str | os.PathLike[str], frames: Iterable[Frame]) -> Iterator[Moment]:
-        length = self.window_frames
-        assert length is not None
-        for window, clip in enumerate(chunked(frames, length)):
-            if window and len(clip) < self.shortest:
-                continue
-            with torch.inference_mode():
-                logits = self.model(self.batch(clip))
-            (probabilities,) = _softmax(logits, source)
-            yield Moment(
-                clip[0].time, clip[-1].time + 1 / self.fps, window, len(clip), probabilities
-            )
-
-    def _stream(
-        self, source: str | os.PathLike[str], frames: Iterable[Frame], at_once: int
-    ) -> Iterator[Moment]:
-        length = self.window_frames
-        state, window, seen = None, 0, 0
-        for chunk in chunked(frames, at_once, length):
-            if seen == length:
-                state, window, seen = None, window + 1, 0
-            with torch.inference_mode():
-                logits, state = self.model.stream(self.batch(chunk), state, per_frame=True)
-            for frame, probabilities in zip(chunk, _softmax(logits[0], source), strict=True):
-                seen += 1
-                yield Moment(frame.time, frame.time + 1 / self.fps, window, seen, probabilities)
-
-    def _calls(self, source: str | os.PathLike[str], frames: Iterable[Frame]) -> Iterator[Moment]:
-        """A stream of which a call takes several frames, and has logits after the last."""
-        state, window, seen = None, 0, 0
-        for chunk in chunked(frames, self.call_frames):
-            if seen and len(chunk) < self.call_frames:
-                return
-            if seen == self.window_frames:
-                state, window, seen = None, window + 1, 0
-            with torch.inference_mode():
-                logits, state = self.model.stream(self.batch(chunk), state)
-            (probabilities,) = _softmax(logits, source)
-            seen += len(chunk)
-            yield Moment(chunk[0].time, chunk[-1].time + 1 / self.fps, window, seen, probabilities)
 
 
 class Verdict:

@@ -1,0 +1,1 @@
+"""The page of ``movinet-convert demo``. Needs the extra [demo]."""
