@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING
 
 import click
@@ -85,8 +85,7 @@ def demo_command(
     _load(models, all_of_them=bool(names))
     limits = Limits(max_mb, max_seconds)
     with serving(build(models, limits), limits, host, port, browser=not no_browser) as address:
-        echo(f"The page is at {address} until Ctrl-C.", err=True)
-        _wait()
+        _wait(address)
 
 
 def _load(models: Models, *, all_of_them: bool) -> None:
@@ -96,9 +95,10 @@ def _load(models: Models, *, all_of_them: bool) -> None:
             models.get(title)
 
 
-def _wait() -> None:
+def _wait(address: str) -> None:
     try:
+        echo(f"The page is at {address} until Ctrl-C.", err=True)
         while True:
-            time.sleep(3600)
+            sleep(3600)
     except KeyboardInterrupt:
         return  # the normal way to end it

@@ -103,7 +103,8 @@ def shims(folder: Path, home: Path) -> None:
         f'case "$*" in *--synthetic*|verify*|report*) set -- "$@" {QUICK};; '
         f'--arch*) set -- "$@" {UNCOMPARED};; *--gating*) set -- "$@" {QUICK_CLIPS};; esac'
     )
-    command = f'{quick}\nexec "{python}" -m movinet_convert "$@"'
+    served = f'[ "${{1:-}}" != demo ] || exec "{python}" -m tests.helpers.served "$@"'
+    command = f'{quick}\n{served}\nexec "{python}" -m movinet_convert "$@"'
     environment = 'if [ "${1:-}" = -m ] && [ "${2:-}" = venv ]; then exit 0; fi'
     smallest = (
         f'case "$*" in */regenerate_weights.py*) set -- "$@" {QUICK};; '

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from movinet_convert.video.demo.models import Loaded
+from movinet_convert.video.demo.live import live_predictor
 from movinet_convert.video.demo.watch import View
 from movinet_convert.video.plot import COLOURS, leaders
 from movinet_convert.video.predict import Moment, Predictor
@@ -66,8 +66,8 @@ def timeline(view: View) -> str:
     )
 
 
-def network(title: str, loaded: Loaded, predictor: Predictor) -> str:
-    """What the network takes and distinguishes, and whether it was perhaps never trained."""
+def network(title: str, predictor: Predictor) -> str:
+    """What the network takes and distinguishes, on a line."""
     variant = predictor.model.variant.name
     size = predictor.sampling.size
     height, width = size if isinstance(size, tuple) else (size, size)
@@ -77,13 +77,24 @@ def network(title: str, loaded: Loaded, predictor: Predictor) -> str:
         f"{len(predictor.labels)} classes",
         f"{height} x {width} pixels",
         f"{predictor.fps:g} frames per second",
+        _windows(predictor),
     )
-    return notice(loaded.caution) + f'<div class="mv-network">{escape(" · ".join(facts))}</div>'
+    return f'<div class="mv-network">{escape(" · ".join(facts))}</div>'
+
+
+def _windows(predictor: Predictor) -> str:
+    """What a prediction is for."""
+    if predictor.window is not None:
+        return f"a prediction for every {predictor.window:g} s"
+    if predictor.model.settings.causal:
+        webcam = live_predictor(predictor).window
+        return f"a prediction for the whole video, or for every {webcam:g} s of a webcam"
+    return f"a prediction for every {predictor.window_frames} frames"
 
 
 def notice(text: str | None, kind: str = "caution") -> str:
     """A sentence in a box, of the kind "caution" or "error"; nothing for None."""
-    return f'<div class="mv-notice mv-{kind}" role="alert">{escape(text)}</div>' if text else ""
+    return f'<div class="mv-notice mv-{kind}" role="status">{escape(text)}</div>' if text else ""
 
 
 def colour_names(classes: Sequence[int]) -> dict[int, str]:

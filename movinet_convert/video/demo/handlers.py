@@ -15,21 +15,22 @@ from movinet_convert.video.demo import drawing
 from movinet_convert.video.demo.live import Live, advance, live_predictor
 from movinet_convert.video.demo.models import Models
 from movinet_convert.video.demo.watch import View, live_view, watch
-from movinet_convert.video.frames import Image
+from movinet_convert.video.pixels import Image
 
 Seen = tuple[str, str]  # HTML of the prediction, and of the timeline
 NOTHING: Seen = (drawing.notice("The most likely classes appear here.", "hint"), "")
 
 
-def described(models: Models) -> Callable[[str, float, float], str]:
-    """What the network is; ``fps`` and ``window`` are in seconds, 0 for its own."""
+def described(models: Models) -> Callable[[str, float, float], tuple[str, str]]:
+    """A caution, and what the network is; frames per second and seconds are 0 for its own."""
 
-    def describe(title: str, fps: float, window: float) -> str:
+    def describe(title: str, fps: float, window: float) -> tuple[str, str]:
         try:
             predictor = models.predictor(title, fps or None, window or None)
-            return drawing.network(title, models.get(title), predictor)
+            caution = drawing.notice(models.get(title).caution)
+            return caution, drawing.network(title, predictor)
         except MovinetError as error:
-            return drawing.notice(str(error), "error")
+            return drawing.notice(str(error), "error"), ""
 
     return describe
 
@@ -81,7 +82,8 @@ def _drawn(view: View) -> Seen:
 
 
 def _waiting(live: Live) -> Seen:
-    text = f"Frame {len(live.waiting)} of {live.predictor.step_frames} of the first clip."
+    needed = live.predictor.step_frames
+    text = f"The first prediction needs {needed} frames; {len(live.waiting)} are there."
     return drawing.notice(text, "hint"), ""
 
 

@@ -84,7 +84,7 @@ def load(
     return Loaded(predictor, RANDOM if header.source == "synthetic" else None)
 
 
-def in_store(weights_dir: str | None) -> list[str]:
+def in_store(weights_dir: str | None = None) -> list[str]:
     """The variants in the store; UsageError if there are none."""
     store = Store(store_folder(weights_dir))
     manifest = store.manifest()

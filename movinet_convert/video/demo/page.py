@@ -48,6 +48,7 @@ def build(models: Models, limits: Limits) -> Any:
         title=TITLE, analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)
     ) as page:
         gr.Markdown(f"# {TITLE}\n{INTRODUCTION}")
+        caution = gr.HTML(js_on_load=None)
         with gr.Tab("Video"):
             video, *seen = _panel(gr, lambda: gr.Video(sources=["upload"], **PICTURE))
         with gr.Tab("Webcam"):
@@ -59,7 +60,7 @@ def build(models: Models, limits: Limits) -> Any:
             [page.load, *(choice.change for choice in choices)],
             handlers.described(models),
             choices,
-            network,
+            [caution, network],
             api_visibility="private",
             show_progress="hidden",
         )
@@ -105,15 +106,11 @@ def _choices(gr: Any, titles: list[str]) -> list[Any]:
     """The network, its frame rate and its windows; 0 is the default of each network."""
     rates = [("its own", 0), *((f"{rate}", rate) for rate in FRAME_RATES)]
     windows = [("automatic", 0), *((f"{seconds} s", seconds) for seconds in WINDOWS)]
-    about = (
-        "Seconds that a prediction is for. Automatic: the whole video for stream networks, "
-        "a clip's length for base networks and webcams."
-    )
-    with gr.Row(elem_classes="mv-choices"):
+    with gr.Row():
         return [
             gr.Dropdown(titles, value=titles[0], label="Network", interactive=True),
             gr.Dropdown(rates, value=0, label="Frames per second", interactive=True),
-            gr.Dropdown(windows, value=0, label="Window", info=about, interactive=True),
+            gr.Dropdown(windows, value=0, label="Window", interactive=True),
         ]
 
 
