@@ -8,6 +8,8 @@ README; dropout, resize and T0's accuracies from ``configs/yaml`` in the same fo
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -384,6 +386,15 @@ VARIANTS: dict[str, Variant] = {
 def list_variants(*, released: bool = True) -> list[str]:
     """Names of the variants, base before stream; ``released=False`` adds T0."""
     return [v.name for v in VARIANTS.values() if v.released or not released]
+
+
+def meant_variants(written: str) -> list[str]:
+    """The variants that were probably meant by another spelling: ``A0_Stream``, ``a0``."""
+    letters = re.sub("[^a-z0-9]", "", written.lower()).removeprefix("movinet")
+    names = {name.replace("-", ""): name for name in VARIANTS if name[:2] == letters[:2]}
+    if letters in ARCHS:
+        return list(names.values())
+    return [names[near] for near in difflib.get_close_matches(letters, names, n=1, cutoff=0.8)]
 
 
 def squeeze_width(expanded: int, se_type: SeType) -> int:

@@ -52,7 +52,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option(
     "--arch",
     "archs",
-    type=click.Choice(list(ARCHS)),
+    type=click.Choice(list(ARCHS), case_sensitive=False),
     multiple=True,
     help="Architecture, several if repeated; with --checkpoint it is detected by default.",
 )

@@ -12,6 +12,7 @@ import click
 
 from movinet_convert.cli.terminal import console, echo, echo_json
 from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
+from movinet_convert.variants import VARIANTS, meant_variants
 
 INTERRUPTED = 130  # the exit code of shells for a command stopped by Ctrl-C
 
@@ -40,6 +41,24 @@ class Group(Command, click.Group):
     """A group whose commands are ``Command`` too: ``--debug`` works before or after their names."""
 
     command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As of ``click.Group``; the error for the name of a variant says how to convert it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            meant = meant_variants(args[1] if args[0] == "convert" and args[1:] else args[0])
+            if not meant:
+                raise
+            variant = VARIANTS[meant[-1]]
+            causal = " --causal" if variant.causal else ""
+            raise click.UsageError(
+                f"No such command {args[0]!r}. {variant.name} is converted by movinet-convert "
+                f"--arch {variant.arch}{causal}; verify, predict and others take its name.",
+                ctx,
+            ) from None
 
 
 @contextmanager

@@ -32,17 +32,24 @@ if TYPE_CHECKING:
 @click.option("--frames", type=click.IntRange(min=1), help="Of each clip, as in training.")
 @click.option("--size", type=click.IntRange(min=16), help="Pixels of each clip, as in training.")
 @click.option("--fps", type=options.positive, help="Frames per second, as in training.")
+@options.weights_dir
 @options.as_json
 def inspect_command(
-    path: str, variables: bool, gating: bool, as_json: bool, **clip_options: Any
+    path: str,
+    variables: bool,
+    gating: bool,
+    weights_dir: str | None,
+    as_json: bool,
+    **clip_options: Any,
 ) -> None:
     """Describe a checkpoint or a converted file, without converting it.
 
-    PATH is anything that --checkpoint accepts, or a converted .safetensors file, whose digests are
-    checked first.
+    PATH is anything that --checkpoint accepts, or a converted .safetensors file or the name of one
+    in the store, whose digests are checked first.
 
     \b
     Examples:
+      movinet-convert inspect a2-stream
       movinet-convert inspect movinet_a2_stream.tar.gz --variables
       movinet-convert inspect mine/ckpt-1 --gating --clips videos/
     """
@@ -53,8 +60,8 @@ def inspect_command(
     useless = [name for name, value in clip_options.items() if value is not None]
     if useless and not gating:
         raise UsageError(f"--{useless[0]} is for --gating; pass both or neither.")
-    found = inspect(path)
-    evidence = _evidence(path, **clip_options) if gating else None
+    found = inspect(path, weights_dir=weights_dir)
+    evidence = _evidence(path, weights_dir, **clip_options) if gating else None
     if as_json:
         _print_json(found, variables, evidence)
     else:
@@ -63,13 +70,13 @@ def inspect_command(
             echo(f"  {'gating evidence':<15} {evidence.summary()}")
 
 
-def _evidence(path: str, clips: str, **clip_format: Any) -> GatingEvidence:
+def _evidence(path: str, weights_dir: str | None, clips: str, **clip_format: Any) -> GatingEvidence:
     from movinet_convert.conversion.gating import gating_evidence
     from movinet_convert.conversion.inspection import stream_network
     from movinet_convert.video.clips import ClipFormat, read_clips
 
     with doing("Running clips through the network with both gatings"):
-        model = stream_network(path)
+        model = stream_network(path, weights_dir=weights_dir)
         read = read_clips(Path(clips), model.variant, ClipFormat(**clip_format))
         return gating_evidence(model, read)
 

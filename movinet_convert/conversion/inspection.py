@@ -15,7 +15,8 @@ from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
-from movinet_convert.variants import Origins, Settings
+from movinet_convert.model.settings import get_variant
+from movinet_convert.variants import VARIANTS, Origins, Settings, meant_variants
 from movinet_convert.weights.file import SUFFIX, read_header, read_tensors
 from movinet_convert.weights.hub_files import is_hub_address
 from movinet_convert.weights.load import WeightsFile, locate, read_network
@@ -64,26 +65,48 @@ class Inspection:
         return sum(math.prod(variable.shape) for variable in self.variables)
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
+def inspect(
+    path: str | os.PathLike[str], *, weights_dir: str | os.PathLike[str] | None = None
+) -> Inspection:
     """Inspect a checkpoint, or a converted file, which may be on the Hub (``hf://…``).
+
+    The name of a variant is that of its file in the store, unless there is such a checkpoint.
 
     The arrays of a checkpoint are read only to recognise a release, if any is known by its tensors.
     A converted file is verified against its digests first. Raises CheckpointError or WeightsError
     if the file is damaged or not a MoViNet.
     """
+    file = _converted(path, weights_dir)
+    return _inspect_checkpoint(Path(path)) if file is None else _inspect_converted(file)
+
+
+def _converted(
+    path: str | os.PathLike[str], weights_dir: str | os.PathLike[str] | None
+) -> WeightsFile | None:
+    """The converted file that is meant, None for a checkpoint."""
     if is_hub_address(path) or Path(path).suffix == SUFFIX:
-        return _inspect_converted(locate(path))
-    return _inspect_checkpoint(Path(path))
+        return locate(path)
+    path = Path(path)
+    if path.exists() or path.with_name(f"{path.name}.index").exists():
+        return None
+    if str(path) in VARIANTS:
+        return locate(path, weights_dir=weights_dir)
+    if path.name == str(path) and not path.suffix and meant_variants(path.name):
+        get_variant(path.name)  # raises an error with the name that was meant
+    return None
 
 
-def stream_network(path: str | os.PathLike[str]) -> MoViNet:
+def stream_network(
+    path: str | os.PathLike[str], *, weights_dir: str | os.PathLike[str] | None = None
+) -> MoViNet:
     """The network of a stream checkpoint or converted file, for ``gating_evidence``.
 
     Its gating is arbitrary, and its classifier has one class if the checkpoint has none. Raises as
     ``inspect``, and UsageError for a network with sigmoid gating.
     """
-    if is_hub_address(path) or Path(path).suffix == SUFFIX:
-        return read_network(locate(path))
+    file = _converted(path, weights_dir)
+    if file is not None:
+        return read_network(file)
     path = Path(path)
     structure = read_structure(open_checkpoint(path))
     if structure.gating is not None:

@@ -21,6 +21,7 @@ from movinet_convert.variants import (
     Settings,
     SeType,
     Variant,
+    meant_variants,
 )
 
 METADATA_KEY = "movinet_convert"
@@ -47,8 +48,11 @@ def get_variant(name: str) -> Variant:
     try:
         return VARIANTS[name]
     except KeyError:
-        known = ", ".join(VARIANTS)
-        raise UsageError(f"There is no MoViNet variant {name!r}; choose one of {known}.") from None
+        meant = " or ".join(meant_variants(name))
+        hint = f" (did you mean {meant}?)" if meant else ""
+        raise UsageError(
+            f"There is no MoViNet variant {name!r}{hint}; choose one of {', '.join(VARIANTS)}."
+        ) from None
 
 
 def released_settings(variant: Variant, gating: Gating | None = None) -> Settings:

@@ -19,7 +19,7 @@ from movinet_convert.variants import Settings, Variant
 STEM_STRIDE = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StreamState:
     """The state of B videos; the first axis of every tensor is the video.
 
@@ -35,6 +35,18 @@ class StreamState:
     buffers: dict[str, Tensor]
     pools: dict[str, Tensor]
     head: Tensor
+
+    def __repr__(self) -> str:
+        """One line, without the values: they are thousands."""
+        try:
+            counts = self.frame_count.tolist()
+            seen = "-".join(map(str, sorted({min(counts), max(counts)})))
+        except (RuntimeError, TypeError, ValueError):  # without values or videos
+            seen = "?"
+        return (
+            f"StreamState(videos={len(self.frame_count)}, frames={seen}, blocks={len(self.pools)}, "
+            f"dtype={str(self.head.dtype).removeprefix('torch.')}, device={self.head.device})"
+        )
 
     @property
     def batch(self) -> int:

@@ -63,3 +63,39 @@ def test_help_states_the_limits_of_a_comparison() -> None:
 
 def test_the_package_is_typed() -> None:
     assert (resources.files("movinet_convert") / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", ["A0-Stream", "a0_stream", "a0stream", "movinet_a0_stream"])
+def test_another_spelling_of_a_name_is_told_the_right_one(name: str) -> None:
+    for command in (["verify", name], ["inspect", name], ["fetch", name]):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        assert f"There is no MoViNet variant {name!r} (did you mean a0-stream?)" in result.stderr
+
+
+def test_an_architecture_alone_is_told_both_modes() -> None:
+    stderr = CliRunner().invoke(main, ["verify", "a3"]).stderr
+    assert "did you mean a3-base or a3-stream?" in stderr
+    assert "did you mean" not in CliRunner().invoke(main, ["verify", "a9-base"]).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["a0-stream"], "movinet-convert --arch a0 --causal;"),
+        (["A2_base", "--out", "x"], "movinet-convert --arch a2;"),
+        (["convert", "a0-stream"], "movinet-convert --arch a0 --causal;"),
+    ],
+)
+def test_a_name_in_place_of_a_command_is_told_how_to_convert_it(
+    arguments: list[str], advice: str
+) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"No such command {arguments[0]!r}." in result.stderr
+    assert advice in " ".join(result.stderr.split())
+
+
+def test_architectures_are_taken_in_capitals() -> None:
+    result = CliRunner().invoke(main, ["--arch", "A0", "--gating", "keras"])
+    assert "a0-base is a base model" in result.stderr

@@ -9,10 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from movinet_convert import create_model
+from movinet_convert import convert, create_model
 from movinet_convert.cli.app import main
 from movinet_convert.weights.file import Header, write_weights
-from tests.helpers.seeded import variables, write_checkpoint
+from tests.helpers.seeded import choices, variables, write_checkpoint
 
 
 def run(*arguments: object) -> Result:
@@ -67,3 +67,19 @@ def test_a_file_that_is_not_a_checkpoint_prints_one_sentence(tmp_path: Path) -> 
     assert result.exit_code == 1
     assert str(path) in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_name_is_looked_up_in_the_store_unless_a_checkpoint_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a0-stream", "a0-stream")
+    store = tmp_path / "store"
+    path = convert(None, checkpoint, **choices("a0-stream"), out=store, parity=None).stored.path
+    found = json.loads(run("a0-stream", "--weights-dir", store, "--json").stdout)
+    assert (found["path"], found["layout"]) == (str(path), "movinet-convert")
+    monkeypatch.chdir(tmp_path)
+    found = json.loads(run("a0-stream", "--weights-dir", store, "--json").stdout)
+    assert (found["path"], found["layout"]) == ("a0-stream", "model-garden")
+    result = run("a1-stream", "--weights-dir", store)
+    assert result.exit_code == 1
+    assert "has no weights of a1-stream" in result.stderr

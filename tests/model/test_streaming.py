@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from movinet_convert.errors import StateError, UsageError
-from movinet_convert.model import MoViNet
+from movinet_convert.model import MoViNet, StreamState
 from movinet_convert.model.fuse import fuse
 from movinet_convert.model.stream_batch import StreamBatch
 from tests.helpers.settled import settled_model
@@ -132,3 +132,15 @@ def test_a_model_in_training_mode_is_rejected() -> None:
 def test_base_models_are_rejected() -> None:
     with pytest.raises(UsageError, match="use t0-stream"):
         StreamBatch(settled_model("t0-base"))
+
+
+def test_a_state_is_printed_on_one_line() -> None:
+    model = settled_model("t0-stream")
+    with torch.no_grad():
+        _, state = model.stream(torch.rand(2, 3, 3, 32, 32))
+        _, other = model.stream(torch.rand(1, 3, 1, 32, 32))
+    facts = "blocks=14, dtype=float32, device=cpu"
+    assert repr(state) == f"StreamState(videos=2, frames=3, {facts})"
+    assert repr(StreamState.stack([state, other])) == f"StreamState(videos=3, frames=1-3, {facts})"
+    assert "frames=?" in repr(state.to("meta"))
+    assert "frames=?" in repr(state.select([]))
