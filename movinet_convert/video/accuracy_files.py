@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def plot_confusion(path: Path, accuracy: Accuracy, names: Sequence[str], title: 
         _list_confusions(rest[0], accuracy, names)
     if len(classes) <= COUNTED_CLASSES:
         _count(ax, matrix, shares)
-    with replacing(path, EvaluationError) as temporary:
+    with replacing(path, EvaluationError) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in other scripts
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 
 

@@ -44,11 +44,11 @@ def claim(
     """Mark the folder as this evaluation's; UsageError if it belongs to another one."""
     digest = hashlib.sha256(json.dumps([[v.name, v.label] for v in listed]).encode()).hexdigest()
     setup = {
+        "results_version": RESULTS_VERSION,
         "weights_sha256": weights,
         "videos_sha256": digest,
         "frames": frames,
         "fps": fps,
-        "results_version": RESULTS_VERSION,
     }
     marker = out / SETUP_NAME
     try:

@@ -148,6 +148,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for label in ("abseiling", "zumba"):
         for index in range(8):
             write_colours(home / "videos" / label / f"{index}.mp4", "green")
+    (home / "kinetics600").mkdir()
+    (home / "kinetics600" / "val").symlink_to(home / "videos")
     shims(home / "bin", home)
     return home
 
