@@ -43,8 +43,8 @@ def convert_and_print(
         return
     with ExitStack() as stack:
         source = _source(stack, first, settings)
-        stack.enter_context(doing(f"Converting {source.name}"))
-        conversion = convert_one(first, source, settings)
+        stage = stack.enter_context(doing(f"Converting {source.name}"))
+        conversion = convert_one(first, source, settings, stage)
     if as_json:
         echo_json(conversion_json(conversion))
     else:

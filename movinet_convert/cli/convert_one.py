@@ -16,6 +16,7 @@ from movinet_convert.variants import Variant
 if TYPE_CHECKING:
     from movinet_convert.conversion.pipeline import Conversion
     from movinet_convert.conversion.sources import Source
+    from movinet_convert.parity.comparison import Stage
 
 CONVERT_OPTIONS = (
     *("gating", "legacy", "head_activation"),
@@ -23,9 +24,15 @@ CONVERT_OPTIONS = (
 )
 
 
-def convert_one(variant: Variant | None, source: Source, settings: Mapping[str, Any]) -> Conversion:
+def convert_one(
+    variant: Variant | None,
+    source: Source,
+    settings: Mapping[str, Any],
+    stage: Stage | None = None,
+) -> Conversion:
     """Call ``convert`` with the options of the command."""
     from movinet_convert.conversion.pipeline import convert
+    from movinet_convert.parity.comparison import silent
 
     clips = None
     if settings["gating_clips"] is not None:
@@ -36,6 +43,7 @@ def convert_one(variant: Variant | None, source: Source, settings: Mapping[str, 
         variant.name if variant else None,
         source,
         gating_clips=clips,
+        stage=stage or silent,
         parity=None if settings["no_verify"] else options.parity_settings(settings),
         **{name: settings[name] for name in CONVERT_OPTIONS},
     )

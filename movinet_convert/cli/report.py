@@ -48,9 +48,10 @@ def report_command(
             raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
     refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
     sections = []
-    for name in names:
-        with doing(f"Comparing {name} with the official model"):
-            sections.append(examine(name, weights_dir=weights_dir, parity=parity))
+    for number, name in enumerate(names, 1):
+        what = f"Comparing {name} with the official model ({number} of {len(names)})"
+        with doing(what) as stage:
+            sections.append(examine(name, weights_dir=weights_dir, parity=parity, stage=stage))
     write_page(out, sections)
     passed = sum(section.parity.passed for section in sections)
     echo(f"Wrote {out}: {passed} of {len(sections)} within tolerance")

@@ -110,13 +110,16 @@ def progress(
 
 
 @contextmanager
-def doing(what: str) -> Iterator[None]:
-    """A spinner on stderr during a long operation, on a terminal only."""
+def doing(what: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr during a long operation, on a terminal only.
+
+    Yields a function that shows the current stage after ``what``.
+    """
     if sys.stderr.isatty():
-        with _live_console() as shown, shown.status(printable(what)):
-            yield
+        with _live_console() as shown, shown.status(printable(what)) as status:
+            yield lambda stage: status.update(printable(f"{what}: {stage}"))
     else:
-        yield
+        yield lambda stage: None
 
 
 @contextmanager

@@ -35,8 +35,10 @@ def verify_command(
     from movinet_convert.conversion.verification import verify
 
     parity = options.parity_settings(settings)
-    with doing(f"Comparing {name} with the official model"):
-        result = verify(name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity)
+    with doing(f"Comparing {name} with the official model") as stage:
+        result = verify(
+            name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity, stage=stage
+        )
     if as_json:
         echo_json(result.to_json())
     else:

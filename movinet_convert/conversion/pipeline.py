@@ -20,7 +20,7 @@ from movinet_convert.conversion.tensors import Converted, convert_checkpoint
 from movinet_convert.errors import CheckpointError, UsageError
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
-from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.comparison import Stage, silent, verify_model
 from movinet_convert.parity.options import DEFAULT_PARITY, TOLERANCES, ParityOptions
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import Activation, Gating, Variant
@@ -63,6 +63,7 @@ def convert(
     out: str | os.PathLike[str] | None = None,
     dtype: Dtype = "float32",
     parity: ParityOptions | None = DEFAULT_PARITY,
+    stage: Stage = silent,
 ) -> Conversion:
     """Convert a checkpoint, write it to a store, and compare the written file with TensorFlow.
 
@@ -75,11 +76,12 @@ def convert(
     untrained classifier to a backbone that was saved without one. ``labels``, class names in the
     order of the logits or a file with one per line, are written into the file. ``out`` is the
     store; None is the default store. ``parity=None`` skips the comparison, and then the extra [tf]
-    is not needed.
+    is not needed. ``stage`` is called with each step, such as "this network, case 2 of 7: batch".
 
     The file is written to a staging folder, read back in its own ``dtype``, compared, and only
     then moved. Raises CheckpointError, ParityError, WeightsError, leaving the store unchanged.
     """
+    stage("reading the checkpoint")
     source = checkpoint if isinstance(checkpoint, Source) else given(checkpoint)
     converted = convert_checkpoint(
         source,
@@ -92,11 +94,13 @@ def convert(
     names = given_names(labels, converted.num_classes)
     evidence = None
     if gating == "auto":
+        stage("detecting the gating with videos")
         converted, evidence = _with_detected_gating(converted, gating_clips)
+    stage("writing the file")
     with staged(converted, Store(store_folder(out)), dtype, names) as file:
         result = as_stored = None
         if parity is not None:
-            result, as_stored = compare_staged(file, parity)
+            result, as_stored = compare_staged(file, parity, stage)
         stored = file.commit(result, as_stored)
     return Conversion(converted, result, as_stored, stored, evidence, names)
 
@@ -206,7 +210,9 @@ def _rounded(converted: Converted, dtype: Dtype) -> dict[str, Tensor]:
     return tensors
 
 
-def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityResult, ParityResult | None]:
+def compare_staged(
+    file: Staged, parity: ParityOptions, stage: Stage = silent
+) -> tuple[ParityResult, ParityResult | None]:
     """Compare a written file with the checkpoint and, if it was rounded, with its own values.
 
     Rounding hides small errors, so a file of reduced precision must also agree, within the float32
@@ -215,8 +221,10 @@ def compare_staged(file: Staged, parity: ParityOptions) -> tuple[ParityResult, P
     as_stored = None
     if file.dtype != "float32":
         strict = dataclasses.replace(parity, tolerance=TOLERANCES["float32"])
-        as_stored = verify_model(file.model, tf_variables(file.model), strict, dtype="float32")
+        as_stored = verify_model(
+            file.model, tf_variables(file.model), strict, dtype="float32", stage=stage
+        )
         as_stored.raise_for_failure()
-    result = verify_model(file.model, file.converted.variables, parity)
+    result = verify_model(file.model, file.converted.variables, parity, stage=stage)
     result.raise_for_failure()
     return result, as_stored

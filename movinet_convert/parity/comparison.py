@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,14 @@ from movinet_convert.parity.result import LOGITS, CaseResult, Distances, ParityR
 from movinet_convert.parity.scales import element_scales, logits_std, state_std
 
 Array = NDArray[Any]
+Stage = Callable[[str], object]  # is told what is being done, such as "case 2 of 7: one clip"
 
 # If all logits are this many std from zero, float32 has too few digits left.
 MAX_OFFSET = 10.0
+
+
+def silent(stage: str) -> None:
+    """A ``Stage`` that shows nothing."""
 
 
 def verify_model(
@@ -30,6 +35,7 @@ def verify_model(
     *,
     dtype: str | None = None,
     reference: Reference | None = None,
+    stage: Stage = silent,
 ) -> ParityResult:
     """Compare ``model`` with the official model that has ``variables`` (canonical TF paths).
 
@@ -37,24 +43,25 @@ def verify_model(
     the model's own. It determines the tolerance unless ``options`` do; for rounded weights only the
     logits are compared, since states amplify rounding. If both have the same values, rounded or
     not, pass "float32". ``reference`` is an official model of the same variant, settings and class
-    count to use instead of building one.
+    count to use instead of building one. ``stage`` is called before each step.
 
     Raises CheckpointError if the variables do not match, UsageError if the tolerance is too wide
     for ``dtype``, MissingExtraError without TensorFlow.
     """
     dtype = dtype or str(model.dtype).removeprefix("torch.")
     tolerance = options.tolerance_for(dtype)
+    stage("building the official model")
     reference = reference or shared_reference(model.variant, model.settings, model.num_classes)
     reference.load(variables)
     models = Models.of(model, reference)
-    results = tuple(
-        compare_cases(models, parity_cases(model.variant, model.settings, options), options)
-    )
+    cases = parity_cases(model.variant, model.settings, options)
+    results = tuple(compare_cases(models, cases, options, stage))
     if dtype != "float32":
         results = tuple(result.of_logits() for result in results)
     first_difference = None
     failed = next((result for result in results if result.beyond(tolerance)), None)
     if failed is not None:
+        stage("finding the first layer that differs")
         clip = failed.clip(options.seed)
         first_difference = first_different_layer(models, clip, failed, tolerance)
     return ParityResult(
@@ -71,18 +78,19 @@ def verify_model(
 
 
 def compare_cases(
-    models: Models, cases: Sequence[Case], options: ParityOptions
+    models: Models, cases: Sequence[Case], options: ParityOptions, stage: Stage = silent
 ) -> Iterator[CaseResult]:
     """Compare case by case, after running the official model on all: its logits give the scale."""
     clips = [[case.clip(options.seed + i) for i in range(options.clips)] for case in cases]
-    reference = [
-        [run(models.tf_fp32, clip, case.chunks) for clip in case_clips]
-        for case, case_clips in zip(cases, clips, strict=True)
-    ]
+    reference = []
+    for number, (case, case_clips) in enumerate(zip(cases, clips, strict=True), 1):
+        stage(f"official model, case {number} of {len(cases)}: {case.name}")
+        reference.append([run(models.tf_fp32, clip, case.chunks) for clip in case_clips])
     classes = models.tf_fp32.num_classes
     logits = [tensors[LOGITS].reshape(-1, classes) for runs in reference for tensors in runs]
     std = logits_std(np.concatenate(logits), models.tf_fp32.classifier_bias)
-    for case, case_clips, runs in zip(cases, clips, reference, strict=True):
+    for number, (case, case_clips, runs) in enumerate(zip(cases, clips, reference, strict=True), 1):
+        stage(f"this network, case {number} of {len(cases)}: {case.name}")
         yield _compare_case(models, case, case_clips, runs, std)
 
 

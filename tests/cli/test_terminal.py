@@ -127,6 +127,19 @@ def test_lines_are_printed_above_a_bar_on_the_same_terminal(
     assert capsys.readouterr().out == "afterwards\n"
 
 
+def test_a_spinner_shows_the_stage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with terminal.doing("Converting") as stage:
+        stage("case 1 of 7")
+    assert capsys.readouterr().err == "", "on a terminal only"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal.doing("Converting") as stage:
+        stage("case 2 of 7: \x1b]0;x")
+    assert "Converting: case 2 of 7: \\x1b]0;x" in capsys.readouterr().err
+
+
 def test_characters_outside_the_output_encoding_are_escaped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

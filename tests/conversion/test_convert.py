@@ -53,6 +53,12 @@ def test_every_variant_is_converted_and_loaded(name: str, tmp_path: Path) -> Non
         assert np.array_equal(tensor.numpy(), result.converted.tensors[link_name]), link_name
 
 
+def test_stages_of_a_conversion_are_told(a0_stream: Path, tmp_path: Path) -> None:
+    stages: list[str] = []
+    convert("a0-stream", a0_stream, **KERAS, out=tmp_path, parity=None, stage=stages.append)
+    assert stages == ["reading the checkpoint", "writing the file"]
+
+
 def test_same_checkpoint_gives_same_bytes(a0_stream: Path, tmp_path: Path) -> None:
     for out in ("one", "two"):
         convert("a0-stream", a0_stream, **KERAS, out=tmp_path / out, parity=None)

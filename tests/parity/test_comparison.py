@@ -41,7 +41,14 @@ class Bench:
     ) -> ParityResult:
         options = {"frames": 5, "size": (32, 32), **options}
         variables = self.variables if variables is None else variables
-        return verify_model(model, variables, ParityOptions(**options), reference=self._reference)
+        self.stages: list[str] = []
+        return verify_model(
+            model,
+            variables,
+            ParityOptions(**options),
+            reference=self._reference,
+            stage=self.stages.append,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,13 @@ def test_the_same_weights_pass(bench: Bench) -> None:
     assert result.passed
     assert result.first_difference is None
     result.raise_for_failure()
+    count = len(result.cases)
+    cases = [f"case {i} of {count}: {case.name}" for i, case in enumerate(result.cases, 1)]
+    assert bench.stages == [
+        "building the official model",
+        *(f"official model, {case}" for case in cases),
+        *(f"this network, {case}" for case in cases),
+    ]
 
 
 @pytest.mark.parametrize(

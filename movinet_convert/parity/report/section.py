@@ -14,7 +14,7 @@ import pydantic
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.files.version import __version__
 from movinet_convert.model import MoViNet
-from movinet_convert.parity.comparison import verify_model
+from movinet_convert.parity.comparison import Stage, silent, verify_model
 from movinet_convert.parity.layers import layer_distances
 from movinet_convert.parity.models import Models, run
 from movinet_convert.parity.options import DEFAULT_PARITY, ParityOptions
@@ -59,13 +59,18 @@ def examine(
     *,
     weights_dir: str | os.PathLike[str] | None = None,
     parity: ParityOptions = DEFAULT_PARITY,
+    stage: Stage = silent,
 ) -> Section:
     """Compare a converted variant or file with the official model; raises as ``verify`` does."""
     located = locate(name, weights_dir=weights_dir)
     model = load_file(located)
+    stage("building the official model")
     reference = shared_reference(model.variant, model.settings, model.num_classes)
     variables = tf_variables(model)
-    result = verify_model(model, variables, parity, dtype="float32", reference=reference)
+    result = verify_model(
+        model, variables, parity, dtype="float32", reference=reference, stage=stage
+    )
+    stage("comparing layer by layer")
     return section_of(located.path, model, result, reference)
 
 
