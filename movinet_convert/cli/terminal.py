@@ -115,11 +115,18 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
 
     Yields a function that shows the current stage after ``what``.
     """
-    if sys.stderr.isatty():
-        with _live_console() as shown, shown.status(printable(what)) as status:
-            yield lambda stage: status.update(printable(f"{what}: {stage}"))
-    else:
+    if not sys.stderr.isatty():
         yield lambda stage: None
+        return
+    from rich.progress import Progress, SpinnerColumn
+
+    columns = (SpinnerColumn(), "{task.description}")
+    with _live_console() as shown, Progress(*columns, console=shown, transient=True) as spinner:
+        task = spinner.add_task(printable(what))
+        # At once: TensorFlow may keep the thread that refreshes the display waiting.
+        yield lambda stage: spinner.update(
+            task, description=printable(f"{what}: {stage}"), refresh=True
+        )
 
 
 @contextmanager
