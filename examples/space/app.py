@@ -1,7 +1,7 @@
 """The page of ``movinet-convert demo`` as a Hugging Face Space.
 
-The variable MOVINET_DEMO of the Space has the names or files of the networks, with spaces between
-them; without it, the variants in the store are shown.
+The variable MOVINET_DEMO of the Space has the networks, with spaces between them: hf://ORG/NAME, or
+paths of files. Without it, the variants in the store are shown.
 """
 
 from __future__ import annotations

@@ -54,10 +54,9 @@ def demo_command(
 ) -> None:
     """Try networks on a page in the browser: drop a video on it, or open the webcam.
 
-    NAME is a converted variant, FILE converted weights or a file of export, which runs in its own
-    runtime; the page lets choose between them. By default, all variants in the store. Videos and
-    pictures stay on the machine that runs the command, which asks no other host for anything.
-    Ctrl-C ends it.
+    NAME is a converted variant or hf://ORG/NAME, FILE converted weights or a file of export, which
+    runs in its own runtime; the page offers the choice between them. By default, all variants in
+    the store. Videos and pictures stay on the machine that runs the command. Ctrl-C ends it.
 
     \b
     Examples:

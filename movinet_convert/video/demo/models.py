@@ -50,11 +50,13 @@ class Models:
     def get(self, title: str) -> Loaded:
         """The network with this title, as the page names it; raises as ``load``."""
         if title not in self.titles:
-            raise UsageError(f"There is no network {title!r}; choose one of {list(self.titles)}.")
-        with self._lock:
-            if title not in self._loaded:
-                self._loaded[title] = self._load(self.titles[title])
-            return self._loaded[title]
+            known = ", ".join(self.titles)
+            raise UsageError(f"There is no network {title!r} on this page; choose one of {known}.")
+        if title not in self._loaded:
+            with self._lock:
+                if title not in self._loaded:
+                    self._loaded[title] = self._load(self.titles[title])
+        return self._loaded[title]
 
     def predictor(self, title: str, fps: float | None, window: float | None) -> Predictor:
         """The predictor for a frame rate and windows, None for its own.

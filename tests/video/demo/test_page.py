@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from huggingface_hub import HfApi
 
 from movinet_convert.cli import demo
 from movinet_convert.cli.app import main
@@ -20,7 +21,9 @@ from movinet_convert.errors import UsageError
 from movinet_convert.video.demo.models import Models
 from movinet_convert.video.demo.page import Limits, build
 from movinet_convert.video.demo.server import serving
+from movinet_convert.weights.hub_files import FILE_NAME
 from tests.helpers.colour_model import write_colours
+from tests.helpers.hub_server import as_the_hub, serve_hub
 from tests.video.demo.test_views import printed, rows
 
 pytest.importorskip("gradio", reason="needs gradio, of the extra [demo]")
@@ -146,20 +149,24 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     assert "pip install 'movinet-convert[demo]'" in result.output
 
 
-def test_the_space_builds_the_same_page(
+def test_the_space_shows_a_network_from_the_hub(
     stream_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MOVINET_DEMO", str(stream_file))
-    space = runpy.run_path(str(SPACE / "app.py"))
-    limits = space["LIMITS"]
-    video = write_colours(tmp_path / "v.mp4", "green")
-    with serving(space["demo"], limits, browser=False) as address:
-        from gradio_client import Client, handle_file
+    from gradio_client import Client, handle_file
 
-        sent = handle_file(str(video))
-        prediction, _ = Client(address, verbose=False).predict(
-            sent, "s", 0, 0, api_name="/classify"
+    video = write_colours(tmp_path / "v.mp4", "green")
+    monkeypatch.setenv("MOVINET_DEMO", "hf://people/colours")
+    with serve_hub(tmp_path / "hub") as hub, as_the_hub(hub, tmp_path / "cache"):
+        HfApi().create_repo("people/colours")
+        HfApi().upload_file(
+            path_or_fileobj=stream_file, path_in_repo=FILE_NAME, repo_id="people/colours"
         )
+        space = runpy.run_path(str(SPACE / "app.py"))
+        with serving(space["demo"], space["LIMITS"], browser=False) as address:
+            client = Client(address, verbose=False)
+            prediction, _ = client.predict(
+                handle_file(str(video)), "colours", 0, 0, api_name="/classify"
+            )
     assert rows(prediction)[0][0] == "green"
 
 
