@@ -13,6 +13,7 @@ Needs the extra [demo], Chromium, and playwright, which no extra has: pip instal
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -94,8 +95,8 @@ def server(name: str) -> Iterator[subprocess.Popen[str]]:
         command, env=os.environ | NO_NETWORK, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    line = process.stderr.readline()
-    assert ADDRESS in line, line + process.stderr.read()
+    lines = list(itertools.takewhile(lambda line: ADDRESS not in line, process.stderr))
+    assert process.poll() is None, lines
     try:
         yield process
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from movinet_convert.errors import UsageError
 from movinet_convert.video.demo.page import Limits, launch_settings
 
 LOCAL = ("127.0.0.1", "localhost")
+GRACE_SECONDS = 1  # to finish requests at the end
 PROXIES = ("NO_PROXY", "no_proxy")
 
 
@@ -42,7 +44,17 @@ def serving(
     try:
         yield str(page.local_url)
     finally:
-        page.close(verbose=False)
+        _close(page)
+
+
+def _close(page: Any) -> None:
+    """Stop serving, and delete the uploads; pages that are still open are cut off, silently."""
+    log = logging.getLogger("uvicorn.error")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    page.server.config.timeout_graceful_shutdown = GRACE_SECONDS
+    page.close(verbose=False)
+    log.setLevel(before)
 
 
 @contextmanager

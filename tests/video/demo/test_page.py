@@ -40,7 +40,7 @@ def address(models: Models, tmp_path_factory: pytest.TempPathFactory):
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.setenv(name, "http://127.0.0.1:9")
         with serving(build(models, limits), limits, browser=False) as found:
-            patch.setenv("no_proxy", "127.0.0.1")
+            patch.setenv("no_proxy", "127.0.0.1,localhost")  # for what the tests ask
             yield found
 
 
@@ -91,6 +91,30 @@ def test_the_page_asks_no_other_host(address: str) -> None:
     assert "@font-face" not in css
     with pytest.raises(urllib.error.HTTPError, match="403|404"):
         urllib.request.urlopen(address + "monitoring/summary")
+
+
+def test_uploads_are_deleted_at_the_end_though_a_page_is_open(
+    models: Models,
+    two_colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from gradio_client import Client, handle_file
+
+    def kept() -> list[str]:
+        return [path.name for path in tmp_path.rglob("*") if path.is_file()]
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    limits = Limits()
+    with serving(build(models, limits), limits, browser=False) as address:
+        client = Client(address, verbose=False)
+        client.predict(handle_file(str(two_colours)), "s", 0, 0, api_name="/classify")
+        page = urllib.request.urlopen(address + "gradio_api/heartbeat/someone")
+        assert kept() == [two_colours.name]
+    page.close()
+    assert kept() == []
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_port_that_is_taken_is_a_sentence(models: Models) -> None:
