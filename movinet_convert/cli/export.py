@@ -23,6 +23,7 @@ RUNTIME_FORMATS = [
     "openvino",
     "executorch",
     "litert",
+    "transformers",
     "tflite",
     "saved-model",
 ]

@@ -26,7 +26,7 @@ from movinet_convert.weights.file import SUFFIX as WEIGHTS_SUFFIX
 from movinet_convert.weights.labels import known_names
 
 SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values() if row.suffix))
-SAVED_MODEL = "saved_model.pb"
+MARKERS = {row.marker: name for name, row in FORMATS.items() if row.marker}  # of folders
 
 
 class ExportedModel:
@@ -228,9 +228,14 @@ class _Video:
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:
-    """Whether a path has the name of an exported file, or is a SavedModel."""
+    """Whether a path has the name of an exported file, or is such a folder."""
     path = Path(path)
-    return path.suffix.lower() in SUFFIXES or (path / SAVED_MODEL).is_file()
+    return path.suffix.lower() in SUFFIXES or _folder_format(path) is not None
+
+
+def _folder_format(path: Path) -> str | None:
+    found = (name for marker, name in MARKERS.items() if (path / marker).is_file())
+    return next(found, None)
 
 
 def load_exported(
@@ -251,10 +256,10 @@ def load_exported(
         advice = "; load converted weights with load_converted" * (path.suffix == WEIGHTS_SUFFIX)
         raise UsageError(
             f"{path} is not opened: files of {', '.join(FORMATS)} are, which are folders with a "
-            f"{SAVED_MODEL}, or whose names end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-            f"{advice}."
+            f"{' or a '.join(MARKERS)}, or whose names end in {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}{advice}."
         )
-    if not path.is_file() and not (path / SAVED_MODEL).is_file():
+    if not path.is_file() and _folder_format(path) is None:
         raise UsageError(f"There is no file {path}.")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is a number of at least 1, not {threads}.")
@@ -266,8 +271,8 @@ def load_exported(
 
 def _metadata(path: Path) -> tuple[str, Metadata]:
     """The format of a file, of those with its suffix, and its metadata."""
-    suffix = "" if path.is_dir() else path.suffix.lower()
-    rows = [name for name, row in FORMATS.items() if row.suffix == suffix]
+    folder, suffix = _folder_format(path), path.suffix.lower()
+    rows = [folder] if folder else [n for n, row in FORMATS.items() if row.suffix == suffix]
     problem: ExportError | None = None
     for format in rows:
         try:

@@ -12,6 +12,7 @@ from movinet_convert.export import (
     saved_model,
     tflite,
     torch_export,
+    transformers_folder,
 )
 from movinet_convert.export.flat_clip import flat_clip_program
 from movinet_convert.export.flat_step import (
@@ -22,6 +23,7 @@ from movinet_convert.export.flat_step import (
 )
 from movinet_convert.export.runtime import Format
 from movinet_convert.export.step import channels_last_program, step_program
+from movinet_convert.weights.transformers_files import PROCESSOR_NAME
 
 FORMATS: dict[str, Format] = {
     "torch-export": Format(
@@ -77,6 +79,17 @@ FORMATS: dict[str, Format] = {
         casts_model=False,
         quantize=("weights", "int8"),
     ),
+    "transformers": Format(
+        transformers_folder,
+        "",
+        step_program,
+        layouts.AS_THEY_ARE,
+        marker=PROCESSOR_NAME,
+        batches=False,
+        fuses=False,
+        dtypes=("float32", "float16", "bfloat16"),
+        any_size=True,
+    ),
     "tflite": Format(
         tflite,
         ".tflite",
@@ -92,6 +105,7 @@ FORMATS: dict[str, Format] = {
         step_program,
         layouts.AS_THEY_ARE,
         clip=saved_model.short_clip_program,
+        marker="saved_model.pb",
         batches=False,
         fuses=False,
         compiled=True,

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from movinet_convert.export.metadata import parse
 from movinet_convert.export.runtime import Run
-from movinet_convert.export.step import Program
 from movinet_convert.export.tensorflow import export_checkpoint
 from movinet_convert.model import MoViNet, StreamState
 from movinet_convert.parity.official import TensorFlow, build_official
@@ -27,13 +26,6 @@ Array = NDArray[Any]
 Shape = tuple[int | None, ...]  # (B, T, H, W, C)
 Signature = Callable[[Mapping[str, Array]], dict[str, Array]]
 IMAGE = "image"
-
-
-def network(program: Program) -> MoViNet:
-    """The network of a plain, not fused, step or clip program."""
-    module: Any = program.module
-    found: MoViNet = module if isinstance(module, MoViNet) else module.model
-    return found
 
 
 def official_model(modules: TensorFlow, model: MoViNet, shape: Shape) -> Any:

@@ -60,6 +60,7 @@ class Format:
     program: Build  # for stream variants
     layout: Layout  # of its states
     clip: Build = clip_program  # for base variants
+    marker: str = ""  # the file by which a folder is recognised
     fuses: bool = True  # False: the program is of the network as it was trained
     companions: tuple[str, ...] = ()  # suffixes of further files, next to the one that is opened
     base: bool = True  # whether base variants can be exported

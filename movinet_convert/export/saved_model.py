@@ -19,12 +19,11 @@ from movinet_convert.export.metadata import KEY
 from movinet_convert.export.official import (
     IMAGE,
     image_of,
-    network,
     official_model,
     stream_run,
 )
 from movinet_convert.export.runtime import Job, Run, Save
-from movinet_convert.export.step import Program, clip_program
+from movinet_convert.export.step import Program, clip_program, network
 from movinet_convert.files.reading import read_text
 from movinet_convert.model import MoViNet
 from movinet_convert.parity.official import ANY_CLIP, import_tensorflow

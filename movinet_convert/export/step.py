@@ -7,6 +7,7 @@ state in, logits and every state out, in the order and with the names of ``Strea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,13 @@ class Program:
             dynamic = ({2: torch.export.Dim("frames", min=CLIP_FRAMES[0], max=CLIP_FRAMES[1])},)
         with torch.no_grad():
             return torch.export.export(self.module.eval(), self.example, dynamic_shapes=dynamic)
+
+
+def network(program: Program) -> MoViNet:
+    """The network of a plain, not fused, step or clip program."""
+    module: Any = program.module
+    found: MoViNet = module if isinstance(module, MoViNet) else module.model
+    return found
 
 
 class Step(nn.Module):

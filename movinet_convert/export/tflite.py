@@ -11,12 +11,12 @@ from movinet_convert.errors import ExportError
 from movinet_convert.export import tflite_file
 from movinet_convert.export.official import (
     IMAGE,
-    network,
     official_model,
     signature_shapes,
     stream_run,
 )
 from movinet_convert.export.runtime import Job, Run, Save
+from movinet_convert.export.step import network
 from movinet_convert.model.transforms import CHANNELS
 from movinet_convert.parity.official import import_tensorflow
 

@@ -113,16 +113,22 @@ def initialize(model: MoViNet) -> None:
     0.01 in official/projects/movinet/modeling.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
-            _he_normal(module.weight)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, BatchNorm):
-            module.reset_parameters()
-    for name, parameter in model.named_parameters():
+        initialize_module(module)
+    initialize_classifier(model)
+
+
+@torch.no_grad()
+def initialize_module(module: nn.Module) -> None:
+    """Initialize one module of a network as ``initialize`` does, without its submodules."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+        _he_normal(module.weight)
+        if module.bias is not None:
+            module.bias.zero_()
+    elif isinstance(module, BatchNorm):
+        module.reset_parameters()
+    for name, parameter in module.named_parameters(recurse=False):
         if name.endswith("scale"):
             parameter.zero_()
-    initialize_classifier(model)
 
 
 @torch.no_grad()

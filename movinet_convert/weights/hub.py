@@ -1,6 +1,7 @@
 """Load networks from, and push them to, the Hugging Face Hub; needs the extra [hub].
 
-A repository has one converted file, ``model.safetensors``, which ``load_converted`` also reads.
+A repository has one converted file, ``model.safetensors``, which ``load_converted`` also reads, and
+what the library transformers needs to open it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from movinet_convert.weights.hub_files import (
 from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import load_file, locate
 from movinet_convert.weights.model_card import LIBRARY, TASK, CardContent, model_card
+from movinet_convert.weights.transformers_files import write_description
 
 require_hub()
 from huggingface_hub import ModelCard, ModelHubMixin  # noqa: E402
@@ -57,6 +59,7 @@ class HubMoViNet(
     def _save_pretrained(self, save_directory: Path) -> None:
         header = Header.of_model(self)
         write_weights(save_directory / FILE_NAME, self.state_dict(), header)
+        write_description(save_directory, header, str(self.dtype).removeprefix("torch."))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the network with its model card; ``options`` are those of ``ModelHubMixin``."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.writing import replacing
@@ -16,13 +17,18 @@ from movinet_convert.weights.labels import Labels, given_names
 
 
 def save_weights(
-    model: nn.Module, path: str | os.PathLike[str], *, labels: Labels | None = None
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    labels: Labels | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a network so that ``load_converted(path)`` restores it; returns the path.
 
     The file contains variant, settings, class count and, if known, the class names: ``labels``, or
     a file with one per line, by default ``model.labels``. A network wrapped by ``torch.compile`` or
-    ``DistributedDataParallel`` is saved without the wrapper. The write is atomic.
+    ``DistributedDataParallel`` is saved without the wrapper. ``tensors`` are those of the network
+    where they were gathered from several processes. The write is atomic.
 
     Raises UsageError for a fused network, a name that does not end in ``.safetensors``, or a number
     of labels other than the number of classes.
@@ -33,7 +39,8 @@ def save_weights(
         raise UsageError(f"{target} must end in {SUFFIX}, as load_converted requires.")
     chosen = network.labels if labels is None else labels
     names = given_names(chosen, network.num_classes)
-    tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    tensors = network.state_dict() if tensors is None else tensors
+    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     expected = tensor_shapes(network.variant, network.settings, network.num_classes)
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise UsageError("A fused or modified network cannot be saved; load it without fuse=True.")

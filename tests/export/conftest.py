@@ -25,6 +25,7 @@ NEEDS = {
     "openvino": ("openvino",),
     "executorch": ("executorch",),
     "litert": ("litert_torch", "ai_edge_quantizer"),
+    "transformers": ("transformers", "av"),
     "tflite": ("tensorflow", "official", "ai_edge_litert"),
     "saved-model": ("tensorflow", "official"),
 }

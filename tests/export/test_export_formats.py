@@ -25,6 +25,7 @@ from movinet_convert.export import (
     saved_model,
     tflite,
     torch_export,
+    transformers_folder,
 )
 from movinet_convert.export.agreement import FLOORS, measure, moving_clips, require_floor
 from movinet_convert.export.flat_step import (
@@ -53,6 +54,7 @@ MODULES = {
     "openvino": openvino,
     "executorch": executorch,
     "litert": litert,
+    "transformers": transformers_folder,
     "tflite": tflite,
     "saved-model": saved_model,
 }
