@@ -11,7 +11,7 @@ from movinet_convert.cli.convert_one import conversion_json, convert_one, print_
 from movinet_convert.cli.fetch import download
 from movinet_convert.cli.terminal import doing, echo_json
 from movinet_convert.errors import UsageError
-from movinet_convert.variants import Variant, list_variants
+from movinet_convert.variants import KINETICS_600_CLASSES, Variant, list_variants
 
 if TYPE_CHECKING:
     from movinet_convert.conversion.sources import Source
@@ -27,7 +27,9 @@ def convert_and_print(
     if settings["labels"] is not None:
         from movinet_convert.weights.labels import read_labels
 
-        read_labels(settings["labels"])  # refuses a file that cannot be one before any work
+        # A file that cannot be one is refused before any work.
+        count = None if settings["checkpoint"] else KINETICS_600_CLASSES
+        read_labels(settings["labels"], count)
     first = variants[0] if variants else None  # None: the checkpoint determines it
     for variant in variants[1:]:
         _check_gating(variant, settings["gating"], settings["gating_clips"])

@@ -81,3 +81,12 @@ def test_contradictory_selections_are_usage_errors(arguments: list[str], problem
     result = run(*arguments)
     assert result.exit_code == 2
     assert problem in result.stderr
+
+
+def test_labels_for_releases_are_600(tmp_path: Path, mirror: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\n")
+    result = run("--all", "--source", mirror, "--labels", names)
+    assert result.exit_code == 2
+    assert "names 2 classes, but the model has 600" in result.stderr
+    assert not (tmp_path / "cache").exists()
