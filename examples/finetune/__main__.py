@@ -116,8 +116,8 @@ def warn_of_flips(classes: Sequence[str], flip: float) -> None:
 def make_model(classes: int, name: str, **options: Any) -> MoViNet:
     if options["random"] and options["qat"]:
         raise UsageError("--qat needs a trained network, which it keeps close to; omit --random.")
+    torch.manual_seed(options["seed"])  # of random weights, or of a new classifier
     if options["random"]:
-        torch.manual_seed(options["seed"])
         model = create_model(name, num_classes=classes, gating=options["gating"])
     else:
         model = load_converted(

@@ -84,9 +84,6 @@ class Trainer:
         )
         self._updates = Updates(model, config.optimizer)
         modules: dict[str, Any] = {"model": model, "optimizer": self._updates.optimizer}
-        self._average = None if config.ema is None else WeightAverage(model, config.ema)
-        if self._average is not None:
-            modules["average"] = self._average
         self._local: nn.Module = TrainingModel(model, config.step)
         self._teacher: TrainingModel | None = None
         if config.qat:
@@ -101,6 +98,10 @@ class Trainer:
             self._distributed = nn.parallel.DistributedDataParallel(
                 self._local, devices, broadcast_buffers=False
             )
+        # After DistributedDataParallel, which gives all processes the weights of the first.
+        self._average = None if config.ema is None else WeightAverage(model, config.ema)
+        if self._average is not None:
+            modules["average"] = self._average
         settings = {
             **_flat(asdict(config)),
             "variant": model.variant.name,
