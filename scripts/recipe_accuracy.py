@@ -9,7 +9,7 @@ of an a0-stream, evaluated on videos of another seed:
     torchrun         the same in two processes, with half the batch each: at least 95%
     pairs            from seed-0, two motions per video: mean average precision at least 0.9
 
-Exits with 1 if a bar is missed. Takes about 12 minutes of one core. Networks stay in the folder and
+Exits with 1 if a bar is missed. Takes about 25 minutes of one core. Networks stay in the folder and
 are not trained again; a run that was stopped resumes. Each logs to FOLDER/NAME.log.
 """
 
