@@ -29,8 +29,8 @@ from examples.finetune.motions import write_motions, write_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING_SEED, HELD_OUT_SEED = 0, 9000
-VIDEOS = {"train": 200, "val": 40}  # of each motion
-PAIRS = {"train": 2400, "val": 480}
+VIDEOS = {"train": 400, "val": 40}  # of each motion
+PAIRS = {"train": 4800, "val": 480}
 CONFIG = ROOT / "examples" / "finetune" / "configs" / "motions.yaml"
 TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node 2"
 MODEL_NAME = "model.safetensors"
@@ -55,7 +55,7 @@ RUNS = (
     Run("torchrun", "--random --gating keras --seed 0 --batch 8", launcher=TORCHRUN),
     Run(
         "pairs",
-        "--layout multi-label --label-smoothing 0 --epochs 4",
+        "--layout multi-label --label-smoothing 0 --epochs 2",
         measure="held_out_precision",
         bar=0.9,
         videos="pairs",

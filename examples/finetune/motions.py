@@ -22,12 +22,12 @@ from movinet_convert.video.frames import write_video
 Grid = NDArray[np.float64]
 
 FRAMES, SIZE, FPS = 8, 32, 10.0
-WAVES = 12  # in a field
+WAVES = 24  # in a field: of few, one may be so strong that its direction is all that is seen
 WAVELENGTH = (9.0, 24.0)  # pixels
 CONTRAST = 75.0  # standard deviation, of 255
 NOISE = 5.0
-SPEED = (2.0, 3.5)  # pixels per frame: less than half a wavelength
-TURN = (0.12, 0.24)  # radians per frame
+SPEED = (2.5, 3.5)  # pixels per frame: less than half a wavelength
+TURN = (0.15, 0.25)  # radians per frame
 PERIOD = 4  # frames from one turning point to the next
 
 # What is seen to move, by x and y, which points down.
@@ -61,7 +61,9 @@ class Field:
         angles = random.uniform(0, 2 * np.pi, WAVES)
         numbers = 2 * np.pi / random.uniform(*WAVELENGTH, WAVES)
         waves = numbers[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        amplitudes = random.normal(0, CONTRAST * np.sqrt(2 / WAVES), (WAVES, 3))
+        colours = random.normal(0, 1, (WAVES, 3))
+        colours *= np.sqrt(3) / np.linalg.norm(colours, axis=1, keepdims=True)
+        amplitudes = CONTRAST * np.sqrt(2 / WAVES) * colours
         return cls(waves, random.uniform(0, 2 * np.pi, WAVES), amplitudes)
 
     def at(self, points: Grid) -> Grid:
