@@ -127,10 +127,7 @@ def evaluate_command(
         )
     if processes.rank() != 0:
         return
-    expected = {"top1": expected_top1, "top5": expected_top5}
-    compared = _compared(
-        result, {top: value for top, value in expected.items() if value is not None}
-    )
+    compared = _compared(result, {"top1": expected_top1, "top5": expected_top5})
     if as_json:
         echo_json(_as_json(result, compared, folder))
     else:
@@ -145,11 +142,13 @@ def _print_stopped(folder: Path) -> None:
     echo(f"Stopped; {what if kept else 'nothing was evaluated'}.", err=True)
 
 
-def _compared(result: Evaluation, expected: Mapping[str, float]) -> dict[str, Comparison]:
+def _compared(result: Evaluation, expected: Mapping[str, float | None]) -> dict[str, Comparison]:
     from movinet_convert.video.accuracy import Comparison
 
     return {
-        top: Comparison(getattr(result.accuracy, top), value) for top, value in expected.items()
+        top: Comparison(getattr(result.accuracy, top), value)
+        for top, value in expected.items()
+        if value is not None
     }
 
 
@@ -169,8 +168,16 @@ def _as_json(
         }
         for top, comparison in compared.items()
     }
-    classes = [_class_as_json(figures, result.labels) for figures in accuracy.worst_first]
-    return values | intervals | {"expected": expected, "classes": classes, "results": str(folder)}
+    return (
+        values
+        | intervals
+        | {
+            "expected": expected,
+            "classes": [_class_as_json(figures, result.labels) for figures in accuracy.worst_first],
+            "confusion": [[*pair, count] for pair, count in sorted(accuracy.confusion.items())],
+            "results": str(folder),
+        }
+    )
 
 
 def _class_as_json(figures: ClassAccuracy, labels: Sequence[str]) -> dict[str, Any]:

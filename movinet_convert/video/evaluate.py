@@ -85,11 +85,10 @@ def evaluate(
     correct. ``labels`` are as for ``load_predictor``.
 
     Each result is written to the folder ``out`` immediately; a run that finds results there resumes
-    with the missing videos, and with ``retry`` also with the broken ones. At the end the accuracy
-    per class and the confusion matrix are written there; see ``write_accuracy_files``. Under
-    torchrun the processes share the work and return the same result. ``progress`` is called with
-    the number of videos done, including earlier runs, and the total; each process reports its own
-    share.
+    with the missing videos, and with ``retry`` also with the broken ones. At the end
+    ``write_accuracy_files`` adds its files. Under torchrun the processes share the work and return
+    the same result. ``progress`` is called with the number of videos done, including earlier runs,
+    and the total; each process reports its own share.
 
     Raises as ``load_converted`` does, UsageError if ``out`` belongs to another evaluation,
     WeightsError for meaningless logits, EvaluationError if a result cannot be written,
@@ -114,11 +113,7 @@ def evaluate(
         mine = missing[group.rank :: group.size]
         before = (len(listed) - len(missing)) // group.size
         group.wait()  # all processes read before any of them writes
-        with writer(out / results_name(group.rank)) as write:
-            for count, video in enumerate(mine, before):
-                if progress is not None:
-                    progress(count, before + len(mine))
-                write(_outcome(predictor, video, length))
+        _write_outcomes(out / results_name(group.rank), predictor, mine, length, before, progress)
         group.wait()
         outcomes = read_outcomes(out, listed, model.num_classes)
         result = _summary(predictor, [outcomes[video.name] for video in listed])
@@ -134,6 +129,21 @@ def _check_files(out: Path, data: Path, labels: Labels | None) -> None:
     inputs = [data, labels] if isinstance(labels, (str, os.PathLike)) else [data]
     for name in FILE_NAMES:
         refuse_inputs(out / name, map(Path, inputs))
+
+
+def _write_outcomes(
+    path: Path,
+    predictor: Predictor,
+    videos: Sequence[LabelledVideo],
+    length: int,
+    before: int,
+    progress: Callable[[int, int], object] | None,
+) -> None:
+    with writer(path) as write:
+        for count, video in enumerate(videos, before):
+            if progress is not None:
+                progress(count, before + len(videos))
+            write(_outcome(predictor, video, length))
 
 
 def _outcome(predictor: Predictor, video: LabelledVideo, length: int) -> Outcome:

@@ -40,8 +40,12 @@ def test_an_expected_accuracy_gives_a_verdict_and_an_exit_code(
 ) -> None:
     result = command(model, "--data", data, "--out", out, *options, "--json")
     assert result.exit_code == (0 if all(verdicts.values()) else 1)
-    compared = json.loads(result.stdout)["expected"]
+    printed = json.loads(result.stdout)
+    compared = printed["expected"]
     assert {top: comparison["consistent"] for top, comparison in compared.items()} == verdicts
+    assert [0, 0, 2] in printed["confusion"]  # two red videos
+    assert sum(count for _, _, count in printed["confusion"]) == len(SHOWN)
+    assert printed["classes"][0]["class"] == "black"
 
 
 def test_a_failed_comparison_is_printed_with_what_so_few_videos_show(
