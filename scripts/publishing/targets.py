@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from huggingface_hub.hf_api import RepoFile
 
 from movinet_convert.errors import MovinetError, UsageError, WeightsError
 from movinet_convert.files.reading import file_sha256
-from movinet_convert.files.writing import staging_folder
+from movinet_convert.files.writing import move_together, staging_folder
 from movinet_convert.weights.hub_files import FILE_NAME, SCHEME, hub_reason
-from movinet_convert.weights.model_card import CARD_NAME
+from movinet_convert.weights.manifest import MANIFEST_NAME
 
 Change = Literal["new", "changed", "unchanged"]
 
@@ -58,10 +59,11 @@ class Folder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with staging_folder(folder, "publish") as staging:
-                for file in _to_write(changes):
-                    (staging / file).write_bytes((files / file).read_bytes())
-                for file in _to_write(changes):
-                    (staging / file).replace(folder / file)
+                # The manifest, which names the weights, is the entry point, and first.
+                ordered = sorted(_differing(changes), key=lambda file: file != MANIFEST_NAME)
+                for file in ordered:
+                    shutil.copyfile(files / file, staging / file)
+                move_together([(staging / file, folder / file) for file in ordered])
         except OSError as error:
             raise UsageError(
                 f"{folder} cannot be written ({error.strerror or error}); name another --folder."
@@ -90,7 +92,7 @@ class Organisation:
         repository, api = self._repository(name), HfApi()
         additions = [
             CommitOperationAdd(path_in_repo=file, path_or_fileobj=files / file)
-            for file in _to_write(changes)
+            for file in _differing(changes)
         ]
         with _as_sentence(repository):
             api.create_repo(repository, private=self.private or None, exist_ok=True)
@@ -107,10 +109,8 @@ class Organisation:
         return {file.path: file for file in listed if isinstance(file, RepoFile)}
 
 
-def _to_write(changes: dict[str, Change]) -> list[str]:
-    """The files that differ; the card, which describes the others, is last."""
-    differing = [file for file, change in changes.items() if change != "unchanged"]
-    return sorted(differing, key=lambda file: file == CARD_NAME)
+def _differing(changes: dict[str, Change]) -> list[str]:
+    return [file for file, change in changes.items() if change != "unchanged"]
 
 
 def _change(ours: str, theirs: str | None) -> Change:
