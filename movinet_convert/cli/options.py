@@ -85,8 +85,9 @@ def exported(
 ) -> ExportedModel | None:
     """The file ``name`` in its own runtime if ``export`` wrote it, else None."""
     from movinet_convert.export.exported import is_exported, load_exported
+    from movinet_convert.weights.hub_files import is_hub_address
 
-    if not is_exported(name):
+    if is_hub_address(name) or not is_exported(name):
         return None
     for option, value in (("--device", device), ("--weights-dir", weights_dir)):
         if value is not None:
