@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))  # the package beside this script, installed or no
 
 from movinet_convert.cli import options  # noqa: E402
 from movinet_convert.cli.command import Command, sentence  # noqa: E402
-from movinet_convert.errors import UsageError  # noqa: E402
+from movinet_convert.errors import MovinetError, UsageError  # noqa: E402
 from movinet_convert.model.settings import get_variant  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.hub_files import require_hub  # noqa: E402
@@ -38,22 +38,25 @@ from movinet_convert.weights.manifest import Manifest  # noqa: E402
 from movinet_convert.weights.store import Store, store_folder  # noqa: E402
 
 require_hub()
+from huggingface_hub.utils import disable_progress_bars  # noqa: E402
+
 from scripts.publishing.candidates import candidate  # noqa: E402
 from scripts.publishing.targets import Change, Folder, Organisation, Target  # noqa: E402
 
 PREFIX = "movinet-"
-State = Literal["published", "unchanged", "would change", "failed"]
+State = Literal["published", "unchanged", "would change", "refused", "failed"]
 COLOURS: dict[State, str] = {
     "published": "green",
     "unchanged": "green",
     "would change": "yellow",
+    "refused": "red",
     "failed": "red",
 }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened to a variant; ``problem`` is a sentence if it was refused or failed."""
+    """What happened to a variant; ``problem`` says why it was refused or failed."""
 
     name: str
     address: str
@@ -78,6 +81,10 @@ def publish(
         address = target.address(PREFIX + name)
         try:
             chosen = candidate(name, store, catalogue, allow_synthetic=allow_synthetic)
+        except MovinetError as error:
+            yield Outcome(name, address, "refused", problem=sentence(error))
+            continue
+        try:
             with tempfile.TemporaryDirectory(prefix="movinet-publish-") as folder:
                 files = Path(folder)
                 chosen.write(files, address)
@@ -140,6 +147,8 @@ def main(
         raise UsageError("Pass either --org ORG, for the Hub, or --folder DIR.")
     if folder is not None and private:
         raise UsageError("--private is for the Hub; leave it out with --folder.")
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     target: Target = Organisation(org, private) if org else Folder(folder or Path())
     store = Store(store_folder(weights_dir))
     chosen = [get_variant(name).name for name in names] or _in_store(store)
@@ -155,7 +164,7 @@ def main(
         outcomes.append(outcome)
         _print_line(outcome, len(outcomes), len(chosen))
     _print_summary(outcomes)
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if any(outcome.problem for outcome in outcomes):
         sys.exit(1)
 
 
@@ -190,7 +199,7 @@ def _print_summary(outcomes: Sequence[Outcome]) -> None:
         counts = [str(list(outcome.changes.values()).count(kind) or "") for kind in kinds]
         table.add_row(outcome.name, outcome.address, state, *counts)
     Console().print(table)
-    good = sum(outcome.state != "failed" for outcome in outcomes)
+    good = sum(outcome.problem is None for outcome in outcomes)
     click.echo(f"{good} of {len(outcomes)} as expected")
 
 

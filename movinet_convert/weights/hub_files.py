@@ -51,10 +51,13 @@ def download_weights(address: HubAddress, **options: Any) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    files = [FILE_NAME, MANIFEST_NAME]
     try:
         folder = snapshot_download(
-            address.repository, revision=address.revision, allow_patterns=files, **options
+            address.repository,
+            revision=address.revision,
+            allow_patterns=[FILE_NAME, MANIFEST_NAME],
+            tqdm_class=_terminal_bar(),
+            **options,
         )
     except HFValidationError:
         raise _not_an_address(str(address)) from None
@@ -70,6 +73,18 @@ def download_weights(address: HubAddress, **options: Any) -> Path:
             f"{address} has no {FILE_NAME}; name a repository that movinet-convert published."
         )
     return path
+
+
+def _terminal_bar() -> type[Any]:
+    """The Hub's progress bar, on a terminal only."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class TerminalBar(tqdm):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.setdefault("disable", None)
+            super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+
+    return TerminalBar
 
 
 def _not_an_address(text: str) -> UsageError:
