@@ -102,20 +102,22 @@ def classified(error: Exception, url: str) -> TransientError | DownloadError:
     system = shortened(str(getattr(inner, "strerror", None) or BROKEN))
     requested = getattr(getattr(error, "request", None), "url", None) or url
     host = urlsplit(requested).hostname
+    redirected = host != urlsplit(url).hostname  # by a host that answered
     unresolved = isinstance(inner, socket.gaierror)
     unknown_name = unresolved and getattr(inner, "errno", None) != socket.EAI_AGAIN
     if isinstance(error, requests.exceptions.ProxyError):
         # A proxy's refusal is an OSError without a number: "Tunnel connection failed: 407 ..."
-        system = system if getattr(inner, "strerror", None) else shortened(str(inner))
+        system = system if getattr(inner, "strerror", None) else shortened(str(inner) or BROKEN)
         reason = f"{_proxy(requested)} cannot be used: {system}"
         return failed(url, reason) if unknown_name else TransientError(reason, unreachable=True)
     if unresolved:
         reason = f"the name {host} cannot be resolved: {system}"
         if unknown_name:
-            return failed(url, reason, no_network=True)
-        return TransientError(reason, unreachable=True, no_network=True)
+            return failed(url, reason, no_network=not redirected)
+        return TransientError(reason, unreachable=True, no_network=not redirected)
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return TransientError(f"{host} does not answer", unreachable=True, no_network=True)
+        reason = f"{host} does not answer"
+        return TransientError(reason, unreachable=True, no_network=not redirected)
     if isinstance(inner, ssl.SSLCertVerificationError):
         reason = f"the certificate of {host} is not trusted: {shortened(inner.verify_message)}"
         return failed(url, reason, CHECK_CERTIFICATES)
@@ -131,7 +133,8 @@ def classified(error: Exception, url: str) -> TransientError | DownloadError:
     number = getattr(inner, "errno", None)
     no_route = number in NO_ROUTE
     unreachable = no_route or number == errno.ECONNREFUSED
-    return TransientError(system, unreachable=unreachable, no_network=no_route)
+    no_network = no_route and not redirected
+    return TransientError(system, unreachable=unreachable, no_network=no_network)
 
 
 def _proxy(url: str) -> str:

@@ -114,6 +114,17 @@ def test_an_answer_of_one_source_means_a_network(
     assert "410 Gone" in message
 
 
+def test_a_redirect_to_an_unknown_host_means_a_network(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolver(UNKNOWN)
+    with servers.serve(b"", servers.redirect("http://storage.invalid/x")) as server:
+        monkeypatch.setattr(variants, "KAGGLE_ROOT", server.root)
+        message = str(failure())
+    assert "could not be downloaded from any official source" in message
+    assert "the name storage.invalid cannot be resolved" in message
+
+
 def test_command_goes_on_without_a_network_and_names_each(resolver: Resolver) -> None:
     resolver(UNKNOWN)
     done = CliRunner().invoke(main, ["fetch", "a0-base", "a0-stream"])
