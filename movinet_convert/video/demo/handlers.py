@@ -7,6 +7,7 @@ any number of browsers share the networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -67,7 +68,8 @@ def streamed(
             return (live, *NOTHING)
         try:
             predictor = live_predictor(models.predictor(title, fps or None, window or None))
-            live = advance(live, predictor, image, now)
+            # A network may take longer than the gap after which a stream ends.
+            live = replace(advance(live, predictor, image, now), last=monotonic())
             view = live_view(live)
             seen = _waiting(live) if view is None else _drawn(view)
         except MovinetError as error:

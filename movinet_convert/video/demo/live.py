@@ -24,9 +24,10 @@ MOST_LATE = 1.0  # seconds of frames to catch up with; a network that is slower 
 class Live:
     """A webcam's stream so far, as a value: ``push`` returns the next one.
 
-    ``last`` is the time of the last picture and ``shown`` that picture, scaled and cropped;
-    ``waiting`` are frames of a clip or call that is incomplete, ``history`` the moments of the last
-    SECONDS_KEPT, ``skipped`` the number of frames for which the network was too slow.
+    ``last`` is the time of the last picture, or until when it was computed, and ``shown`` that
+    picture, scaled and cropped; ``waiting`` are frames of a clip or call that is incomplete,
+    ``history`` the moments of the last SECONDS_KEPT, ``skipped`` the number of frames for which the
+    network was too slow.
     """
 
     predictor: Predictor

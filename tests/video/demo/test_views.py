@@ -143,6 +143,18 @@ def test_a_webcam_session_goes_in_and_comes_out(
     assert "needs 5 frames; 0 are there" in prediction
 
 
+def test_the_time_that_a_network_takes_is_no_gap(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 0.0, 0.3, 10.0, 10.1, 10.2])  # before and after each call
+    monkeypatch.setattr(handlers, "monotonic", lambda: next(times))
+    push, live = handlers.streamed(models), None
+    for _ in range(3):
+        live, prediction, _ = push(image("red"), live, "s", 0, 0)
+    assert "were skipped" in prediction
+    assert rows(prediction)[0][0] == "red"
+
+
 def test_a_picture_that_cannot_be_scaled_is_a_sentence_on_the_page(models: Models) -> None:
     narrow: Image = np.zeros((40_000, 1, 3), np.uint8)
     live, prediction, _ = handlers.streamed(models)(narrow, None, "s", 0, 0)
