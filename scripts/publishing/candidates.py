@@ -20,6 +20,7 @@ from movinet_convert.weights.load import WeightsFile
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
 from movinet_convert.weights.model_card import CardContent, write_card
 from movinet_convert.weights.store import Store
+from movinet_convert.weights.transformers_files import write_description
 from scripts.regenerate_weights import read_section, report_path
 
 LABELS_NAME = "labels.txt"
@@ -42,11 +43,12 @@ class Candidate:
     rehearsal: bool
 
     def write(self, folder: Path, address: str) -> None:
-        """Write what is published: weights, labels, manifest, report and card."""
+        """Write what is published: weights, labels, configurations, manifest, report and card."""
         header = read_header(self.path)
         shutil.copyfile(self.path, folder / FILE_NAME)
         if labels := known_names(header.labels, header.num_classes):
             (folder / LABELS_NAME).write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        write_description(folder, header, self.entry.dtype)
         (folder / MANIFEST_NAME).write_text(manifests.dump(self._manifest()), "utf-8")
         (folder / SECTION_NAME).write_text(f"{self.section.model_dump_json(indent=2)}\n", "utf-8")
         write_page(folder / PAGE_NAME, [self.section])

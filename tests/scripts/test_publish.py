@@ -24,6 +24,7 @@ from movinet_convert.weights.hub_files import FILE_NAME
 from movinet_convert.weights.load import locate
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Store
+from movinet_convert.weights.transformers_files import CODE_NAME, CONFIG_NAME, PROCESSOR_NAME
 from scripts.publish_weights import main
 from scripts.publishing.candidates import candidate
 from scripts.regenerate_weights import report_path
@@ -35,7 +36,7 @@ NAMES = ("a0-base", "a0-stream")
 ORG = "people"
 FILES = {
     *("README.md", "labels.txt", FILE_NAME, "parity_report.html", "parity_report.json"),
-    MANIFEST_NAME,
+    *(MANIFEST_NAME, CONFIG_NAME, PROCESSOR_NAME, CODE_NAME),
 }
 
 
