@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import jinja2
@@ -13,6 +13,7 @@ from movinet_convert.files.version import __version__
 from movinet_convert.model.settings import get_variant, with_origins
 from movinet_convert.variants import Accuracy, Variant
 from movinet_convert.weights.file import Header
+from movinet_convert.weights.hub_files import HubAddress, is_hub_address
 from movinet_convert.weights.labels import known_names
 from movinet_convert.weights.manifest import ConvertedVersion
 
@@ -48,6 +49,13 @@ class CardContent:
     @property
     def variant(self) -> Variant:
         return get_variant(self.header.variant)
+
+    @property
+    def transformers_name(self) -> str:
+        """What the library transformers takes: the repository, or the folder of the file."""
+        if is_hub_address(self.address):
+            return HubAddress.parse(self.address).repository
+        return str(PurePosixPath(self.address).parent)
 
     @property
     def accuracy(self) -> Accuracy | None:

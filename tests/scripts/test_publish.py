@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -21,6 +22,7 @@ from movinet_convert.files.reading import file_sha256
 from movinet_convert.weights import manifest as manifests
 from movinet_convert.weights.hub import HubMoViNet
 from movinet_convert.weights.hub_files import FILE_NAME
+from movinet_convert.weights.labels import kinetics_600
 from movinet_convert.weights.load import locate
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
 from movinet_convert.weights.store import Store
@@ -139,15 +141,35 @@ def test_card_is_made_from_the_data(published: Hub, verified: Path) -> None:
         assert digests[file] == file_sha256(there.objects / (oid["lfs"] or oid["oid"]))
 
 
+def code_in_card(hub: Hub, name: str) -> list[str]:
+    card = hub.repository(repository(name)).content("README.md").decode()
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
 def test_usage_in_the_card_runs(published: Hub) -> None:
     for name in NAMES:
-        text = published.repository(repository(name)).content("README.md").decode()
-        code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+        code, _ = code_in_card(published, name)
         assert len(code.strip().splitlines()) <= 6
         clip = torch.rand(1, 3, 2, 32, 32)
         given: dict[str, Any] = {"clip": clip, "frames": clip}
         exec(code, given)
         assert given["logits"].shape == (1, 600)
+
+
+def test_usage_with_transformers_runs(
+    published: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    modules = transformers.dynamic_module_utils
+    monkeypatch.setattr(modules, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    _, code = code_in_card(published, "a0-base")
+    given: dict[str, Any] = {}
+    exec(code.replace('classify("video.mp4")', ""), given)
+    given["classify"].model.config.num_frames = 2
+    frames = np.zeros((2, 40, 40, 3), np.uint8)
+    found = given["classify"](frames, top_k=1)
+    assert found[0]["label"] in kinetics_600()
 
 
 def test_folder_has_the_same_files(hub: Hub, verified: Path, tmp_path: Path) -> None:
