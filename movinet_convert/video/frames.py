@@ -119,7 +119,7 @@ def read_middle(
     As ``sample_sequence`` in official/vision/ops/preprocess_ops_3d.py, of which the stride is the
     video's frame rate over the sampling's: the first frame is a whole number of the video's frames
     from its start, and a repetition goes on with the same distance. All of the video is decoded,
-    twice if it does not have the duration that it declares.
+    twice if the duration that it declares is wrong.
 
     Raises VideoError as ``read_frames`` does and for a live source, UsageError for a ``length``
     that is not from 1 to MAX_CLIP_FRAMES.
@@ -130,15 +130,26 @@ def read_middle(
     declared, own_rate = _declared(source, sampling)
     rate = own_rate if sampling.fps is None else _rate(sampling.fps)
 
-    def read(seconds: Fraction | None) -> tuple[list[Frame], Fraction]:
-        times = [] if seconds is None else _middle(seconds, own_rate, rate, length)
-        timed = _Ending(_decoded(source, sampling, None, threads))
-        found = dict(_images(_shown_at(timed, sorted(set(times))), sampling, source))
-        frames = [Frame(float(time), found[time]) for time in times if time in found]
-        return frames, timed.end
+    end = Fraction(0)
 
-    frames, end = read(declared)
-    return frames if end == declared else read(end)[0]
+    def timed() -> Iterator[Timed]:
+        nonlocal end
+        for item in _decoded(source, sampling, None, threads):
+            end = item[1]
+            yield item
+
+    def read(times: list[Fraction]) -> list[Frame]:
+        found = dict(_images(_shown_at(timed(), sorted(set(times))), sampling, source))
+        return [Frame(float(time), found[time]) for time in times if time in found]
+
+    expected = _middle(declared, own_rate, rate, length) if declared else []
+    frames = read(expected)
+    times = _middle(end, own_rate, rate, length)
+    if times != expected:
+        frames = read(times)
+    if len(frames) < length:
+        raise VideoError(f"{source} changed while it was read; try again once it is complete.")
+    return frames
 
 
 def count_frames(source: str | os.PathLike[str], sampling: Sampling, *, threads: int = 0) -> int:
@@ -269,19 +280,6 @@ def _images(
             previous = frame
             image = to_image(frame, sampling.resize, sampling.size, source)
         yield time, image
-
-
-class _Ending:
-    """Iterates over timed frames, and knows the end of the last one."""
-
-    def __init__(self, timed: Iterable[Timed]) -> None:
-        self._timed = timed
-        self.end = Fraction(0)
-
-    def __iter__(self) -> Iterator[Timed]:
-        for item in self._timed:
-            self.end = item[1]
-            yield item
 
 
 def _declared(

@@ -301,16 +301,29 @@ def test_the_middle_of_a_short_video_repeats_it(
     assert [frame.time for frame in frames] == chosen
 
 
+@pytest.mark.parametrize(
+    ("declared", "times_decoded"),
+    [(None, 2), (Fraction(0), 2), (Fraction(1), 2), (Fraction(9, 4), 2), (Fraction(2001, 1000), 1)],
+)
 def test_the_middle_is_found_whatever_duration_a_video_declares(
-    ramp: Path, monkeypatch: pytest.MonkeyPatch
+    ramp: Path, monkeypatch: pytest.MonkeyPatch, declared: Fraction | None, times_decoded: int
 ) -> None:
-    for declared in (None, Fraction(1), Fraction(9, 4)):
-        monkeypatch.setattr(video, "declared_seconds", lambda _, seconds=declared: seconds)
-        assert [round(frame.time * 25) for frame in read_middle(ramp, Sampling(), 3)] == [
-            23,
-            24,
-            25,
-        ]
+    sources = []
+
+    def counted(source: str, threads: int) -> Iterator[decode.Timed]:
+        sources.append(source)
+        return decode.decoded(source, threads)
+
+    monkeypatch.setattr(video, "decoded", counted)
+    monkeypatch.setattr(video, "declared_seconds", lambda _: declared)
+    frames = read_middle(ramp, Sampling(), 3)
+    assert [round(frame.time * 25) for frame in frames] == [23, 24, 25]
+    assert len(sources) == times_decoded
+
+
+def test_an_empty_folder_of_images_has_no_middle(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="contains no image"):
+        read_middle(tmp_path, Sampling(fps=5), 3)
 
 
 def test_the_middle_of_a_video_at_its_own_rate_has_its_frames(ramp: Path) -> None:
