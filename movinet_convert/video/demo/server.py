@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ def serving(
     settings = launch_settings(limits)
     where = f"{host}:{port}" if port is not None else host
     try:
+        _check_address(host, port or 0)  # Gradio would try a wrong host with a hundred ports
         with _without_proxy(host):
             page.launch(
                 server_name=host,
@@ -38,13 +40,21 @@ def serving(
             )
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"The page cannot be served at {where} ({_reason(error)}); choose another with --host "
-            "and --port."
+            f"The page cannot be served at {where} ({getattr(error, 'strerror', None) or error}); "
+            "choose another with --host and --port."
         ) from None
     try:
         yield str(page.local_url)
     finally:
         _close(page)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raise OSError unless this machine can serve at the address; port 0 is any."""
+    (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with socket.socket(family) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # after an earlier page
+        tried.bind(address)
 
 
 def _close(page: Any) -> None:
@@ -71,9 +81,3 @@ def _without_proxy(host: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _reason(error: Exception) -> str:
-    if "Cannot find empty port" in str(error):
-        return "no port is free there"
-    return " ".join(str(error).split()).rstrip(".")

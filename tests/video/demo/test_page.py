@@ -124,10 +124,19 @@ def test_a_port_that_is_taken_is_a_sentence(models: Models) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(UsageError, match=f"127.0.0.1:{port} \\(no port is free there\\)"),
+            pytest.raises(UsageError, match=f"127.0.0.1:{port} \\(Address already in use\\)"),
             serving(build(models, limits), limits, port=port, browser=False),
         ):
             pass
+
+
+def test_a_host_of_another_machine_is_a_sentence(models: Models) -> None:
+    limits = Limits()
+    with (
+        pytest.raises(UsageError, match=r"served at 192\.0\.2\.1 \(Cannot assign requested"),
+        serving(build(models, limits), limits, host="192.0.2.1", browser=False),
+    ):
+        pass
 
 
 def test_ctrl_c_ends_the_command_quietly(
