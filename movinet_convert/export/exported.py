@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from movinet_convert.export.metadata import Metadata, parse
 from movinet_convert.export.outputs import contents
 from movinet_convert.export.runtime import Run, copied, quiet, without_gradients
 from movinet_convert.export.step import CLIP_FRAMES
-from movinet_convert.model.input_check import RangeCheck, order_advice
+from movinet_convert.model.input_check import RangeCheck, order_advice, require_float
 from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
@@ -164,13 +165,9 @@ class ExportedModel:
         if self._row.reuses_memory:
             video.states = [copied(tensor) for tensor in video.states]
             self._running = None
-        shapes = self._spec.shapes(self.batch, *self.size)
-        return StreamState.of_tensors(
-            {
-                name: self._row.layout.from_file(tensor, shape)
-                for (name, shape), tensor in zip(shapes.items(), video.states, strict=True)
-            }
-        )
+        shapes, from_file = self._spec.shapes(self.batch, *self.size), self._row.layout.from_file
+        pairs = zip(shapes.items(), video.states, strict=True)
+        return StreamState.of_tensors({name: from_file(t, shape) for (name, shape), t in pairs})
 
     def _chunks(self, frames: Tensor) -> Sequence[Tensor]:
         """The frames of a stream, split into those of one call."""
@@ -201,11 +198,9 @@ class ExportedModel:
             raise UsageError(
                 f"{self.path} was exported for {most} of {height}x{width} at a time, "
                 f"({self.batch}, {CHANNELS}, T, {height}, {width}); got shape {given}"
-                f"{order_advice(given)}: pass such ones, or export the network for another size or "
-                "batch."
+                f"{order_advice(given)}: pass such ones, or export for another size or batch."
             )
-        if not clip.is_floating_point():
-            raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
+        require_float(clip)
         if frames is not None and not frames[0] <= given[2] <= frames[1]:
             possible = f"{frames[0]}" if self._row.fixed_frames else f"{frames[0]} to {frames[1]}"
             raise UsageError(
@@ -220,11 +215,11 @@ class ExportedModel:
         self._range_check(clip)
 
 
+@dataclass(eq=False)
 class _Video:
     """The states of a video as the runtime returned them, perhaps in memory that it reuses."""
 
-    def __init__(self, states: Sequence[Tensor]) -> None:
-        self.states = list(states)
+    states: list[Tensor]
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import MovinetWarning
+from movinet_convert.errors import MovinetWarning, UsageError
 
 LOWEST, HIGHEST = -0.5, 1.5  # interpolation and colour jitter overshoot [0, 1] by less
 HIGHEST_NORMALIZED = 16.0
@@ -64,6 +64,12 @@ def warn_of_range(frames: Tensor) -> None:
             MovinetWarning,
             stacklevel=1,
         )
+
+
+def require_float(clip: Tensor) -> None:
+    """Raise UsageError for a clip of integers."""
+    if not clip.is_floating_point():
+        raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
 
 
 def order_advice(shape: tuple[int, ...]) -> str:

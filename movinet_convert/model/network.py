@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from movinet_convert.errors import UsageError
 from movinet_convert.model.block import Block
-from movinet_convert.model.input_check import RangeCheck, order_advice
+from movinet_convert.model.input_check import RangeCheck, order_advice, require_float
 from movinet_convert.model.layers import ACTIVATIONS, GATES, ConvNorm, Linear
 from movinet_convert.model.positions import FramePositions
 from movinet_convert.model.settings import (
@@ -242,8 +242,7 @@ def _folded(clip: Tensor, dtype: torch.dtype) -> Tensor:
             f"A clip is (B, {CHANNELS}, T, H, W) with no empty axis; got shape "
             f"{tuple(clip.shape)}{order_advice(tuple(clip.shape))}."
         )
-    if not clip.is_floating_point():
-        raise UsageError(f"A clip is float, RGB in [0, 1]; got {clip.dtype}: divide by 255.")
+    require_float(clip)
     return clip.transpose(1, 2).flatten(0, 1).to(dtype)
 
 

@@ -6,7 +6,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,7 @@ def _font(size: float) -> Any:
     return ImageFont.load_default(size=size)
 
 
+@lru_cache(maxsize=1000)  # the same few labels are drawn on thousands of frames
 def _shortened(label: str, font: Any, pixels: float) -> str:
     """The label on one line, cut where it would be wider than ``pixels``."""
     text = " ".join(label[:MAX_LABEL].split())
