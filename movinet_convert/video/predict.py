@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -57,7 +57,7 @@ class Moment:
     window: int
     frames: int
     probabilities: Probabilities
-    seconds_per_frame: float = 0.0
+    seconds_per_frame: float = field(default=0.0, compare=False)  # differs from run to run
 
 
 @dataclass(frozen=True)
