@@ -102,7 +102,10 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Header) -> 
     """
     ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
     text = header.to_json(digest=content_digest(header, ordered))
+    path.touch()
+    mode = path.stat().st_mode
     safetensors.torch.save_file(ordered, path, metadata={METADATA_KEY: text})
+    path.chmod(mode)  # safetensors leaves a file that other users cannot read
 
 
 def content_digest(header: Header, tensors: Mapping[str, Tensor]) -> str:

@@ -300,6 +300,18 @@ def test_a_new_last_layer_is_initialized_and_the_rest_is_kept(
             assert torch.equal(model.movinet.state_dict()[name], tensor), name
 
 
+def test_tensors_are_loaded_by_either_name(models: Models, folders: Folders) -> None:
+    tensors, model = models["stream"].state_dict(), opened(folders["stream"])
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert not any(model.load_state_dict(tensors))
+    assert all(torch.equal(model.movinet.state_dict()[name], t) for name, t in tensors.items())
+    assert not any(model.load_state_dict(model.state_dict()))
+    other = settled_model("t0-stream", gating="model-garden").state_dict()
+    with pytest.raises(WeightsError, match="gating 'model-garden' where this t0-stream has"):
+        model.load_state_dict(other)
+
+
 class Shades(torch.utils.data.Dataset):
     """Clips that are dark or bright, by class."""
 

@@ -43,6 +43,12 @@ def test_file_without_manifest_is_self_describing(store: Path, tmp_path: Path) -
     assert (model.variant.name, model.settings.gating) == ("a0-stream", "model-garden")
 
 
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    path = save_weights(create_model("t0-base", num_classes=2), tmp_path / "w.safetensors")
+    (tmp_path / "new").touch()
+    assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
 def test_new_classifier_keeps_backbone(store: Path) -> None:
     whole = load_converted("a0-stream", weights_dir=store)
     model = load_converted("a0-stream", weights_dir=store, num_classes=51)

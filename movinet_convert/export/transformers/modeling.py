@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +139,15 @@ class MoViNetForVideoClassification(PreTrainedModel):  # type: ignore[misc]
     ) -> Any:
         """Load this model's tensors, or those of a file, which ``Trainer`` passes to resume."""
         prefix = f"{NETWORK}."
-        if not any(name.startswith(prefix) for name in state_dict):
-            state_dict = {f"{prefix}{name}": tensor for name, tensor in state_dict.items()}
-        return super().load_state_dict(state_dict, strict, assign)
+        if any(name.startswith(prefix) for name in state_dict):
+            return super().load_state_dict(state_dict, strict, assign)
+        renamed = OrderedDict((f"{prefix}{name}", tensor) for name, tensor in state_dict.items())
+        # PyTorch's versions and our settings, by module.
+        metadata: Mapping[str, Any] = getattr(state_dict, "_metadata", {})
+        renamed._metadata = {  # type: ignore[attr-defined]
+            f"{prefix}{module}".removesuffix("."): entry for module, entry in metadata.items()
+        }
+        return super().load_state_dict(renamed, strict, assign)
 
     def save_pretrained(
         self,
