@@ -265,6 +265,12 @@ def test_names_of_classes_are_kept_unless_they_are_placeholders(
     assert ours.MoViNetConfig("t0-base").id2label[0] == "abseiling"
 
 
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_a_configuration_keeps_its_number_of_classes(classes: int, tmp_path: Path) -> None:
+    ours.MoViNetConfig("t0-base", num_labels=classes).save_pretrained(tmp_path)
+    assert transformers.AutoConfig.from_pretrained(tmp_path).num_labels == classes
+
+
 def test_a_model_from_a_configuration_is_initialized_as_created() -> None:
     torch.manual_seed(0)
     config = ours.MoViNetConfig("t0-stream", num_labels=4)

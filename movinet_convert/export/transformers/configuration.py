@@ -96,6 +96,12 @@ class MoViNetConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers is 
         generic = tuple(f"LABEL_{index}" for index in range(count))  # of transformers
         return None if names in (generic, class_names(None, count)) else names
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As of transformers, which omits its own names for two classes, its default."""
+        names = {"id2label": dict(self.id2label), "label2id": dict(self.label2id)}
+        fields: dict[str, Any] = super().to_diff_dict()
+        return fields | names
+
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **kwargs: Any
     ) -> None:
