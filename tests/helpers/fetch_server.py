@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.helpers.seeded import variables, write_checkpoint
+from tests.helpers.serving import serving
 
 Handler = http.server.BaseHTTPRequestHandler
 Answer = Callable[[Handler, bytes], None]
@@ -95,14 +96,8 @@ def serve(body: bytes, *script: Answer, certificate: Path | None = None) -> Iter
         httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
     scheme = "http" if certificate is None else "https"
     server = ReleaseServer(f"{scheme}://127.0.0.1:{httpd.server_port}/models", body, list(script))
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with serving(httpd):
         yield server
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
-        thread.join()
 
 
 def send(handler: Handler, status: int, body: bytes, headers: dict[str, str], cut: int = 0) -> None:

@@ -11,7 +11,6 @@ import http.server
 import inspect
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -23,6 +22,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.helpers.hub_repositories import BRANCH, Hub, HubError
+from tests.helpers.serving import serving
 
 TOKEN = "hf_of_the_tests"
 
@@ -169,14 +169,8 @@ def serve_hub(folder: Path) -> Iterator[Hub]:
     handler = type("Handler", (HubHandler,), {"hub": hub})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     hub.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextmanager

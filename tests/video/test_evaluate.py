@@ -34,12 +34,12 @@ def known(result: Evaluation) -> bool:
     return (result.top1, result.top5) == (TOP1, TOP5) and result.videos == len(SHOWN)
 
 
-def test_accuracy_equals_the_known_values(model: Path, data: Path, tmp_path: Path) -> None:
-    assert known(run(model, data, tmp_path))
+def test_accuracy_equals_the_known_values(stream_file: Path, data: Path, tmp_path: Path) -> None:
+    assert known(run(stream_file, data, tmp_path))
 
 
-def test_the_command_prints_the_accuracy(model: Path, data: Path, tmp_path: Path) -> None:
-    arguments = ["evaluate", model, "--data", data, "--out", tmp_path, "--frames", FRAMES]
+def test_the_command_prints_the_accuracy(stream_file: Path, data: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", stream_file, "--data", data, "--out", tmp_path, "--frames", FRAMES]
     result = CliRunner().invoke(main, [*map(str, arguments), "--json"])
     assert result.exit_code == 0, result.output
     figures = json.loads(result.stdout)
@@ -47,19 +47,19 @@ def test_the_command_prints_the_accuracy(model: Path, data: Path, tmp_path: Path
 
 
 def test_broken_and_missing_videos_are_counted_and_skipped(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "list.csv"
     rows = [f"{called},{called}/{i}.mp4" for i, (called, _) in enumerate(SHOWN)]
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     table.write_text("\n".join(["label,path", *rows, f"red,{broken}", "red,missing.mp4"]))
-    result = evaluate(model, table, tmp_path / "out", videos=data, frames=int(FRAMES))
+    result = evaluate(stream_file, table, tmp_path / "out", videos=data, frames=int(FRAMES))
     assert (result.top1, result.top5) == (TOP1, TOP5)
     assert (result.videos, result.read, result.broken) == (12, 10, 2)
 
 
-def test_a_kinetics_csv_file_finds_its_clips(model: Path, tmp_path: Path) -> None:
+def test_a_kinetics_csv_file_finds_its_clips(stream_file: Path, tmp_path: Path) -> None:
     write_colours(tmp_path / "clips" / "abc_def-123_000004_000014.mp4", "blue")
     write_colours(tmp_path / "clips" / "white" / "x_000000_000010.mp4", "white")
     table = tmp_path / "validate.csv"
@@ -68,35 +68,35 @@ def test_a_kinetics_csv_file_finds_its_clips(model: Path, tmp_path: Path) -> Non
         writer.writerow(["label", "youtube_id", "time_start", "time_end", "split"])
         writer.writerow(["blue", "abc_def-123", 4, 14, "validate"])
         writer.writerow(["white", "x", 0, 10, "validate"])
-    result = evaluate(model, table, tmp_path / "out", videos=tmp_path / "clips", frames=4)
+    result = evaluate(stream_file, table, tmp_path / "out", videos=tmp_path / "clips", frames=4)
     assert (result.top1, result.broken) == (100.0, 0)
 
 
-def test_a_killed_run_resumes(model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(stream_file: Path, data: Path, tmp_path: Path) -> None:
     killed = (
         "import os, signal, sys; from pathlib import Path\n"
         "from movinet_convert.video.evaluate import evaluate\n"
         "def die(done, total): done == 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
         f"evaluate(*map(Path, sys.argv[1:]), frames={FRAMES}, progress=die)"
     )
-    command = [sys.executable, "-c", killed, model, data, tmp_path]
+    command = [sys.executable, "-c", killed, stream_file, data, tmp_path]
     assert subprocess.run(list(map(str, command))).returncode == -9
     results = tmp_path / "results-0.jsonl"
     with results.open("a") as file:
         file.write('{"video": "green/2.mp4", "la')  # as if killed in the middle of a line
     reached: list[tuple[int, int]] = []
     result = evaluate(
-        model, data, tmp_path, frames=int(FRAMES), progress=lambda *at: reached.append(at)
+        stream_file, data, tmp_path, frames=int(FRAMES), progress=lambda *at: reached.append(at)
     )
     assert known(result)
     assert reached == [(done, 10) for done in range(4, 10)], "only the six that were missing"
 
 
 def test_two_processes_share_the_work_and_return_the_same_result(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = ["-m", "movinet_convert", "evaluate", model, "--data", data, "--out", tmp_path]
+    command = ["-m", "movinet_convert", "evaluate", stream_file, "--data", data, "--out", tmp_path]
     done = subprocess.run(
         [*launch, *map(str, command), "--frames", FRAMES, "--threads", "1", "--json"],
         capture_output=True,
@@ -109,12 +109,14 @@ def test_two_processes_share_the_work_and_return_the_same_result(
     assert shares == [5, 5]
 
 
-def test_results_of_other_weights_are_rejected(model: Path, data: Path, tmp_path: Path) -> None:
-    run(model, data, tmp_path)
+def test_results_of_other_weights_are_rejected(
+    stream_file: Path, data: Path, tmp_path: Path
+) -> None:
+    run(stream_file, data, tmp_path)
     with pytest.raises(UsageError, match="results of another evaluation"):
-        evaluate(model, data, tmp_path, frames=5)
+        evaluate(stream_file, data, tmp_path, frames=5)
     with pytest.raises(UsageError, match=r"fps is 5, here 12\.5"):
-        evaluate(model, data, tmp_path, frames=int(FRAMES), fps=12.5)
+        evaluate(stream_file, data, tmp_path, frames=int(FRAMES), fps=12.5)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +132,17 @@ def test_results_of_other_weights_are_rejected(model: Path, data: Path, tmp_path
     ids=["unknown class", "other columns", "listed twice"],
 )
 def test_an_invalid_csv_row_is_rejected_with_its_line_number(
-    model: Path, tmp_path: Path, rows: str, fault: str
+    stream_file: Path, tmp_path: Path, rows: str, fault: str
 ) -> None:
     table = tmp_path / "list.csv"
     table.write_text(rows)
     with pytest.raises(UsageError, match=fault):
-        run(model, table, tmp_path / "out")
+        run(stream_file, table, tmp_path / "out")
 
 
-def test_an_empty_folder_is_rejected(model: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(stream_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no labelled videos"):
-        run(model, tmp_path, tmp_path / "out")
+        run(stream_file, tmp_path, tmp_path / "out")
 
 
 def spoiled_model(path: Path, weight: float) -> Path:
@@ -164,29 +166,29 @@ def test_meaningless_logits_fail_and_name_the_video(
     assert str(data / "black" / "8.mp4") in str(raised.value), "the first video"
 
 
-def test_a_video_with_a_gap_of_a_month_counts_as_broken(model: Path, tmp_path: Path) -> None:
+def test_a_video_with_a_gap_of_a_month_counts_as_broken(stream_file: Path, tmp_path: Path) -> None:
     write_stamped(tmp_path / "data" / "red" / "month.mp4", [0, 30 * 86400])
     write_colours(tmp_path / "data" / "red" / "whole.mp4", "red")
-    result = run(model, tmp_path / "data", tmp_path / "out")
+    result = run(stream_file, tmp_path / "data", tmp_path / "out")
     assert (result.top1, result.broken) == (100.0, 1)
     line = json.loads((tmp_path / "out" / "results-0.jsonl").read_text().splitlines()[0])
     assert "shows one frame for 2592000 s" in line["error"]
 
 
-def test_a_pipe_among_the_videos_counts_as_broken(model: Path, tmp_path: Path) -> None:
+def test_a_pipe_among_the_videos_counts_as_broken(stream_file: Path, tmp_path: Path) -> None:
     write_colours(tmp_path / "red" / "whole.mp4", "red")
     os.mkfifo(tmp_path / "red" / "pipe.mp4")
-    result = run(model, tmp_path, tmp_path / "out")
+    result = run(stream_file, tmp_path, tmp_path / "out")
     assert (result.top1, result.broken) == (100.0, 1)
     assert "is a named pipe" in (tmp_path / "out" / "results-0.jsonl").read_text()
 
 
 def test_a_camera_among_the_videos_is_not_opened(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stream_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("list.csv").write_text("label,path\nred,camera\n")
-    assert run(model, Path("list.csv"), Path("out")).broken == 1
+    assert run(stream_file, Path("list.csv"), Path("out")).broken == 1
     assert "is live" in Path("out/results-0.jsonl").read_text()
 
 
@@ -195,12 +197,12 @@ def command(*arguments: object) -> Result:
 
 
 def test_a_run_without_readable_videos_fails_until_retry_succeeds(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "data" / "red" / "0.mp4"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no video")
-    arguments = (model, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    arguments = (stream_file, "--data", tmp_path / "data", "--out", tmp_path / "out")
     result = command(*arguments)
     assert result.exit_code == 1
     assert "None of the 1 videos could be read" in result.stderr
@@ -212,27 +214,27 @@ def test_a_run_without_readable_videos_fails_until_retry_succeeds(
 
 
 def test_an_interrupted_run_reports_what_is_kept(
-    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stream_file: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("movinet_convert.video.evaluate.check_logits", stop)
-    result = command(model, "--data", data, "--out", tmp_path)
+    result = command(stream_file, "--data", data, "--out", tmp_path)
     assert result.exit_code == 130
     assert f"are kept in {tmp_path}, and the same command resumes" in result.stderr
 
 
 def test_a_full_disk_is_reported_and_the_run_resumes(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     with (
         largest_file(400),
         pytest.raises(EvaluationError, match=r"results-0\.jsonl cannot be written .*resumes"),
     ):
-        run(model, data, tmp_path)
+        run(stream_file, data, tmp_path)
     assert (tmp_path / "results-0.jsonl").stat().st_size == 400, "a part of a line"
-    assert known(run(model, data, tmp_path))
+    assert known(run(stream_file, data, tmp_path))
 
 
 WHOLE = '{"video": "black/8.mp4", "label": 5, "rank": 0, "predicted": 5, "error": null}\n'
@@ -259,11 +261,11 @@ def test_an_invalid_result_is_rejected_with_its_line_number(
 
 
 def test_a_pipe_instead_of_a_results_file_is_rejected(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     os.mkfifo(tmp_path / "results-0.jsonl")
     with pytest.raises(UsageError, match=r"results-0\.jsonl is a named pipe"):
-        run(model, data, tmp_path)
+        run(stream_file, data, tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "1", "{", "[" * 10**5])

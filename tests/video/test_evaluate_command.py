@@ -36,9 +36,9 @@ def command(*arguments: object) -> Result:
     ],
 )
 def test_an_expected_accuracy_gives_a_verdict_and_an_exit_code(
-    model: Path, data: Path, out: Path, options: list[str], verdicts: dict[str, bool]
+    stream_file: Path, data: Path, out: Path, options: list[str], verdicts: dict[str, bool]
 ) -> None:
-    result = command(model, "--data", data, "--out", out, *options, "--json")
+    result = command(stream_file, "--data", data, "--out", out, *options, "--json")
     assert result.exit_code == (0 if all(verdicts.values()) else 1)
     printed = json.loads(result.stdout)
     compared = printed["expected"]
@@ -49,9 +49,9 @@ def test_an_expected_accuracy_gives_a_verdict_and_an_exit_code(
 
 
 def test_a_failed_comparison_is_printed_with_what_so_few_videos_show(
-    model: Path, data: Path, out: Path
+    stream_file: Path, data: Path, out: Path
 ) -> None:
-    result = command(model, "--data", data, "--out", out, "--expect", "95")
+    result = command(stream_file, "--data", data, "--out", out, "--expect", "95")
     assert result.exit_code == 1
     assert "top-1 is NOT consistent with the expected 95.00 %" in result.stdout
     assert "10 videos show a true top-1 below 69.21 %" in result.stdout
@@ -65,9 +65,9 @@ def test_an_expected_accuracy_that_is_not_in_percent_is_rejected(text: str) -> N
 
 
 def test_the_worst_classes_are_printed_first_and_all_are_in_the_files(
-    model: Path, data: Path, out: Path
+    stream_file: Path, data: Path, out: Path
 ) -> None:
-    result = command(model, "--data", data, "--out", out)
+    result = command(stream_file, "--data", data, "--out", out)
     lines = result.stdout.splitlines()
     worst = next(i for i, line in enumerate(lines) if "worst classes" in line)
     assert [line.split()[0] for line in lines[worst + 1 : worst + 4]] == ["black", "green", "cyan"]
@@ -81,12 +81,12 @@ def test_the_worst_classes_are_printed_first_and_all_are_in_the_files(
 
 
 def test_what_unreadable_videos_could_change_is_printed(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(data, tmp_path / "data")
     for i in range(10):
         (tmp_path / "data" / "red" / f"broken{i}.mp4").write_bytes(b"no video")
-    arguments = (model, "--data", tmp_path / "data", "--out", tmp_path / "out")
+    arguments = (stream_file, "--data", tmp_path / "data", "--out", tmp_path / "out")
     result = command(*arguments, "--expect", "60")
     assert result.exit_code == 0
     assert "all of them been wrong, top-1 would be 30.00 %; all correct, 80.00 %" in result.stdout
@@ -94,10 +94,10 @@ def test_what_unreadable_videos_could_change_is_printed(
 
 
 def test_a_list_of_videos_is_not_overwritten_by_a_result(
-    model: Path, data: Path, tmp_path: Path
+    stream_file: Path, data: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "confusion.csv"
     table.write_text(before := "label,path\nred,red/0.mp4\n")
     with pytest.raises(UsageError, match=r"confusion\.csv is the input"):
-        evaluate(model, table, tmp_path, videos=data, frames=4)
+        evaluate(stream_file, table, tmp_path, videos=data, frames=4)
     assert table.read_text() == before

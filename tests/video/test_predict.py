@@ -28,26 +28,11 @@ from movinet_convert.video.predict import (
     load_predictor,
 )
 from movinet_convert.weights.file import Header, write_weights
-from tests.helpers.colour_model import LABELS, colour_model, write_colour_model, write_colours
+from tests.helpers.colour_model import LABELS, colour_model, write_colours
 from tests.helpers.odd_videos import cut_off, largest_file
 
 # Probabilities after a fused and an unfused network.
 CLOSE = {"rtol": 0, "atol": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def stream_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("m") / "s.safetensors", "a0-stream")
-
-
-@pytest.fixture(scope="module")
-def base_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("m") / "b.safetensors", "a0-base")
-
-
-@pytest.fixture(scope="module")
-def red_then_blue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("v") / "two.mp4", "red", "blue", seconds=2)
 
 
 def run(*arguments: object) -> Result:

@@ -1,4 +1,4 @@
-"""Networks that know colours, and videos of them."""
+"""Networks that know colours, as predictors and on the page."""
 
 from __future__ import annotations
 
@@ -8,22 +8,6 @@ import pytest
 
 from movinet_convert.video.demo.models import Models, load
 from movinet_convert.video.predict import Predictor, load_predictor
-from tests.helpers.colour_model import write_colour_model, write_colours
-
-
-@pytest.fixture(scope="package")
-def stream_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("m") / "s.safetensors", "a0-stream")
-
-
-@pytest.fixture(scope="package")
-def base_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colour_model(tmp_path_factory.mktemp("m") / "b.safetensors", "a0-base")
-
-
-@pytest.fixture(scope="package")
-def two_colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("v") / "two.mp4", "red", "blue", seconds=2)
 
 
 @pytest.fixture(scope="package")

@@ -45,15 +45,15 @@ def address(models: Models, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_a_video_that_is_sent_to_the_page_is_classified(
-    address: str, models: Models, two_colours: Path
+    address: str, models: Models, red_then_blue: Path
 ) -> None:
     from gradio_client import Client, handle_file
 
     client = Client(address, verbose=False)
     for name in ("s", "b"):
-        video = handle_file(str(two_colours))
+        video = handle_file(str(red_then_blue))
         prediction, _ = client.predict(video, name, 0, 0, api_name="/classify")
-        assert rows(prediction) == printed(models.titles[name], two_colours)
+        assert rows(prediction) == printed(models.titles[name], red_then_blue)
 
 
 def test_a_video_that_is_too_large_is_refused(address: str, tmp_path: Path) -> None:
@@ -67,8 +67,10 @@ def test_a_video_that_is_too_large_is_refused(address: str, tmp_path: Path) -> N
         )
 
 
-def test_a_file_that_was_not_sent_to_the_page_is_not_read(address: str, two_colours: Path) -> None:
-    named = {"path": str(two_colours), "meta": {"_type": "gradio.FileData"}}
+def test_a_file_that_was_not_sent_to_the_page_is_not_read(
+    address: str, red_then_blue: Path
+) -> None:
+    named = {"path": str(red_then_blue), "meta": {"_type": "gradio.FileData"}}
     body = json.dumps({"data": [named, "s", 0, 0]}).encode()
     calls = f"{address}gradio_api/call/classify"
     request = urllib.request.Request(calls, body, {"Content-Type": "application/json"})
@@ -95,7 +97,7 @@ def test_the_page_asks_no_other_host(address: str) -> None:
 
 def test_uploads_are_deleted_at_the_end_though_a_page_is_open(
     models: Models,
-    two_colours: Path,
+    red_then_blue: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -109,9 +111,9 @@ def test_uploads_are_deleted_at_the_end_though_a_page_is_open(
     limits = Limits()
     with serving(build(models, limits), limits, browser=False) as address:
         client = Client(address, verbose=False)
-        client.predict(handle_file(str(two_colours)), "s", 0, 0, api_name="/classify")
+        client.predict(handle_file(str(red_then_blue)), "s", 0, 0, api_name="/classify")
         page = urllib.request.urlopen(address + "gradio_api/heartbeat/someone")
-        assert kept() == [two_colours.name]
+        assert kept() == [red_then_blue.name]
     page.close()
     assert kept() == []
     assert "Traceback" not in capfd.readouterr().err

@@ -52,16 +52,16 @@ def printed(*arguments: object) -> list[tuple[str, str]]:
 )
 def test_the_page_shows_what_predict_prints(
     models: Models,
-    two_colours: Path,
+    red_then_blue: Path,
     network: str,
     fps: float,
     window: float,
     options: tuple[object],
 ) -> None:
     *_, (prediction, timeline) = handlers.classified(models, LIMIT)(
-        str(two_colours), network, fps, window
+        str(red_then_blue), network, fps, window
     )
-    expected = printed(models.titles[network], two_colours, *options)
+    expected = printed(models.titles[network], red_then_blue, *options)
     assert len(expected) == 5
     assert rows(prediction) == expected
     assert "whole video, 4.0 s" in prediction
@@ -70,9 +70,9 @@ def test_the_page_shows_what_predict_prints(
 
 
 def test_the_probabilities_follow_the_video_when_it_is_played(
-    models: Models, two_colours: Path
+    models: Models, red_then_blue: Path
 ) -> None:
-    *_, (_, timeline) = handlers.classified(models, LIMIT)(str(two_colours), "s", 0, 1)
+    *_, (_, timeline) = handlers.classified(models, LIMIT)(str(red_then_blue), "s", 0, 1)
     played = json.loads(unescape(re.findall(r'data-played="([^"]*)"', timeline)[0]))
     assert len(played["moments"]) == 20
     best = [played["classes"][str(top[0][0])][0] for _, top in played["moments"]]
@@ -91,8 +91,8 @@ def test_the_page_shows_predictions_while_a_long_video_is_read(
     assert last.complete
 
 
-def test_only_the_allowed_seconds_are_read(stream: Predictor, two_colours: Path) -> None:
-    *_, last = watch(stream, two_colours, 1.0)
+def test_only_the_allowed_seconds_are_read(stream: Predictor, red_then_blue: Path) -> None:
+    *_, last = watch(stream, red_then_blue, 1.0)
     assert last.heading == "whole video, 1.0 s, cut short"
     assert stream.top(last.probabilities, 1)[0].label == "red"
     assert last.note is not None
@@ -100,9 +100,9 @@ def test_only_the_allowed_seconds_are_read(stream: Predictor, two_colours: Path)
 
 
 def test_a_truncated_video_has_a_prediction_and_a_note(
-    models: Models, two_colours: Path, tmp_path: Path
+    models: Models, red_then_blue: Path, tmp_path: Path
 ) -> None:
-    damaged = cut_off(two_colours, tmp_path / "cut.mp4", 0.8)
+    damaged = cut_off(red_then_blue, tmp_path / "cut.mp4", 0.8)
     *_, (prediction, _) = handlers.classified(models, LIMIT)(str(damaged), "s", 0, 0)
     assert rows(prediction)[0][0] == "red"
     assert "cut short" in prediction
