@@ -42,7 +42,7 @@ DIRECTIONS = {
     "up-right": (1, -1),
 }
 # Back and forth, along x or y.
-SWINGS = {"swing-across": (1, 0), "swing-along": (0, 1)}
+SWINGS = {"swing-horizontal": (1, 0), "swing-vertical": (0, 1)}
 # Seen with y pointing down.
 TURNS = {"clockwise": 1, "counter-clockwise": -1}
 MOTIONS = tuple(sorted({**DIRECTIONS, **SWINGS, **TURNS}))

@@ -12,7 +12,6 @@ from pathlib import Path
 from movinet_convert.errors import UsageError
 from movinet_convert.files.reading import read_text
 from movinet_convert.video.dataset import PATH_COLUMNS, LabelledVideo, read_dataset
-from movinet_convert.weights.labels import ClassIndex
 
 HELD_OUT_NAMES = ("val", "validation", "validate", "test")
 LAYOUTS = ("folder", "ucf101", "hmdb51", "csv", "multi-label")
@@ -120,12 +119,16 @@ def _ucf101(lists: Path, videos: Path, fold: int) -> Split:
     if not all(number.isdecimal() and name for number, _, name in rows):
         raise UsageError(f"{lists / 'classInd.txt'}: expected a number and a class per line.")
     classes = tuple(name for _, _, name in sorted(rows, key=lambda row: int(row[0])))
-    index = ClassIndex(classes)
+    index = {name: label for label, name in enumerate(classes)}
 
     def listed(kind: str) -> Iterator[LabelledVideo]:
-        for line in _lines(lists / f"{kind}list{fold:02d}.txt"):
+        path = lists / f"{kind}list{fold:02d}.txt"
+        for line in _lines(path):
             name = line.split()[0]  # in training lists the number of the class follows
-            yield LabelledVideo(name, videos / name, index.of_name(name.split("/")[0]))
+            folder = name.split("/")[0]
+            if folder not in index:
+                raise UsageError(f"{path}: {folder!r} is no class of classInd.txt.")
+            yield LabelledVideo(name, videos / name, index[folder])
 
     return Split(classes, tuple(listed("train")), tuple(listed("test")))
 
