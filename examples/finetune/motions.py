@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def write_motions(root: Path, videos: int, *, seed: int = 0) -> Path:
 
 
 def write_pairs(root: Path, name: str, videos: int, *, seed: int = 0) -> Path:
-    """Write ``videos`` videos with two motions each, side by side or one above the other.
+    """Write ``videos`` videos with two motions each, one after the other, in any order.
 
     As ``root/name/NNNNN.mp4``, with their labels in ``root/name.csv``, which ``read_lists`` reads;
     returns ``root``.
@@ -93,10 +94,11 @@ def write_pairs(root: Path, name: str, videos: int, *, seed: int = 0) -> Path:
         writer.writerow(["video", "label"])
         for i in range(videos):
             random = np.random.default_rng([seed, len(MOTIONS), i])
-            pair = sorted(random.choice(MOTIONS, 2, replace=False))
+            pair = random.choice(MOTIONS, 2, replace=False)
             path = f"{name}/{i:05d}.mp4"
-            write_video(root / path, _noisy(halves(*pair, random), random), FPS)
-            writer.writerow([path, SEPARATOR.join(pair)])
+            frames = chain.from_iterable(moving(motion, random) for motion in pair)
+            write_video(root / path, _noisy(frames, random), FPS)
+            writer.writerow([path, SEPARATOR.join(sorted(pair))])
     return root
 
 
@@ -114,14 +116,6 @@ def moving(motion: str, random: np.random.Generator) -> Iterator[Grid]:
         direction = np.array(DIRECTIONS.get(motion) or SWINGS[motion])
         way = _back_and_forth(time + phase) if motion in SWINGS else time
         yield field.at(points - direction / np.linalg.norm(direction) * speed * way)
-
-
-def halves(first: str, second: str, random: np.random.Generator) -> Iterator[Grid]:
-    """Two motions, each in one half of the image."""
-    axis, half = random.integers(2), range(SIZE // 2)
-    both = random.permutation([first, second])
-    for frames in zip(*(moving(motion, random) for motion in both), strict=True):
-        yield np.concatenate([frame.take(half, axis) for frame in frames], axis)
 
 
 def _noisy(frames: Iterator[Grid], random: np.random.Generator) -> Iterator[Image]:

@@ -14,10 +14,11 @@ from examples.finetune.__main__ import MODEL_NAME, main
 from examples.finetune.augmentation import Augmentation
 from examples.finetune.checkpoint import METRICS_NAME
 from examples.finetune.data import Clips, ClipSpec
-from examples.finetune.motions import FRAMES, MOTIONS, SIZE, halves, moving, write_pairs
+from examples.finetune.motions import FRAMES, MOTIONS, SIZE, moving, write_pairs
 from examples.finetune.splits import read_lists
 from movinet_convert import load_converted
 from movinet_convert.video.accuracy_files import PER_CLASS_NAME
+from movinet_convert.video.frames import Sampling, count_frames
 
 pytest.importorskip("av")
 
@@ -87,19 +88,19 @@ def test_pairs_have_two_motions_and_a_table_of_labels(pairs: Path) -> None:
     assert split.multi_label
     assert len(split.training) == 40
     assert split.classes == MOTIONS
-    clips = Clips(split.training, len(split.classes), ClipSpec(8, 32, 10.0), Augmentation(), 0)
+    clips = Clips(split.training, len(split.classes), ClipSpec(16, 32, 10.0), Augmentation(), 0)
     sample = clips[0, 0, 0]
     assert sample.clips is not None
     assert sample.target.shape == (len(split.classes),)
     assert sample.target.sum() == 2
-    assert len(list(halves("up", "left", generator()))) == FRAMES
+    assert count_frames(split.training[0].path, Sampling()) == 2 * FRAMES
 
 
 def test_the_command_trains_on_several_labels_per_video(pairs: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     command = [str(pairs), "--lists", str(pairs), "--layout", "multi-label", "--random"]
     command += ["--model", "t0-stream", "--out", str(tmp_path), "--size", "32", "--epochs", "1"]
-    command += ["--frames", "8", "--eval-clips", "2", "--workers", "0", "--batch", "20"]
+    command += ["--frames", "16", "--eval-clips", "2", "--workers", "0", "--batch", "20"]
     done = CliRunner().invoke(main, [*command, "--flip", "0"])
     assert done.exit_code == 0, done.output
     assert "mean average precision" in done.output
