@@ -14,8 +14,10 @@ from torch import nn
 
 from examples.finetune.augmentation import Augmentation
 from examples.finetune.checkpoint import CHECKPOINT_NAME, EpochMetrics
+from examples.finetune.data import ClipSpec
 from examples.finetune.shapes import write_shapes
 from examples.finetune.splits import read_split
+from examples.finetune.step import StepConfig
 from examples.finetune.synchronization import synchronize
 from examples.finetune.train import Trainer
 from movinet_convert.model.layers import BatchNorm
@@ -52,6 +54,8 @@ def losses(videos: Path, folder: Path, group: Group, **changes: object) -> list[
     """
     torch.set_num_threads(1)
     settings = config(
+        clip=ClipSpec(frames=2, size=32, fps=10.0),
+        step=StepConfig(chunk=1),
         epochs=1,
         batch=4 // group.size,
         save_every=100,

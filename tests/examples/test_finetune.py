@@ -88,7 +88,8 @@ class Listener:
 
 def config(**changes: object) -> TrainConfig:
     options = {"batch": 4, "epochs": 2, "workers": 0, "save_every": 2}
-    return TrainConfig(clip=CLIP, step=StepConfig(chunk=2), **{**options, **changes})  # type: ignore[arg-type]
+    options |= {"clip": CLIP, "step": StepConfig(chunk=2), **changes}  # type: ignore[dict-item]
+    return TrainConfig(**options)  # type: ignore[arg-type]
 
 
 def training_clips(videos: Sequence[Video], spec: ClipSpec = CLIP, seed: int = 0) -> Clips:
