@@ -39,8 +39,9 @@ def load_converted(
     batch normalization into the convolutions, for inference only.
 
     The weights are memory-mapped: while the network is in use, the file may be replaced or deleted,
-    but must not be modified or truncated in place, which may kill the process. ``mmap=False``
-    reads it into memory instead.
+    but must not be modified or truncated in place, which may kill the process. ``mmap=False`` reads
+    it into memory instead. The logits are bit-equal: matrices that are not aligned in the file,
+    with which products are rounded otherwise, are copied.
 
     With ``download=True``, a variant without weights in the store is converted into it from
     Google's release (``$MOVINET_SOURCE``, ``$MOVINET_CACHE_DIR``), without TensorFlow, and with a

@@ -126,9 +126,7 @@ def export_model(
             save = row.runtime.convert(job)
             details = save(written, json.dumps(described, sort_keys=True))
         # As anyone opens it, who does not trust it more than its format needs.
-        # A copy, as weights that are mapped from a file may be rounded with otherwise.
-        opened = load_exported(written, trusted=row.compiled)
-        agreement = measure(opened, copy.deepcopy(model), clips)
+        agreement = measure(load_exported(written, trusted=row.compiled), model, clips)
         require(agreement, f"{model.variant.name} ({format})", kind, allow_loss)
         if kind is not None:
             described["measured"] = agreement.as_json(kind, allow_loss)

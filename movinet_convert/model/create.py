@@ -24,6 +24,7 @@ from movinet_convert.variants import (
 
 # Std of a unit normal truncated at two std, for which Keras' HeNormal compensates.
 TRUNCATED_NORMAL_STD = 0.87962566103423978
+ALIGNMENT = 64  # bytes, of every tensor that PyTorch allocates
 CLASSIFIER_STD = 0.01  # of the last layer's weights, as in the official ClassifierHead
 
 
@@ -66,7 +67,7 @@ def empty_model(variant: Variant, settings: Settings, num_classes: int) -> MoViN
 
 @torch.inference_mode(False)
 def fill(model: MoViNet, tensors: Mapping[str, Tensor], what: str) -> MoViNet:
-    """Assign the tensors to an empty network without a copy.
+    """Assign the tensors to an empty network, without a copy where their alignment allows it.
 
     ``what`` names their source. Raises WeightsError unless names, shapes and dtypes match.
     """
@@ -94,7 +95,22 @@ def fill(model: MoViNet, tensors: Mapping[str, Tensor], what: str) -> MoViNet:
             module._parameters[leaf] = nn.Parameter(tensor)
         else:
             module._buffers[leaf] = tensor
+    align_matrices(model)
     return model
+
+
+def align_matrices(model: nn.Module) -> None:
+    """Copy the matrices that are not aligned in memory, as those mapped from a file.
+
+    They are the weights of linear layers and pointwise convolutions. Their alignment decides how
+    products are rounded: the last bits of the logits would depend on where a file has the tensors.
+    """
+    for module in model.modules():
+        pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        if pointwise or isinstance(module, nn.Linear):
+            weight = module.weight
+            if weight.data_ptr() % ALIGNMENT:
+                weight.data = weight.data.clone()
 
 
 def tensor_shapes(

@@ -49,6 +49,21 @@ def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
     assert path.stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
+@pytest.mark.parametrize(
+    "length", [1, 9, 17, 25]
+)  # of a label, which moves the tensors in the file
+@pytest.mark.parametrize("mmap", [True, False])
+def test_logits_are_bit_equal_wherever_the_tensors_are(
+    tmp_path: Path, length: int, mmap: bool
+) -> None:
+    torch.manual_seed(0)
+    model = create_model("a0-base", num_classes=2).eval()
+    path = save_weights(model, tmp_path / "w.safetensors", labels=["a" * length, "b"])
+    loaded, clip = load_converted(path, mmap=mmap), torch.rand(1, 3, 2, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(clip), model(clip))
+
+
 def test_new_classifier_keeps_backbone(store: Path) -> None:
     whole = load_converted("a0-stream", weights_dir=store)
     model = load_converted("a0-stream", weights_dir=store, num_classes=51)

@@ -19,14 +19,17 @@ from movinet_convert.errors import UsageError
 from movinet_convert.export.transformers.configuration import MoViNetConfig
 from movinet_convert.export.transformers.loading import check_files
 from movinet_convert.model import MoViNet
-from movinet_convert.model.create import initialize_classifier, initialize_module
+from movinet_convert.model.create import (
+    align_matrices,
+    initialize_classifier,
+    initialize_module,
+)
 from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StreamState
 from movinet_convert.weights.hub_files import FILE_NAME
 from movinet_convert.weights.labels import Labels
 from movinet_convert.weights.save import save_weights
 
-ALIGNMENT = 64  # bytes; that of every tensor which PyTorch allocates
 NETWORK = "movinet"  # the attribute, and the prefix of its tensors' names
 
 
@@ -131,7 +134,7 @@ class MoViNetForVideoClassification(PreTrainedModel):  # type: ignore[misc]
         loaded = PreTrainedModel._load_pretrained_model(
             model, state_dict, checkpoint_files, *args, **kwargs
         )
-        _leave_the_file(model)
+        align_matrices(model)
         return loaded
 
     def load_state_dict(
@@ -179,14 +182,3 @@ class MoViNetForVideoClassification(PreTrainedModel):  # type: ignore[misc]
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
         """Do nothing: transformers would copy the source of this class into saved folders."""
-
-
-def _leave_the_file(model: nn.Module) -> None:
-    """Copy the tensors that are mapped from a file and are not aligned there.
-
-    MKL's product of a matrix and one vector rounds according to the alignment of the matrix: the
-    logits would differ in the last bits from those of the network that was saved.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.data_ptr() % ALIGNMENT:
-            tensor.data = tensor.data.clone()
