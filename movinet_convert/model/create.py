@@ -106,11 +106,12 @@ def align_matrices(model: nn.Module) -> None:
     products are rounded: the last bits of the logits would depend on where a file has the tensors.
     """
     for module in model.modules():
-        pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if pointwise or isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear) or (
+            isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        ):
             weight = module.weight
             if weight.data_ptr() % ALIGNMENT:
-                weight.data = weight.data.clone()
+                weight.data = weight.detach().clone()
 
 
 def tensor_shapes(
