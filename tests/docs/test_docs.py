@@ -143,7 +143,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in RELEASES:
         archive = home / "mirror" / get_variant(name).archive_name
         convert(name, archive, **choices(name), out=home / "store", parity=None)
-    (home / "weights").symlink_to(add_verified(home / "regenerated", "a0-base").folder)
+    (home / "regenerated").symlink_to(add_verified(home / "verified", "a0-base").folder)
     write_colours(home / "dance.mp4", "red", "blue")
     for label in ("abseiling", "zumba"):
         for index in range(8):

@@ -419,7 +419,7 @@ def test_half_precision_weights_report_their_loss(
         ("onnx", {"quantize": "int8"}, "calibration clips"),
         ("onnx", {"allow_loss": 0.1}, "for quantized and half-precision"),
         ("onnx", {"quantize": "dynamic", "allow_loss": float("nan")}, "a positive number"),
-        ("onnx", {"labels": ["one", "two"]}, "2 labels for the 10 classes"),
+        ("onnx", {"labels": ["one", "two"]}, "2 labels were given for 10 classes"),
     ],
 )
 def test_unsupported_options_are_rejected(

@@ -230,7 +230,7 @@ def test_a_file_describes_itself(opened: Open, stream_model: MoViNet) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 3, 1, *SIZE), "one video of 34x48.*export the network for another size or batch"),
+        ((2, 3, 1, *SIZE), "one video of 34x48.*export for another size or batch"),
         ((1, 3, 1, 48, 34), r"one video of 34x48.*got shape \(1, 3, 1, 48, 34\)"),
         ((3, 1, *SIZE), "one video of 34x48"),
         ((1, 3, 0, *SIZE), "got 0"),

@@ -239,7 +239,7 @@ def test_report_covers_the_weights_in_the_store(
 ) -> None:
     asked: list[tuple[str, ParityOptions]] = []
 
-    def examined(name: str, *, weights_dir: str, parity: ParityOptions) -> Section:
+    def examined(name: str, *, weights_dir: str, parity: ParityOptions, **_: Any) -> Section:
         asked.append((name, parity))
         return section
 
