@@ -42,6 +42,7 @@ from huggingface_hub.utils import disable_progress_bars  # noqa: E402
 
 from scripts.publishing.candidates import candidate  # noqa: E402
 from scripts.publishing.targets import Change, Folder, Organisation, Target  # noqa: E402
+from scripts.regenerate_weights import catalogue_option  # noqa: E402
 
 PREFIX = "movinet-"
 State = Literal["published", "unchanged", "would change", "refused", "failed"]
@@ -121,13 +122,7 @@ def _state(changes: dict[str, Change], dry_run: bool) -> State:
     is_flag=True,
     help="Publish weights that are not the release too, as a rehearsal; their cards say so.",
 )
-@click.option(
-    "--manifest",
-    "catalogue_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=ROOT / manifests.MANIFEST_NAME,
-    help="The catalogue with the expected digests. [default: the repository's]",
-)
+@catalogue_option
 def main(
     names: tuple[str, ...],
     weights_dir: str | None,
@@ -168,9 +163,8 @@ def main(
         sys.exit(1)
 
 
-def _in_store(store: Store) -> list[str]:
-    manifest = store.manifest()
-    names = [name for name in manifest.variants if manifest.versions(name)]
+def _in_store(store: Store) -> Sequence[str]:
+    names = store.manifest().converted
     if not names:
         raise UsageError(
             f"The store {store.folder} has no weights; run scripts/regenerate_weights.py first."

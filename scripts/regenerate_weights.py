@@ -290,6 +290,15 @@ def _source_name(source: Source) -> str:
     return source.fetched.source if source.fetched else source.kind
 
 
+catalogue_option = click.option(
+    "--manifest",
+    "catalogue_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=ROOT / manifests.MANIFEST_NAME,
+    help="The catalogue with the expected digests. [default: the repository's]",
+)
+
+
 @click.command(cls=Command)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @options.weights_dir
@@ -300,13 +309,7 @@ def _source_name(source: Source) -> str:
     help="Fetch each release from both official sources; their tensors must be equal.",
 )
 @click.option("--offline", is_flag=True, help="Use only releases that were fetched before.")
-@click.option(
-    "--manifest",
-    "catalogue_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=ROOT / manifests.MANIFEST_NAME,
-    help="The catalogue with the expected digests. [default: the repository's]",
-)
+@catalogue_option
 @click.option("--update", is_flag=True, help="Write the digests into the catalogue.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a parity report (HTML).")
 @click.option("--jobs", type=click.IntRange(min=1), help="Variants at a time.")

@@ -42,8 +42,7 @@ def report_command(
     parity = options.parity_settings(settings)
     if not names:
         store = Store(store_folder(weights_dir))
-        manifest = store.manifest()
-        names = tuple(name for name in manifest.variants if manifest.versions(name))
+        names = store.manifest().converted
         if not names:
             raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
     refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])

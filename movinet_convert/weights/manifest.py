@@ -183,6 +183,11 @@ class Manifest(_Entry):
                 check_settings(VARIANTS[name], version.settings)
         return variants
 
+    @property
+    def converted(self) -> tuple[str, ...]:
+        """The names of the variants that have converted files."""
+        return tuple(name for name, entry in self.variants.items() if entry.versions)
+
     def versions(self, name: str) -> tuple[ConvertedVersion, ...]:
         return self.variants[name].versions if name in self.variants else ()
 

@@ -89,8 +89,8 @@ def load(
 def in_store(weights_dir: str | None = None) -> list[str]:
     """The variants in the store; UsageError if there are none."""
     store = Store(store_folder(weights_dir))
-    manifest = store.manifest()
-    names = [name for name in VARIANTS if name in manifest.variants and manifest.versions(name)]
+    converted = store.manifest().converted
+    names = [name for name in VARIANTS if name in converted]
     if not names:
         raise UsageError(
             f"The store {store.folder} has no weights; convert some with movinet-convert --arch a0 "
