@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,14 @@ from examples.finetune.data import Batch, ClipSpec, Views, loader
 from examples.finetune.sampling import EvaluationSampler
 from examples.finetune.splits import Split
 from examples.finetune.step import StepConfig, log_probabilities
-from movinet_convert.errors import EvaluationError, MissingExtraError, UsageError, WeightsError
-from movinet_convert.files.writing import replacing
+from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
 from movinet_convert.video.accuracy import CONFIDENCE, Accuracy, measure, ranked
-from movinet_convert.video.accuracy_files import FILE_NAMES, PER_CLASS_NAME, write_accuracy_files
+from movinet_convert.video.accuracy_files import (
+    FILE_NAMES,
+    PER_CLASS_NAME,
+    write_accuracy_files,
+    write_csv,
+)
 from movinet_convert.video.processes import Group
 
 WORST = 5  # classes, in a summary
@@ -133,15 +137,11 @@ class Evaluation:
             write_accuracy_files(folder, self.accuracy, classes, title)
             return [name for name in FILE_NAMES if (folder / name).exists()]
         assert self.precision is not None
-        with (
-            replacing(folder / PER_CLASS_NAME, EvaluationError) as unfinished,
-            unfinished.open("w", newline="", encoding="utf-8") as file,
-        ):
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["class", "class_index", "videos", "average_precision"])
-            for index, value in sorted(self.precision.by_class.items(), key=lambda item: item[1]):
-                videos = self.precision.videos_of(index)
-                rows.writerow([classes[index], index, videos, f"{value:.4f}"])
+        rows: list[list[Any]] = [["class", "class_index", "videos", "average_precision"]]
+        for index, value in sorted(self.precision.by_class.items(), key=lambda item: item[1]):
+            videos = self.precision.videos_of(index)
+            rows.append([classes[index], index, videos, f"{value:.4f}"])
+        write_csv(folder / PER_CLASS_NAME, rows)
         return [PER_CLASS_NAME]
 
 

@@ -58,7 +58,7 @@ def write_per_class(path: Path, accuracy: Accuracy, names: Sequence[str]) -> Non
         + (["", ""] if c.confused_with is None else [names[c.confused_with], c.confused])
         for c in accuracy.worst_first
     ]
-    _write_csv(path, [[*header, "confused_with", "confused"], *rows])
+    write_csv(path, [[*header, "confused_with", "confused"], *rows])
 
 
 def write_confusion(path: Path, accuracy: Accuracy, names: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def write_confusion(path: Path, accuracy: Accuracy, names: Sequence[str]) -> Non
     classes, matrix = accuracy.matrix()
     header = ["class \\ predicted", *(names[index] for index in classes)]
     rows = ([names[i], *row.tolist()] for i, row in zip(classes, matrix, strict=True))
-    _write_csv(path, [header, *rows])
+    write_csv(path, [header, *rows])
 
 
 def plot_confusion(path: Path, accuracy: Accuracy, names: Sequence[str], title: str) -> None:
@@ -171,7 +171,8 @@ def _cells(proportion: Proportion) -> list[Any]:
     return [proportion.correct, *(f"{figure:.2f}" for figure in figures)]
 
 
-def _write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as CSV, atomically; EvaluationError if the file cannot be written."""
     with (
         replacing(path, EvaluationError) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
