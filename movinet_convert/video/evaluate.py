@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,10 +106,7 @@ def evaluate(
     length = frames or predictor.window_frames or model.variant.input.frames
     with processes.group() as group:
         claim(out, " ".join(map(file_sha256, files)), listed, length, predictor.fps)
-        known = read_outcomes(out, listed, model.num_classes)
-        if retry:
-            known = {name: result for name, result in known.items() if result.error is None}
-        missing = [video for video in listed if video.name not in known]
+        missing = _missing(listed, read_outcomes(out, listed, model.num_classes), retry)
         mine = missing[group.rank :: group.size]
         before = (len(listed) - len(missing)) // group.size
         group.wait()  # all processes read before any of them writes
@@ -129,6 +126,14 @@ def _check_files(out: Path, data: Path, labels: Labels | None) -> None:
     inputs = [data, labels] if isinstance(labels, (str, os.PathLike)) else [data]
     for name in FILE_NAMES:
         refuse_inputs(out / name, map(Path, inputs))
+
+
+def _missing(
+    listed: Sequence[LabelledVideo], known: Mapping[str, Outcome], retry: bool
+) -> list[LabelledVideo]:
+    """The videos without a result, and with ``retry`` those that could not be read."""
+    done = {name for name, outcome in known.items() if not (retry and outcome.error is not None)}
+    return [video for video in listed if video.name not in done]
 
 
 def _write_outcomes(
