@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from movinet_convert.conversion.loading import load_converted as load_converted
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from movinet_convert.variants import list_variants as list_variants
     from movinet_convert.weights.save import save_weights as save_weights
 
+from movinet_convert.files.lazy import lazy_attributes
 from movinet_convert.files.version import __version__
 
 # The public names and their modules, imported on first use: importing the package stays cheap.
@@ -43,13 +43,7 @@ _EXPORTS = {
 
 __all__ = ["__version__", *_EXPORTS]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_EXPORTS[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _EXPORTS)
 
 
 def __dir__() -> list[str]:

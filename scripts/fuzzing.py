@@ -25,7 +25,8 @@ from movinet_convert.checkpoint.random_access import ByteRange, RandomAccessFile
 from movinet_convert.checkpoint.sstable import encode_table, read_table
 from movinet_convert.errors import MovinetError
 from movinet_convert.model.settings import get_variant
-from movinet_convert.weights.file import Header, read_header, read_tensors, write_weights
+from movinet_convert.weights.file import read_header, read_tensors, write_weights
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.manifest import catalogue, dump, parse
 from scripts import structured, tflite_damage
 from scripts.tflite_writer import StreamWriter

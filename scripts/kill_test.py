@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from multiprocessing.process import BaseProcess
 
-    from movinet_convert.weights.file import Dtype
+    from movinet_convert.weights.header import Dtype
 
 Contents = frozenset[tuple[str, int]]
 

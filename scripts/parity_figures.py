@@ -25,7 +25,7 @@ from movinet_convert.errors import ParityError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.variants import list_variants
-from movinet_convert.weights.file import Dtype
+from movinet_convert.weights.header import Dtype
 
 
 @dataclass(frozen=True)

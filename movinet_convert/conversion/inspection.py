@@ -17,7 +17,8 @@ from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import VARIANTS, Origins, Settings, meant_variants
-from movinet_convert.weights.file import SUFFIX, read_header, read_tensors
+from movinet_convert.weights.file import read_header, read_tensors
+from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.hub_files import is_hub_address
 from movinet_convert.weights.load import WeightsFile, locate, read_network
 

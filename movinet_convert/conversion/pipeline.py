@@ -24,7 +24,8 @@ from movinet_convert.parity.comparison import Stage, silent, verify_model
 from movinet_convert.parity.options import DEFAULT_PARITY, TOLERANCES, ParityOptions
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import Activation, Gating, Variant
-from movinet_convert.weights.file import DTYPES, Dtype, Header, write_weights
+from movinet_convert.weights.file import DTYPES, write_weights
+from movinet_convert.weights.header import Dtype, Header
 from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import WeightsFile, read_network
 from movinet_convert.weights.manifest import ConvertedFrom

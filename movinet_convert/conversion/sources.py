@@ -14,7 +14,7 @@ from movinet_convert.download.fetch import FetchedRelease
 from movinet_convert.download.known_tensors import KnownTensors
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.variants import Variant, is_published
-from movinet_convert.weights.file import SourceKind
+from movinet_convert.weights.header import SourceKind
 
 
 @dataclass(frozen=True)

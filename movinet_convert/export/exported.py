@@ -23,7 +23,7 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
 from movinet_convert.weights.file import DTYPES
-from movinet_convert.weights.file import SUFFIX as WEIGHTS_SUFFIX
+from movinet_convert.weights.header import SUFFIX as WEIGHTS_SUFFIX
 from movinet_convert.weights.labels import known_names
 
 SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values() if row.suffix))

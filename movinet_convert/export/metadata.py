@@ -13,7 +13,8 @@ from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import check_settings, get_variant
 from movinet_convert.model.state import StateSpec
 from movinet_convert.variants import Settings
-from movinet_convert.weights.file import DTYPES, ClassCount, first_error
+from movinet_convert.weights.file import DTYPES
+from movinet_convert.weights.header import ClassCount, first_error
 from movinet_convert.weights.labels import Labels, given_names, known_names
 
 KEY = "movinet"

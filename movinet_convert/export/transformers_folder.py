@@ -23,7 +23,8 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
 from movinet_convert.variants import Variant
-from movinet_convert.weights.file import first_error, read_header, read_tensors
+from movinet_convert.weights.file import read_header, read_tensors
+from movinet_convert.weights.header import first_error
 from movinet_convert.weights.hub_files import FILE_NAME
 from movinet_convert.weights.transformers_files import PROCESSOR_NAME
 

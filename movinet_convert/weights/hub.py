@@ -13,7 +13,8 @@ import torch
 
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.model import MoViNet
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.hub_files import (
     FILE_NAME,
     HubAddress,

@@ -16,7 +16,8 @@ from movinet_convert.model.create import empty_model, fill, initialize_classifie
 from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
-from movinet_convert.weights.file import SUFFIX, check_content, read_header, read_tensors
+from movinet_convert.weights.file import check_content, read_header, read_tensors
+from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.hub_files import HubAddress, download_weights, is_hub_address
 from movinet_convert.weights.labels import known_names
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion

@@ -29,7 +29,7 @@ from movinet_convert.variants import (
     list_variants,
 )
 from movinet_convert.weights import strict_yaml
-from movinet_convert.weights.file import ClassCount, Dtype, Sha256, SourceKind, first_error
+from movinet_convert.weights.header import ClassCount, Dtype, Sha256, SourceKind, first_error
 
 MANIFEST_NAME = "weights_manifest.yaml"
 SCHEMA_VERSION: Literal[2] = 2

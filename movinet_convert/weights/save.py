@@ -12,7 +12,8 @@ from movinet_convert.errors import UsageError
 from movinet_convert.files.writing import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
-from movinet_convert.weights.file import SUFFIX, Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import SUFFIX, Header
 from movinet_convert.weights.labels import Labels, given_names
 
 

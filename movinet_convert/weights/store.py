@@ -23,7 +23,7 @@ from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.files.writing import staging_folder
 from movinet_convert.weights import manifest as manifests
-from movinet_convert.weights.file import SUFFIX
+from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
 
 WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"

@@ -15,7 +15,7 @@ from typing import Any
 from movinet_convert.model.settings import get_variant
 from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.variants import Variant
-from movinet_convert.weights.file import Header
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.labels import class_names
 
 CONFIG_NAME = "config.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -49,6 +50,15 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys, movinet_convert.cli.app; "
         "heavy = {'torch', 'numpy', 'rich.console', 'pydantic', 'requests'} & set(sys.modules); "
         "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_list_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from movinet_convert.cli.app import main; "
+        f"main(['list', '--weights-dir', {str(tmp_path)!r}], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 
 from movinet_convert import convert, create_model
 from movinet_convert.cli.app import main
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from tests.helpers.seeded import choices, variables, write_checkpoint
 
 

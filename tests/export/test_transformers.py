@@ -23,7 +23,8 @@ from movinet_convert.model import MoViNet
 from movinet_convert.model.create import CLASSIFIER_STD
 from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.video.frames import Sampling, read_middle
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.hub_files import FILE_NAME
 from movinet_convert.weights.save import save_weights
 from movinet_convert.weights.transformers_files import CONFIG_NAME, PROCESSOR_NAME

@@ -19,7 +19,8 @@ from movinet_convert.errors import EvaluationError, UsageError, WeightsError
 from movinet_convert.video import journal
 from movinet_convert.video.dataset import read_dataset
 from movinet_convert.video.evaluate import Evaluation, evaluate
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from tests.helpers.colour_model import LABELS, SHOWN, TOP1, TOP5, colour_model, write_colours
 from tests.helpers.odd_videos import largest_file, write_stamped
 

@@ -27,7 +27,8 @@ from movinet_convert.video.predict import (
     Verdict,
     load_predictor,
 )
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from tests.helpers.colour_model import LABELS, colour_model, write_colours
 from tests.helpers.odd_videos import cut_off, largest_file
 

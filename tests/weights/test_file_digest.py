@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from movinet_convert import convert, create_model, load_converted, save_weights
 from movinet_convert.errors import MovinetWarning, WeightsError
-from movinet_convert.weights.file import METADATA_KEY, Header
+from movinet_convert.weights.file import METADATA_KEY
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.manifest import MANIFEST_NAME
 from tests.helpers.seeded import choices, write_checkpoint
 

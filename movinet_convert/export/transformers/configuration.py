@@ -14,7 +14,7 @@ from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.settings import DEFAULT_ORIGINS, get_variant
 from movinet_convert.variants import KINETICS_600_CLASSES
-from movinet_convert.weights.file import Header, first_error
+from movinet_convert.weights.header import Header, first_error
 from movinet_convert.weights.labels import Labels, class_names, given_names
 from movinet_convert.weights.transformers_files import (
     AUTO_MAP,

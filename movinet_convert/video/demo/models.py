@@ -12,7 +12,8 @@ from movinet_convert.variants import VARIANTS
 from movinet_convert.video.models import ExportedFile
 from movinet_convert.video.plot import distinct_names
 from movinet_convert.video.predict import Predictor, load_predictor
-from movinet_convert.weights.file import SUFFIX, read_header
+from movinet_convert.weights.file import read_header
+from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.load import locate
 from movinet_convert.weights.store import Store, store_folder
 

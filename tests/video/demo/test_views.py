@@ -19,7 +19,8 @@ from movinet_convert.video.demo.models import RANDOM, UNKNOWN, Loaded, Models, i
 from movinet_convert.video.demo.watch import View, watch
 from movinet_convert.video.pixels import Image
 from movinet_convert.video.predict import Moment, Predictor
-from movinet_convert.weights.file import Header, write_weights
+from movinet_convert.weights.file import write_weights
+from movinet_convert.weights.header import Header
 from tests.helpers.colour_model import LABELS, colour_model, image, write_colours
 from tests.helpers.odd_videos import cut_off
 
