@@ -11,6 +11,7 @@ from movinet_convert.cli import options
 from movinet_convert.cli.command import print_parity
 from movinet_convert.cli.list import settings_line
 from movinet_convert.cli.terminal import echo
+from movinet_convert.cli.threads import follow_load
 from movinet_convert.variants import Variant
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def convert_one(
     from movinet_convert.conversion.pipeline import convert
     from movinet_convert.parity.comparison import silent
 
+    follow_load()
     clips = None
     if settings["gating_clips"] is not None:
         from movinet_convert.video.clips import read_clips

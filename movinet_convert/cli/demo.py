@@ -11,6 +11,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo
+from movinet_convert.cli.threads import follow_load
 
 if TYPE_CHECKING:
     from movinet_convert.video.demo.models import Models
@@ -80,6 +81,7 @@ def demo_command(
         how = {"labels": labels, "threads": threads, "device": device}
         return load(name, weights_dir=weights_dir, exported=exported, **how)
 
+    follow_load(threads)
     models = Models(names or in_store(weights_dir), load_named)
     _load(models, all_of_them=bool(names))
     limits = Limits(max_mb, max_seconds)

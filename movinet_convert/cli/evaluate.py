@@ -13,6 +13,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import INTERRUPTED, Command
 from movinet_convert.cli.terminal import console, echo, echo_json, progress
+from movinet_convert.cli.threads import follow_load
 from movinet_convert.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -105,18 +106,17 @@ def evaluate_command(
 
     used = {key: settings[key] for key in ("device", "threads", "weights_dir")}
     exported = options.exported(name, trusted=trusted, **used)
+    adapt = follow_load(settings["threads"])
     folder = out or Path(f"evaluation-{Path(name).stem}")
     columns = (MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with progress(f"Evaluating {name}", *columns) as update:
-            result = evaluate(
-                name,
-                data,
-                folder,
-                exported=exported,
-                progress=lambda done, total: update(completed=done, total=total),
-                **settings,
-            )
+
+            def counted(done: int, total: int) -> None:
+                adapt()
+                update(completed=done, total=total)
+
+            result = evaluate(name, data, folder, exported=exported, progress=counted, **settings)
     except KeyboardInterrupt:
         _print_stopped(folder)
         sys.exit(INTERRUPTED)

@@ -10,6 +10,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo, echo_json
+from movinet_convert.cli.threads import follow_load
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def export_command(
 
     weights, labels = find_file(name, weights_dir=weights_dir), settings["labels"]
     refuse_inputs(Path(out), [weights] if labels is None else [weights, labels])
+    follow_load()
     model = load_converted(weights)
     with doing(f"Exporting {name} as {format_}"):
         if format_ == CHECKPOINT:

@@ -95,9 +95,9 @@ def exported(
     return load_exported(name, threads or None, trusted=trusted)
 
 
-def _set_threads(_: click.Context, __: click.Parameter, threads: int | None) -> int:
+def _set_threads(context: click.Context, __: click.Parameter, threads: int | None) -> int:
     """Limit PyTorch's threads; returns FFmpeg's, 0 to let it choose."""
-    if threads is not None:
+    if threads is not None and not context.resilient_parsing:
         import torch
 
         torch.set_num_threads(threads)
@@ -108,7 +108,7 @@ threads = click.option(
     "--threads",
     type=click.IntRange(min=1),
     callback=_set_threads,
-    help="For the network and for decoding.",
+    help="For the network and for decoding; by default PyTorch uses the cores that are free.",
 )
 
 # The numbers in these texts are those of parity.options, which imports torch; a test compares them.

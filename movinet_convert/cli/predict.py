@@ -11,6 +11,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import INTERRUPTED, Command
 from movinet_convert.cli.terminal import echo
+from movinet_convert.cli.threads import follow_load
 from movinet_convert.cli.watch import Watch, video_progress
 from movinet_convert.errors import UsageError
 
@@ -86,7 +87,8 @@ def predict_command(
     predictor = load_predictor(name, exported=exported, **settings)
     timelines: list[Timeline] | None = None if plot is None else []
     captions = None if annotated is None else Captions(predictor)
-    watch = Watch(predictor, top, as_json, seconds, timelines, captions)
+    adapt = follow_load(settings["threads"])
+    watch = Watch(predictor, top, as_json, seconds, timelines, captions, adapt)
     for source in sources:
         watch.video(source)
         if watch.stopped:

@@ -11,6 +11,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo
+from movinet_convert.cli.threads import follow_load
 from movinet_convert.errors import UsageError
 
 
@@ -40,6 +41,7 @@ def report_command(
     from movinet_convert.weights.store import Store, store_folder
 
     parity = options.parity_settings(settings)
+    follow_load()
     if not names:
         store = Store(store_folder(weights_dir))
         names = store.manifest().converted

@@ -10,6 +10,7 @@ import click
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command, print_parity
 from movinet_convert.cli.terminal import doing, echo_json
+from movinet_convert.cli.threads import follow_load
 
 
 @click.command("verify", cls=Command)
@@ -35,6 +36,7 @@ def verify_command(
     from movinet_convert.conversion.verification import verify
 
     parity = options.parity_settings(settings)
+    follow_load()
     with doing(f"Comparing {name} with the official model") as stage:
         result = verify(
             name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity, stage=stage

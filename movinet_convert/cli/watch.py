@@ -26,6 +26,7 @@ class Watch:
     """Predicts videos one after the other and prints the results.
 
     ``timelines`` and ``captions``, unless None, record what the plot and the annotated video need.
+    ``adapt`` is called before each prediction; it follows the load of the machine.
     """
 
     predictor: Predictor
@@ -34,6 +35,7 @@ class Watch:
     seconds: float | None
     timelines: list[Timeline] | None
     captions: Captions | None
+    adapt: Callable[[], None]
     failed: int = 0  # unreadable videos
     stopped: str | None = None  # the video during which Ctrl-C was pressed
 
@@ -85,6 +87,7 @@ class Watch:
                 if self.as_json:
                     self._print_json(source, moment)
                 best = self.predictor.top(moment.probabilities, 1)[0]
+                self.adapt()
                 update(completed=moment.end, seen=f"{best.label} {best.probability:.0%}")
                 yield moment
 
