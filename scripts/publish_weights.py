@@ -35,7 +35,8 @@ from movinet_convert.model.settings import get_variant  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
 from movinet_convert.weights.hub_files import require_hub  # noqa: E402
 from movinet_convert.weights.manifest import Manifest  # noqa: E402
-from movinet_convert.weights.store import Store, store_folder  # noqa: E402
+from movinet_convert.weights.naming import store_folder  # noqa: E402
+from movinet_convert.weights.store import Store  # noqa: E402
 
 require_hub()
 from huggingface_hub.utils import disable_progress_bars  # noqa: E402

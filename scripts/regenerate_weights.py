@@ -49,8 +49,10 @@ from movinet_convert.parity.reference import shared_reference  # noqa: E402
 from movinet_convert.parity.report import Section, section_of, write_page  # noqa: E402
 from movinet_convert.variants import OfficialSource, Release, list_variants  # noqa: E402
 from movinet_convert.weights import manifest as manifests  # noqa: E402
-from movinet_convert.weights.manifest import ConvertedVersion, Manifest, ReleaseSource  # noqa: E402
-from movinet_convert.weights.store import Store, store_folder  # noqa: E402
+from movinet_convert.weights.entries import ConvertedVersion, ReleaseSource  # noqa: E402
+from movinet_convert.weights.manifest import Manifest  # noqa: E402
+from movinet_convert.weights.naming import store_folder  # noqa: E402
+from movinet_convert.weights.store import Store  # noqa: E402
 
 BYTES_PER_JOB = 4 << 30  # enough to compare the largest variant
 COLOURS = {"unchanged": "green", "converted": "green", "differs": "red", "failed": "red"}

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Group
 from movinet_convert.cli.convert import AUTO, convert_and_print
 from movinet_convert.cli.demo import demo_command
@@ -21,6 +21,7 @@ from movinet_convert.cli.fetch import fetch_command
 from movinet_convert.cli.inspect import inspect_command
 from movinet_convert.cli.list import list_command
 from movinet_convert.cli.predict import predict_command
+from movinet_convert.cli.remove import remove_command
 from movinet_convert.cli.report import report_command
 from movinet_convert.cli.terminal import echo_page
 from movinet_convert.cli.verify import verify_command
@@ -60,7 +61,12 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option(
     "--all", "every", is_flag=True, help="All twelve releases; with --causal the six stream models."
 )
-@click.option("--checkpoint", metavar="PATH", help="Your own checkpoint: folder, prefix or file.")
+@click.option(
+    "--checkpoint",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="Your own checkpoint: folder, prefix or file.",
+)
 @click.option(
     "--synthetic", is_flag=True, help="Random seeded weights, written by the official model."
 )
@@ -73,6 +79,7 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
 @click.option(
     "--gating-clips",
     metavar="DIR",
+    shell_complete=completion.folders,
     help="Videos like the training data, for --gating auto: at least 16, better 64.",
 )
 @click.option(
@@ -92,7 +99,13 @@ STREAM_GATINGS = [*(gating for gating in get_args(Gating) if gating != "sigmoid"
     help="Add an untrained classifier to a backbone that was saved without one.",
 )
 @options.labels
-@click.option("--out", metavar="DIR", help="The store to write into.")
+@options.store("--out")
+@click.option(
+    "--name",
+    "store_as",
+    metavar="NAME",
+    help="Store the weights under a name of your own, beside the variants: load_converted(NAME).",
+)
 @click.option("--no-verify", is_flag=True, help="Skip the comparison with the official model.")
 @options.parity
 @click.option("--dtype", type=click.Choice(options.DTYPES), default="float32")
@@ -127,5 +140,6 @@ for command in (
     evaluate_command,
     demo_command,
     report_command,
+    remove_command,
 ):
     main.add_command(command)

@@ -30,6 +30,12 @@ def convert_and_print(
         # A file that cannot be one is refused before any work.
         count = None if settings["checkpoint"] else KINETICS_600_CLASSES
         read_labels(settings["labels"], count)
+    if settings["store_as"] is not None:
+        from movinet_convert.weights.naming import check_own_name
+
+        check_own_name(settings["store_as"])
+        if len(variants) > 1:
+            raise UsageError("--name names the weights of one variant; convert one at a time.")
     first = variants[0] if variants else None  # None: the checkpoint determines it
     for variant in variants[1:]:
         _check_gating(variant, settings["gating"], settings["gating_clips"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONVERT_OPTIONS = (
     *("gating", "legacy", "head_activation"),
-    *("num_classes", "labels", "out", "dtype"),
+    *("num_classes", "labels", "store_as", "dtype"),
 )
 
 
@@ -46,6 +46,7 @@ def convert_one(
         source,
         gating_clips=clips,
         stage=stage or silent,
+        out=settings["weights_dir"],
         parity=None if settings["no_verify"] else options.parity_settings(settings),
         **{name: settings[name] for name in CONVERT_OPTIONS},
     )

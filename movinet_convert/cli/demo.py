@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo
 from movinet_convert.cli.threads import follow_load
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command("demo", cls=Command)
-@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@click.argument(
+    "names", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.stored_or_file
+)
 @options.weights_dir
 @options.labels
 @click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import echo, echo_json, progress
 from movinet_convert.errors import DownloadError, UsageError
@@ -47,7 +47,7 @@ def download(
 
 
 @click.command("fetch", cls=Command)
-@click.argument("names", nargs=-1, metavar="NAME...")
+@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=completion.variants)
 @click.option("--all", "every", is_flag=True, help="All twelve releases; with --legacy all six.")
 @options.source
 @click.option("--legacy", is_flag=True, help="The older releases, with 3D convolutions.")

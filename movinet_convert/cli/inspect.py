@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.errors import UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", cls=Command)
-@click.argument("path", metavar="PATH")
+@click.argument("path", metavar="PATH", shell_complete=completion.stored_or_file)
 @click.option("--variables", is_flag=True, help="List every weight with its name and shape.")
 @click.option(
     "--gating", is_flag=True, help="Detect a stream model's gating from its moving statistics."
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--clips",
     metavar="DIR",
+    shell_complete=completion.folders,
     help="For --gating: videos like the training data, at least 16, better 64.",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Of each clip, as in training.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from movinet_convert.cli import completion
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:  # which needs torch
@@ -37,12 +39,58 @@ def positive(text: str) -> float:
     return number
 
 
-name = click.argument("name", metavar="NAME|FILE")
-weights_dir = click.option(
-    "--weights-dir",
-    metavar="DIR",
-    help="The store; by default $MOVINET_WEIGHTS_DIR or the per-user data folder.",
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_version = click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    help="Version of NAME in the store, as in NAME@1; by default the one converted last.",
 )
+
+
+def at_version(name: str, version: int | None) -> str:
+    """``NAME@N``; UsageError for a version of what can have none, or for two versions."""
+    from movinet_convert.weights.naming import split_version
+
+    if version is None:
+        return name
+    named = split_version(name, version)
+    if named is None:
+        raise UsageError(f"--version is for a name in the store, not for {name}; leave it out.")
+    return f"{named[0]}@{version}"
+
+
+def _with_version(metavar: str, complete: Callable[..., Any]) -> Callable[[Command], Command]:
+    """An argument ``name`` with ``--version N``, which the command gets as ``NAME@N``."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def call(*args: Any, name: str, version: int | None, **settings: Any) -> Any:
+            return command(*args, name=at_version(name, version), **settings)
+
+        argument = click.argument("name", metavar=metavar, shell_complete=complete)
+        return cast("Command", argument(_version(call)))
+
+    return decorate
+
+
+name = _with_version("NAME|FILE", completion.stored_or_file)
+stored_name = _with_version("NAME", completion.stored)
+
+
+def store(*names: str) -> Callable[[Command], Command]:
+    """The option for the store, ``weights_dir``; ``names`` are other names of the option."""
+    return click.option(
+        "--weights-dir",
+        *names,
+        "weights_dir",
+        metavar="DIR",
+        shell_complete=completion.folders,
+        help="The store; by default $MOVINET_WEIGHTS_DIR or the per-user data folder.",
+    )
+
+
+weights_dir = store()
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import INTERRUPTED, Command
 from movinet_convert.cli.terminal import echo
 from movinet_convert.cli.threads import follow_load
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @click.command("predict", cls=Command)
 @options.name
-@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...")
+@click.argument(
+    "videos", nargs=-1, required=True, metavar="VIDEO...", shell_complete=completion.files
+)
 @options.weights_dir
 @click.option("--top", type=click.IntRange(min=1), default=5, help="Classes.")
 @options.labels

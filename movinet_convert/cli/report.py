@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo
 from movinet_convert.cli.threads import follow_load
@@ -16,7 +16,9 @@ from movinet_convert.errors import UsageError
 
 
 @click.command("report", cls=Command)
-@click.argument("names", nargs=-1, metavar="[NAME|FILE]...")
+@click.argument(
+    "names", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.stored_or_file
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -38,13 +40,14 @@ def report_command(
     from movinet_convert.files.writing import refuse_inputs
     from movinet_convert.parity.report import examine, write_page
     from movinet_convert.weights.load import locate
-    from movinet_convert.weights.store import Store, store_folder
+    from movinet_convert.weights.naming import store_folder
+    from movinet_convert.weights.store import Store
 
     parity = options.parity_settings(settings)
     follow_load()
     if not names:
         store = Store(store_folder(weights_dir))
-        names = store.manifest().converted
+        names = tuple(store.manifest().converted)
         if not names:
             raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
     refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from movinet_convert.cli import options
+from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command, print_parity
 from movinet_convert.cli.terminal import doing, echo_json
 from movinet_convert.cli.threads import follow_load
@@ -18,6 +18,7 @@ from movinet_convert.cli.threads import follow_load
 @click.option(
     "--checkpoint",
     metavar="PATH",
+    shell_complete=completion.files,
     help="Compare with this checkpoint, from which the file was converted.",
 )
 @options.weights_dir

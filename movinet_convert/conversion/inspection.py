@@ -15,12 +15,12 @@ from movinet_convert.conversion.sources import given
 from movinet_convert.conversion.tensors import convert_checkpoint
 from movinet_convert.errors import UsageError
 from movinet_convert.model import MoViNet
-from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import VARIANTS, Origins, Settings, meant_variants
 from movinet_convert.weights.file import read_header, read_tensors
-from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.hub_files import is_hub_address
 from movinet_convert.weights.load import WeightsFile, locate, read_network
+from movinet_convert.weights.naming import SUFFIX, split_version, store_folder
+from movinet_convert.weights.store import Store
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ def _converted(
     path = Path(path)
     if path.exists() or path.with_name(f"{path.name}.index").exists():
         return None
-    if str(path) in VARIANTS:
-        return locate(path, weights_dir=weights_dir)
-    if path.name == str(path) and not path.suffix and meant_variants(path.name):
-        get_variant(path.name)  # raises an error with the name that was meant
+    named = split_version(str(path))
+    if named is not None:
+        known = [*VARIANTS, *Store(store_folder(weights_dir)).manifest().named]
+        if named[0] in known or meant_variants(named[0]):
+            return locate(path, weights_dir=weights_dir)
     return None
 
 

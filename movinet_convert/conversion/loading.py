@@ -12,7 +12,8 @@ from movinet_convert.errors import MovinetWarning
 from movinet_convert.model import MoViNet
 from movinet_convert.variants import VARIANTS
 from movinet_convert.weights.load import load_file, locate
-from movinet_convert.weights.store import Store, store_folder
+from movinet_convert.weights.naming import store_folder
+from movinet_convert.weights.store import Store
 
 
 def load_converted(
@@ -29,9 +30,11 @@ def load_converted(
 ) -> MoViNet:
     """Load converted weights: of a variant in the store, of a file, or from the Hugging Face Hub.
 
-    ``name`` is a variant (``"a0-stream"``), the path of a file, or a repository on the Hub
-    (``"hf://ORG/NAME"``, or ``"hf://ORG/NAME@REVISION"`` for a branch, tag or commit), which needs
-    the extra [hub] and uses the Hub's cache, token and offline mode.
+    ``name`` is a variant (``"a0-stream"``) or a name that was given at conversion; with ``version``
+    or as ``"a0-stream@1"`` a version of it, by default the one converted last. Or it is the path of
+    a file, or a repository on the Hub (``"hf://ORG/NAME"``, or ``"hf://ORG/NAME@REVISION"`` for a
+    branch, tag or commit), which needs the extra [hub] and uses the Hub's cache, token and offline
+    mode.
 
     The network is in eval mode, float32 and on the CPU by default. ``num_classes`` other than the
     file's keeps the backbone and initializes a new last layer. ``model.labels`` are the class names

@@ -24,12 +24,13 @@ from movinet_convert.parity.comparison import Stage, silent, verify_model
 from movinet_convert.parity.options import DEFAULT_PARITY, TOLERANCES, ParityOptions
 from movinet_convert.parity.result import ParityResult
 from movinet_convert.variants import Activation, Gating, Variant
+from movinet_convert.weights.entries import ConvertedFrom
 from movinet_convert.weights.file import DTYPES, write_weights
 from movinet_convert.weights.header import Dtype, Header
 from movinet_convert.weights.labels import Labels, given_names
 from movinet_convert.weights.load import WeightsFile, read_network
-from movinet_convert.weights.manifest import ConvertedFrom
-from movinet_convert.weights.store import Store, Stored, store_folder
+from movinet_convert.weights.naming import store_folder
+from movinet_convert.weights.store import Store, Stored
 from movinet_convert.weights.tf_variables import tf_variables
 
 
@@ -62,6 +63,7 @@ def convert(
     num_classes: int | None = None,
     labels: Labels | None = None,
     out: str | os.PathLike[str] | None = None,
+    store_as: str | None = None,
     dtype: Dtype = "float32",
     parity: ParityOptions | None = DEFAULT_PARITY,
     stage: Stage = silent,
@@ -76,8 +78,10 @@ def convert(
     ``video.clips.read_clips``; UsageError if they are inconclusive. ``num_classes`` adds an
     untrained classifier to a backbone that was saved without one. ``labels``, class names in the
     order of the logits or a file with one per line, are written into the file. ``out`` is the
-    store; None is the default store. ``parity=None`` skips the comparison, and then the extra [tf]
-    is not needed. ``stage`` is called with each step, such as "this network, case 2 of 7: batch".
+    store; None is the default store. ``store_as`` is the name there, by default that of the
+    variant, where the weights take the place of a release. ``parity=None`` skips the comparison,
+    and then the extra [tf] is not needed. ``stage`` is called with each step, such as "this
+    network, case 2 of 7: batch".
 
     The file is written to a staging folder, read back in its own ``dtype``, compared, and only
     then moved. Raises CheckpointError, ParityError, WeightsError, leaving the store unchanged.
@@ -97,12 +101,14 @@ def convert(
     if gating == "auto":
         stage("detecting the gating with videos")
         converted, evidence = _with_detected_gating(converted, gating_clips)
+    store = Store(store_folder(out))
+    store.check_name(store_as or converted.variant.name, converted.variant.name)
     stage("writing the file")
-    with staged(converted, Store(store_folder(out)), dtype, names) as file:
+    with staged(converted, store, dtype, names) as file:
         result = as_stored = None
         if parity is not None:
             result, as_stored = compare_staged(file, parity, stage)
-        stored = file.commit(result, as_stored)
+        stored = file.commit(result, as_stored, store_as)
     return Conversion(converted, result, as_stored, stored, evidence, names)
 
 
@@ -142,13 +148,17 @@ class Staged:
     dtype: Dtype
 
     def commit(
-        self, result: ParityResult | None = None, as_stored: ParityResult | None = None
+        self,
+        result: ParityResult | None = None,
+        as_stored: ParityResult | None = None,
+        name: str | None = None,
     ) -> Stored:
-        """Move the file into the store; see ``Store.add``."""
+        """Move the file into the store, as its variant or ``name``; see ``Store.add``."""
         converted, source = self.converted, self.converted.source
         return self.store.add(
-            converted.variant.name,
+            name or converted.variant.name,
             self.path,
+            variant=converted.variant.name,
             dtype=self.dtype,
             num_classes=converted.num_classes,
             settings=converted.settings,

@@ -23,8 +23,8 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.model.state import StateSpec, StreamState
 from movinet_convert.model.transforms import CHANNELS, ClipTransform
 from movinet_convert.weights.file import DTYPES
-from movinet_convert.weights.header import SUFFIX as WEIGHTS_SUFFIX
 from movinet_convert.weights.labels import known_names
+from movinet_convert.weights.naming import SUFFIX as WEIGHTS_SUFFIX
 
 SUFFIXES = tuple(dict.fromkeys(row.suffix for row in FORMATS.values() if row.suffix))
 MARKERS = {row.marker: name for name, row in FORMATS.items() if row.marker}  # of folders

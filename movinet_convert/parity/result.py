@@ -10,7 +10,7 @@ from typing import Any
 from movinet_convert.errors import ParityError
 from movinet_convert.parity.cases import Case
 from movinet_convert.variants import Settings
-from movinet_convert.weights.manifest import Coverage, ParityFigures
+from movinet_convert.weights.entries import Coverage, ParityFigures
 
 LOGITS = "logits"
 

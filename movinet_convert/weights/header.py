@@ -13,7 +13,6 @@ from movinet_convert.variants import Origins, Settings
 if TYPE_CHECKING:  # descriptions are read where no network is needed, without torch
     from movinet_convert.model import MoViNet
 
-SUFFIX = ".safetensors"
 FORMAT_VERSION: Literal[2] = 2  # files of format 1, without digest, can still be read
 
 Dtype = Literal["float32", "float16", "bfloat16"]

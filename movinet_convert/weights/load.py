@@ -16,12 +16,13 @@ from movinet_convert.model.create import empty_model, fill, initialize_classifie
 from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
+from movinet_convert.weights.entries import ConvertedVersion
 from movinet_convert.weights.file import check_content, read_header, read_tensors
-from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.hub_files import HubAddress, download_weights, is_hub_address
 from movinet_convert.weights.labels import known_names
-from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion
-from movinet_convert.weights.store import Store, check_bytes, store_folder
+from movinet_convert.weights.manifest import MANIFEST_NAME
+from movinet_convert.weights.naming import split_version, store_folder
+from movinet_convert.weights.store import Store, check_bytes
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,19 @@ def locate(
     weights_dir: str | os.PathLike[str] | None = None,
     version: int | None = None,
 ) -> WeightsFile:
-    """Find the file of a variant in the store, at a path or on the Hub, without verifying it.
+    """Find the file of a name in the store, at a path or on the Hub, without verifying it.
 
-    A path is looked up in the manifest of its folder, or of the folder of the file that it links
-    to. The file of a repository on the Hub (``hf://…``) is downloaded into the Hub's cache.
-    Raises as ``load_converted``.
+    ``name@N`` is a version of a name. A path is looked up in the manifest of its folder, or of the
+    folder of the file that it links to. The file of a repository on the Hub (``hf://…``) is
+    downloaded into the Hub's cache. Raises as ``load_converted``.
     """
-    if str(name) in VARIANTS:
+    named = split_version(str(name), version)
+    if named is not None:
         store = Store(store_folder(weights_dir))
-        entry = store.find(str(name), version)
-        return WeightsFile(store.folder / entry.file, str(name), entry)
+        variant = named[0] if named[0] in VARIANTS else store.manifest().converted.get(named[0])
+        if variant is not None or not Path(name).exists():
+            entry = store.find(*named)
+            return WeightsFile(store.folder / entry.file, variant, entry)
     if is_hub_address(name):
         if version is not None:
             raise UsageError(f"{name} has revisions, not versions; pass hf://ORG/NAME@REVISION.")
@@ -93,8 +97,6 @@ def locate(
 
 
 def _given_file(path: Path, version: int | None) -> Path:
-    if path.suffix != SUFFIX and not path.exists():
-        get_variant(str(path))  # raises an error that lists the names
     if version is not None:
         raise UsageError(f"{path} is a file and has no versions; omit version.")
     if not path.is_file():
@@ -105,7 +107,7 @@ def _given_file(path: Path, version: int | None) -> Path:
 def find_file(
     name: str | os.PathLike[str], *, weights_dir: str | os.PathLike[str] | None = None
 ) -> Path:
-    """The path of a variant's file, or the path itself, after verification."""
+    """The path of the file of a name, or the path itself, after verification."""
     file = locate(name, weights_dir=weights_dir)
     file.check()
     return file.path

@@ -12,10 +12,10 @@ import jinja2
 from movinet_convert.files.version import __version__
 from movinet_convert.model.settings import get_variant, with_origins
 from movinet_convert.variants import Accuracy, Variant
+from movinet_convert.weights.entries import ConvertedVersion
 from movinet_convert.weights.header import Header
 from movinet_convert.weights.hub_files import HubAddress, is_hub_address
 from movinet_convert.weights.labels import known_names
-from movinet_convert.weights.manifest import ConvertedVersion
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData

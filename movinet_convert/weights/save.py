@@ -13,8 +13,9 @@ from movinet_convert.files.writing import replacing
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.weights.file import write_weights
-from movinet_convert.weights.header import SUFFIX, Header
+from movinet_convert.weights.header import Header
 from movinet_convert.weights.labels import Labels, given_names
+from movinet_convert.weights.naming import SUFFIX
 
 
 def save_weights(

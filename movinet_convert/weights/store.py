@@ -16,33 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 import safetensors
 
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.files.reading import file_sha256
 from movinet_convert.files.writing import staging_folder
+from movinet_convert.variants import VARIANTS
 from movinet_convert.weights import manifest as manifests
-from movinet_convert.weights.header import SUFFIX
-from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
+from movinet_convert.weights.entries import ConvertedVersion
+from movinet_convert.weights.manifest import MANIFEST_NAME, Manifest
+from movinet_convert.weights.naming import (
+    WEIGHTS_DIR_VARIABLE,
+    check_own_name,
+    file_name,
+    unknown_name,
+)
 
-WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"
 LOCK_NAME = ".lock"
 LOCK_TIMEOUT_SECONDS = 600.0
-
-
-def store_folder(weights_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The given folder, or $MOVINET_WEIGHTS_DIR, or the per-user data folder."""
-    chosen = weights_dir or os.environ.get(WEIGHTS_DIR_VARIABLE)
-    folder = Path(chosen) if chosen else platformdirs.user_data_path("movinet-convert")
-    try:
-        str(folder).encode("utf-8")
-    except UnicodeEncodeError:
-        # safetensors cannot open such a path: fail before a conversion, not after it.
-        raise UsageError(
-            f"The name of the folder {str(folder)!a} is not valid UTF-8; use another store."
-        ) from None
-    return folder
 
 
 @dataclass(frozen=True)
@@ -71,9 +62,15 @@ class Store:
         return manifests.read(self.manifest_path)
 
     def find(self, name: str, version: int | None = None) -> ConvertedVersion:
-        """The entry of a variant: the given version, or the one converted last."""
+        """The entry of a name: the given version, or the one converted last.
+
+        Raises UsageError for a name that is not a variant and not in the store, WeightsError if
+        there is no such version.
+        """
         manifest = self.manifest()
         versions = {entry.version: entry for entry in manifest.versions(name)}
+        if not versions and name not in VARIANTS:
+            raise unknown_name(name, manifest.named)
         if not versions:
             arch, mode = name.split("-")
             causal = " --causal" if mode == "stream" else ""
@@ -82,7 +79,8 @@ class Store:
                 f"movinet-convert --arch {arch}{causal}, or load them with download=True, or pass "
                 f"another folder as weights_dir or ${WEIGHTS_DIR_VARIABLE}."
             )
-        current = manifest.variants[name].current_version
+        known = manifest.entry(name)
+        current = known.current_version if known else None
         entry = current if version is None else versions.get(version)
         if entry is None:
             raise WeightsError(
@@ -94,11 +92,12 @@ class Store:
     def listed(self, path: Path) -> tuple[str, ConvertedVersion] | None:
         """Variant and entry of the file at ``path``, which may be a link or another name of it."""
         if self.manifest_path.exists():
-            for name, described in self.manifest().variants.items():
-                for entry in described.versions:
+            manifest = self.manifest()
+            for name, variant in manifest.converted.items():
+                for entry in manifest.versions(name):
                     with suppress(OSError):
                         if path.samefile(self.folder / entry.file):
-                            return name, entry
+                            return variant, entry
         return None
 
     def is_intact(self, entry: ConvertedVersion) -> bool:
@@ -146,15 +145,30 @@ class Store:
                 raise self._unusable(error) from None
             yield
 
-    def add(self, name: str, staged: Path, **facts: Any) -> Stored:
-        """Move a file from a staging folder into the store, as a version of variant ``name``.
+    def check_name(self, name: str, variant: str) -> None:
+        """Raise UsageError unless weights of a variant can be stored under this name."""
+        if name == variant:
+            return
+        check_own_name(name)
+        known = self.manifest().named.get(name)
+        if known is not None and known.variant != variant:
+            raise UsageError(
+                f"{name} in the store {self.folder} is of {known.variant}, and these weights are "
+                f"of {variant}; choose another name, or remove it with movinet-convert remove "
+                f"{name} --all."
+            )
 
+    def add(self, name: str, staged: Path, *, variant: str | None = None, **facts: Any) -> Stored:
+        """Move a file from a staging folder into the store, as a version of ``name``.
+
+        ``name`` is the variant, or a name for weights of ``variant`` that the user chose.
         ``facts`` are the other fields of its ``ConvertedVersion``. New bytes become the next
         version; for bytes that are already there only the parity figures are updated, if given. The
         manifest lists only complete files: a process killed at any time leaves the store intact.
         """
         sha256 = file_sha256(staged)
         with self.locked():
+            self.check_name(name, variant or name)
             manifest = self.manifest()
             entries = manifest.versions(name)
             same = next((entry for entry in entries if entry.sha256 == sha256), None)
@@ -170,12 +184,35 @@ class Store:
             else:
                 figures = {key: facts.get(key) for key in ("parity", "parity_as_stored")}
                 entry = same.model_copy(update=figures if figures["parity"] else {})
-            changed = manifest.with_version(name, entry)
+            changed = manifest.with_version(name, entry, variant)
             if same is None or not self.is_intact(same):
                 self._commit(changed, staged.parent, {staged: entry.file})
             elif changed != manifest:
                 self._commit(changed, staged.parent, {})
         return Stored(self.folder / entry.file, entry, created=same is None)
+
+    def remove(self, name: str, version: int | None = None, *, every: bool = False) -> list[str]:
+        """Remove a version of ``name``, or every one, and return the names of the files.
+
+        ``version`` may be None where there is only one. Readers that have a file open keep it.
+        Raises as ``find``, UsageError where it is not said which version is meant.
+        """
+        with self.locked(), self.staging() as staging:
+            entry = self.find(name, version)
+            manifest = self.manifest()
+            versions = manifest.versions(name)
+            if version is None and not every and len(versions) > 1:
+                known = ", ".join(f"{name}@{each.version}" for each in versions)
+                raise UsageError(
+                    f"{name} has {len(versions)} versions in {self.folder}; name one of {known}, "
+                    "or pass --all."
+                )
+            gone = versions if every else (entry,)
+            # First from the manifest: what it lists exists, whenever the process is killed.
+            self._commit(manifest.without(name, [each.version for each in gone]), staging, {})
+            for each in gone:
+                (self.folder / each.file).unlink(missing_ok=True)
+        return [each.file for each in gone]
 
     def _free_version(self, name: str, entries: tuple[ConvertedVersion, ...], sha256: str) -> int:
         """The next version whose file name is free, or is the name of an identical file.
@@ -212,10 +249,6 @@ class Store:
             f"{self.folder / name} could not be written ({reason}); the store is unchanged: "
             "free some space or use another folder with --out."
         )
-
-
-def file_name(name: str, version: int) -> str:
-    return f"movinet-{name}-v{version}{SUFFIX}"
 
 
 def check_bytes(path: Path, entry: ConvertedVersion) -> None:

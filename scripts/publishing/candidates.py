@@ -13,11 +13,12 @@ from movinet_convert.files.reading import file_sha256
 from movinet_convert.parity.report import Section, write_page
 from movinet_convert.variants import OfficialSource
 from movinet_convert.weights import manifest as manifests
+from movinet_convert.weights.entries import ConvertedVersion
 from movinet_convert.weights.file import read_header
 from movinet_convert.weights.hub_files import FILE_NAME
 from movinet_convert.weights.labels import known_names
 from movinet_convert.weights.load import WeightsFile
-from movinet_convert.weights.manifest import MANIFEST_NAME, ConvertedVersion, Manifest
+from movinet_convert.weights.manifest import MANIFEST_NAME, Manifest
 from movinet_convert.weights.model_card import CardContent, write_card
 from movinet_convert.weights.store import Store
 from movinet_convert.weights.transformers_files import write_description

@@ -118,7 +118,8 @@ def test_list_shows_the_converted_weights(checkpoint: Path, tmp_path: Path) -> N
     run(*convert_arguments(checkpoint, tmp_path / "store"))
     result = run("list", "--weights-dir", tmp_path / "store")
     assert result.exit_code == 0
-    assert "v1: checkpoint, 7 classes" in result.output
+    assert "a0-stream@1: 7 classes, float32, from " in result.output
+    assert "(checkpoint)" in result.output
     catalogue = json.loads(run("list", "--weights-dir", tmp_path / "empty", "--json").stdout)
     assert len(catalogue["variants"]) == 12
 

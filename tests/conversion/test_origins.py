@@ -132,10 +132,11 @@ def test_verifies_file_against_its_checkpoint(checkpoint: Path, tmp_path: Path) 
 def test_published_accuracy_is_shown_only_for_pinned_releases(
     kind: Any, kinetics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def listed(store: Path) -> str:
+        return CliRunner().invoke(main, ["list", "--weights-dir", str(store)]).stdout
+
     def row_of(store: Path) -> str:
-        monkeypatch.setenv("COLUMNS", "300")
-        result = CliRunner().invoke(main, ["list", "--weights-dir", str(store)])
-        return next(line for line in result.stdout.splitlines() if NAME in line)
+        return next(line for line in listed(store).splitlines() if NAME in line)
 
     convert(NAME, Source(kinetics, "x", kind), **choices(NAME), out=tmp_path / "other", parity=None)
     assert "67.17" not in row_of(tmp_path / "other")
@@ -144,7 +145,9 @@ def test_published_accuracy_is_shown_only_for_pinned_releases(
     convert(NAME, pinned, out=tmp_path / "pinned", parity=None)
     row = row_of(tmp_path / "pinned")
     assert "67.17" in row
-    assert "v1: release, 600 classes, float32, gating keras (release)" in row
+    assert "600 classes, float32, from x (release)\n    gating keras (release)" in listed(
+        tmp_path / "pinned"
+    )
     convert(NAME, pinned, gating="model-garden", out=tmp_path / "pinned", parity=None)
     row = row_of(tmp_path / "pinned")
     assert "67.17" not in row

@@ -20,7 +20,7 @@ from movinet_convert.model.settings import get_variant
 from movinet_convert.parity.report import Section
 from movinet_convert.parity.result import CaseResult, Distances, ParityResult
 from movinet_convert.variants import KINETICS_600_CLASSES, TENSOR_DIGESTS, Variant
-from movinet_convert.weights.manifest import Coverage
+from movinet_convert.weights.entries import Coverage
 from movinet_convert.weights.store import Store
 from scripts.regenerate_weights import report_path
 from tests.helpers.seeded import choices

@@ -16,7 +16,7 @@ from movinet_convert.parity.cases import parity_cases, random_clips
 from movinet_convert.parity.options import ParityOptions
 from movinet_convert.parity.result import CaseResult, Distances, ParityResult
 from movinet_convert.parity.table import result_table
-from movinet_convert.weights.manifest import ParityFigures
+from movinet_convert.weights.entries import ParityFigures
 
 GOOD = Distances(5e-6, 4e-6, 2e-6)
 BAD = Distances(2e-3, 2e-3, 1e-6)

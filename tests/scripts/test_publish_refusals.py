@@ -12,7 +12,7 @@ import pytest
 
 from movinet_convert.errors import WeightsError
 from movinet_convert.weights import manifest as manifests
-from movinet_convert.weights.manifest import ConvertedVersion
+from movinet_convert.weights.entries import ConvertedVersion
 from movinet_convert.weights.store import Store
 from scripts.publishing.candidates import candidate
 from scripts.regenerate_weights import report_path

@@ -10,7 +10,8 @@ from movinet_convert.errors import WeightsError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.variants import list_variants
 from movinet_convert.weights import manifest
-from movinet_convert.weights.manifest import ConvertedFrom, ConvertedVersion, Manifest
+from movinet_convert.weights.entries import ConvertedFrom, ConvertedVersion
+from movinet_convert.weights.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,8 @@ from movinet_convert.errors import WeightsError
 from movinet_convert.model.create import tensor_shapes
 from movinet_convert.model.settings import get_variant
 from movinet_convert.weights.file import check_content, read_header, read_tensors
-from movinet_convert.weights.header import SUFFIX, Header
+from movinet_convert.weights.header import Header
+from movinet_convert.weights.naming import SUFFIX
 from movinet_convert.weights.transformers_files import CONFIG_NAME
 
 

@@ -21,8 +21,8 @@ from movinet_convert.parity.options import DEFAULT_PARITY, ParityOptions
 from movinet_convert.parity.reference import Reference, shared_reference
 from movinet_convert.parity.result import LOGITS, Distances, ParityResult
 from movinet_convert.variants import Accuracy, Input, Origins
+from movinet_convert.weights.entries import ConvertedFrom
 from movinet_convert.weights.load import load_file, locate
-from movinet_convert.weights.manifest import ConvertedFrom
 from movinet_convert.weights.tf_variables import tf_variables
 
 LIBRARIES = ("torch", "numpy", "tensorflow", "tf-models-official")

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from movinet_convert.errors import UsageError
-from movinet_convert.variants import VARIANTS
 from movinet_convert.video.models import ExportedFile
 from movinet_convert.video.plot import distinct_names
 from movinet_convert.video.predict import Predictor, load_predictor
 from movinet_convert.weights.file import read_header
-from movinet_convert.weights.header import SUFFIX
 from movinet_convert.weights.load import locate
-from movinet_convert.weights.store import Store, store_folder
+from movinet_convert.weights.naming import SUFFIX, store_folder
+from movinet_convert.weights.store import Store
 
 RANDOM = "Random weights, made for tests: these predictions are meaningless."
 UNKNOWN = "An exported file does not record whether its weights were trained."
@@ -88,10 +87,9 @@ def load(
 
 
 def in_store(weights_dir: str | None = None) -> list[str]:
-    """The variants in the store; UsageError if there are none."""
+    """The names in the store; UsageError if there are none."""
     store = Store(store_folder(weights_dir))
-    converted = store.manifest().converted
-    names = [name for name in VARIANTS if name in converted]
+    names = list(store.manifest().converted)
     if not names:
         raise UsageError(
             f"The store {store.folder} has no weights; convert some with movinet-convert --arch a0 "
