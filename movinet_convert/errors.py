@@ -79,10 +79,4 @@ class EvaluationError(MovinetError):
 
 
 class MissingExtraError(MovinetError, ImportError):
-    """A feature needs a package that is not installed."""
-
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the extra [{extra}]; install it with "
-            f"pip install 'movinet-convert[{extra}]'."
-        )
+    """A feature needs a package that is not installed; see ``files.extras.missing_extra``."""

@@ -18,7 +18,8 @@ from examples.finetune.data import Batch, ClipSpec, Views, loader
 from examples.finetune.sampling import EvaluationSampler
 from examples.finetune.splits import Split
 from examples.finetune.step import StepConfig, log_probabilities
-from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
+from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.video.accuracy import CONFIDENCE, Accuracy, measure, ranked
 from movinet_convert.video.accuracy_files import (
     FILE_NAMES,
@@ -211,7 +212,7 @@ def _average_precisions(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -
     try:
         from sklearn.metrics import average_precision_score
     except ImportError:
-        raise MissingExtraError("Mean average precision", "finetune") from None
+        raise missing_extra("Mean average precision", "finetune") from None
     return {
         int(index): float(average_precision_score(truth[:, index], scores[:, index]))
         for index in np.flatnonzero(truth.any(axis=0))

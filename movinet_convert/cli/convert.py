@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from movinet_convert.cli import options
@@ -11,6 +12,7 @@ from movinet_convert.cli.convert_one import conversion_json, convert_one, print_
 from movinet_convert.cli.fetch import download
 from movinet_convert.cli.terminal import doing, echo_json
 from movinet_convert.errors import UsageError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.variants import KINETICS_600_CLASSES, Variant, list_variants
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ def convert_and_print(
     _check_gating(first, settings["gating"], settings["gating_clips"])
     if not settings["no_verify"]:
         options.parity_settings(settings)  # refuses values that would prove nothing
+        if not settings["synthetic"]:  # which needs TensorFlow in any case
+            _require_tensorflow()
     if settings["checkpoint"] and settings["synthetic"]:
         raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
     if len(variants) > 1:
@@ -57,6 +61,18 @@ def convert_and_print(
         echo_json(conversion_json(conversion))
     else:
         print_conversion(conversion)
+
+
+def _require_tensorflow() -> None:
+    """Refuse, before any work, a comparison that would fail for lack of TensorFlow."""
+    try:
+        missing = find_spec("tensorflow") is None
+    except ValueError:  # imports of it are blocked
+        missing = True
+    if missing:
+        raise missing_extra(
+            "Comparing with the official model", "tf", "convert without the comparison: --no-verify"
+        )
 
 
 def _variants(archs: tuple[str, ...], causal: bool, every: bool) -> list[Variant]:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.runtime import Job, Run, Save
+from movinet_convert.files.extras import missing_extra
 
 
 def convert(job: Job) -> Save:
@@ -30,7 +30,7 @@ def convert(job: Job) -> Save:
 
         from movinet_convert.export.xnnpack import quantized_graph
     except ImportError as error:
-        raise MissingExtraError("Exporting to ExecuTorch", "export") from error
+        raise missing_extra("Exporting to ExecuTorch", "export") from error
     graph = quantized_graph(job) if job.quantize else job.program.graph()
     # Inputs and outputs stay in the caller's memory; planned memory would require a copy.
     planning = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
@@ -118,7 +118,7 @@ def _import() -> Any:
     try:
         from executorch.extension.pybindings import portable_lib
     except ImportError as error:
-        raise MissingExtraError("Running ExecuTorch files", "export") from error
+        raise missing_extra("Running ExecuTorch files", "export") from error
     return portable_lib
 
 

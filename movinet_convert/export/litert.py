@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import ExportError, MissingExtraError
+from movinet_convert.errors import ExportError
 from movinet_convert.export import tflite_file
 from movinet_convert.export.metadata import parse
 from movinet_convert.export.runtime import Job, Run, Save
 from movinet_convert.export.step import Program
+from movinet_convert.files.extras import missing_extra
 
 
 def convert(job: Job) -> Save:
@@ -50,7 +51,7 @@ def _converted(program: Program) -> bytes:
             converted = litert_torch.convert(program.module.eval(), program.example)
             content: bytes = converted.model_content()
     except ImportError as error:
-        raise MissingExtraError("Exporting with litert-torch", "litert") from error
+        raise missing_extra("Exporting with litert-torch", "litert") from error
     return content
 
 

@@ -13,11 +13,11 @@ import io
 import re
 from collections.abc import Iterator
 
-from movinet_convert.errors import MissingExtraError
 from movinet_convert.export import tflite_file
 from movinet_convert.export.quantization.fake import layers, weight_of
 from movinet_convert.export.quantization.plan import Plan
 from movinet_convert.export.runtime import Job
+from movinet_convert.files.extras import missing_extra
 
 CONVOLUTION = "CONV_2D"
 KINDS = (CONVOLUTION, "DEPTHWISE_CONV_2D")
@@ -30,7 +30,7 @@ def quantized(job: Job, content: bytes) -> bytes:
         from ai_edge_quantizer import qtyping, quantizer
         from ai_edge_quantizer.algorithm_manager import AlgorithmName
     except ImportError as error:
-        raise MissingExtraError("Quantizing with litert-torch", "litert") from error
+        raise missing_extra("Quantizing with litert-torch", "litert") from error
     rewriter = quantizer.Quantizer(content)
     half = qtyping.OpQuantizationConfig(
         weight_tensor_config=qtyping.TensorQuantizationConfig(

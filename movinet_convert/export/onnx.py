@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import ExportError, MissingExtraError
+from movinet_convert.errors import ExportError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.onnx_quantization import compute_in_integers, store_in_8_bits
 from movinet_convert.export.quantization.fake import Range, is_pointwise, layers, rounded
 from movinet_convert.export.quantization.outputs import with_8_bit_results
 from movinet_convert.export.runtime import Job, Run, Save
 from movinet_convert.export.step import Program
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.reading import open_regular
 
 LINEAR_WEIGHTS = tuple(f"{layer}.weight" for layer in ("reduce", "expand", "hidden", "output"))
@@ -28,7 +29,7 @@ def convert(job: Job) -> Save:
         import onnx
         from onnxscript.optimizer import optimize
     except ImportError as error:
-        raise MissingExtraError("Exporting to ONNX", "export") from error
+        raise missing_extra("Exporting to ONNX", "export") from error
     program, scales, inputs, results = _quantized(job)
     exported = torch.onnx.export(
         program.graph(),
@@ -81,7 +82,7 @@ def _with_dynamic_layers(proto: Any) -> Any:
         import onnx
         from onnxruntime import quantization
     except ImportError as error:
-        raise MissingExtraError("Quantizing ONNX files", "export") from error
+        raise missing_extra("Quantizing ONNX files", "export") from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantization.quantize_dynamic(
@@ -113,7 +114,7 @@ def open_file(path: Path, threads: int | None = None, *, trusted: bool = False) 
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise MissingExtraError("Running ONNX files", "export") from error
+        raise missing_extra("Running ONNX files", "export") from error
     options = onnxruntime.SessionOptions()
     # Without VNNI, its sums of products of uint8 and int8 would saturate.
     options.add_session_config_entry("session.x64quantprecision", "1")
@@ -151,7 +152,7 @@ def read_metadata(path: Path) -> str:
     try:
         import onnx
     except ImportError as error:
-        raise MissingExtraError("Running ONNX files", "export") from error
+        raise missing_extra("Running ONNX files", "export") from error
     properties = onnx.load(str(path), load_external_data=False).metadata_props
     found: str = next(entry.value for entry in properties if entry.key == KEY)
     return found

@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from movinet_convert.errors import MissingExtraError
 from movinet_convert.export.metadata import KEY
 from movinet_convert.export.openvino_quantization import module_paths, quantize_model
 from movinet_convert.export.quantization.fake import rounded
 from movinet_convert.export.runtime import Job, Run, Save
+from movinet_convert.files.extras import missing_extra
 
 
 def _import(purpose: str = "Running OpenVINO files") -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtraError(purpose, "export") from error
+        raise missing_extra(purpose, "export") from error
     return openvino
 
 

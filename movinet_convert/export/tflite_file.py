@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from movinet_convert.errors import ExportError, MissingExtraError
+from movinet_convert.errors import ExportError
 from movinet_convert.export.metadata import KEY
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.reading import open_regular
 
 Array = NDArray[Any]
@@ -76,7 +77,7 @@ def _import(module: str) -> Any:
     try:
         return importlib.import_module(f"ai_edge_litert.{module}")
     except ImportError as error:
-        raise MissingExtraError("Running TFLite files", "export") from error
+        raise missing_extra("Running TFLite files", "export") from error
 
 
 class Interpreter:

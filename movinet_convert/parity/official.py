@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from movinet_convert.errors import MissingExtraError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.variants import Settings
 
 ANY_CLIP = (None, None, None, None, 3)  # (B, T, H, W, C)
@@ -44,7 +44,7 @@ def import_tensorflow(purpose: str) -> TensorFlow:
             import tf_keras
             from official.projects.movinet.modeling import movinet, movinet_model
     except ImportError as error:
-        raise MissingExtraError(purpose, "tf") from error
+        raise missing_extra(purpose, "tf") from error
     tf.get_logger().setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     return TensorFlow(tf, tf_keras, movinet, movinet_model)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from movinet_convert.errors import MissingExtraError, VideoError
+from movinet_convert.errors import VideoError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.writing import check_output
 from movinet_convert.video.decode import frame_rate
 from movinet_convert.video.frames import VIDEO_OUTPUTS, Sampling, read_frames, write_video
@@ -98,7 +99,7 @@ def draw(image: Image, guesses: Sequence[Guess]) -> Image:
         import PIL.Image
         from PIL import ImageDraw
     except ImportError:
-        raise MissingExtraError("Drawing on a video", "video") from None
+        raise missing_extra("Drawing on a video", "video") from None
     height, width = image.shape[:2]
     size = max(min(height, width) * TEXT_SHARE, MIN_TEXT_PIXELS)
     line = min(round(size * LINE_HEIGHT), height)

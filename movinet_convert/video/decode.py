@@ -15,7 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from movinet_convert.errors import MissingExtraError, UsageError, VideoError
+from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.reading import open_regular
 
 MAX_PIXELS = 1 << 26  # per frame: 8192 x 8192, twice the size of 8K
@@ -51,7 +52,7 @@ def import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise MissingExtraError("Reading and writing videos", "video") from None
+        raise missing_extra("Reading and writing videos", "video") from None
     return av
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from movinet_convert.errors import MissingExtraError, UsageError, VideoError
+from movinet_convert.errors import UsageError, VideoError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.writing import replacing
 from movinet_convert.video.predict import Moment, Probabilities, Verdict
 
@@ -105,7 +106,7 @@ def figure_type() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("Plotting", "video") from None
+        raise missing_extra("Plotting", "video") from None
     return Figure
 
 

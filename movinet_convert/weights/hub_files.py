@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from movinet_convert.errors import MissingExtraError, UsageError, WeightsError
+from movinet_convert.errors import UsageError, WeightsError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.weights.manifest import MANIFEST_NAME
 
 SCHEME = "hf://"
@@ -113,4 +114,4 @@ def require_hub() -> None:
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
-        raise MissingExtraError("Loading from and pushing to the Hugging Face Hub", "hub") from None
+        raise missing_extra("Loading from and pushing to the Hugging Face Hub", "hub") from None

@@ -494,5 +494,5 @@ def test_a_missing_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch)
     for name in [name for name in sys.modules if name.startswith(ours.__name__)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtraError, match=r"movinet-convert\[transformers\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the extra \[transformers\]"):
         importlib.import_module(ours.__name__)

@@ -125,5 +125,5 @@ def test_legacy_3d_stream_models_can_be_built() -> None:
 
 def test_missing_tensorflow_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tf_keras", None)  # makes its import fail
-    with pytest.raises(MissingExtraError, match=r"movinet-convert\[tf\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the extra \[tf\]"):
         Reference(STREAM)

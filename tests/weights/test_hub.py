@@ -136,7 +136,7 @@ def test_names_folder_without_weights(tmp_path: Path) -> None:
 def test_missing_extra_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules, "movinet_convert.weights.hub")
-    with pytest.raises(MissingExtraError, match=r"movinet-convert\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the extra \[hub\]"):
         import movinet_convert.weights.hub  # noqa: F401
 
 

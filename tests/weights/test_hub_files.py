@@ -176,7 +176,7 @@ def test_unreachable_hub_is_one_sentence(hub: Hub, monkeypatch: pytest.MonkeyPat
 
 def test_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(MissingExtraError, match=r"movinet-convert\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the extra \[hub\]"):
         load_converted(ADDRESS)
 
 

@@ -7,7 +7,7 @@ Importing this package registers its classes, so that ``pipeline("video-classifi
 
 from __future__ import annotations
 
-from movinet_convert.errors import MissingExtraError
+from movinet_convert.files.extras import missing_extra
 
 try:
     from transformers import AutoConfig, AutoModelForVideoClassification
@@ -15,7 +15,7 @@ try:
     # ``from transformers import AutoVideoProcessor`` would need torchvision, which this does not.
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 except ImportError:
-    raise MissingExtraError("Using a network in transformers", "transformers") from None
+    raise missing_extra("Using a network in transformers", "transformers") from None
 
 from movinet_convert.export.transformers.configuration import MoViNetConfig
 from movinet_convert.export.transformers.modeling import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from movinet_convert.errors import MissingExtraError
+from movinet_convert.files.extras import missing_extra
 from movinet_convert.video.demo import handlers
 from movinet_convert.video.demo.models import Models
 
@@ -37,7 +37,7 @@ def import_gradio() -> Any:
     try:
         import gradio
     except ImportError:
-        raise MissingExtraError("The page", "demo") from None
+        raise missing_extra("The page", "demo") from None
     return gradio
 
 
