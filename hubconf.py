@@ -14,6 +14,7 @@ dependencies = [
     "requests",
     "urllib3",
     "platformdirs",
+    "psutil",
     "rich",
     "jinja2",
     "h5py",
