@@ -18,6 +18,7 @@ from movinet_convert.cli.demo import demo_command
 from movinet_convert.cli.evaluate import evaluate_command
 from movinet_convert.cli.export import export_command
 from movinet_convert.cli.fetch import fetch_command
+from movinet_convert.cli.ignored import refuse_before_command, refuse_ignored
 from movinet_convert.cli.inspect import inspect_command
 from movinet_convert.cli.list import list_command
 from movinet_convert.cli.predict import predict_command
@@ -120,11 +121,18 @@ def main(context: click.Context, /, **settings: Any) -> None:
     Without a command: convert a checkpoint (by default Google's release), compare it with the
     official model and write it to a store.
     """
+    given = {
+        option
+        for option in settings
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+    }
     if context.invoked_subcommand is not None:
+        refuse_before_command(given, context.invoked_subcommand)
         return
+    refuse_ignored(given)
     if settings["archs"] or settings["every"] or settings["checkpoint"]:
         convert_and_print(**settings)
-    elif any(context.get_parameter_source(o) is ParameterSource.COMMANDLINE for o in settings):
+    elif given:
         raise click.UsageError("Missing option '--arch': one of " + ", ".join(ARCHS) + ".")
     else:
         echo_page(context.get_help())

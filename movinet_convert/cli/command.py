@@ -42,6 +42,14 @@ class Group(Command, click.Group):
 
     command_class = Command
 
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """As of ``click.Group``; a help page that cannot be written is an error of one sentence."""
+        try:
+            return super().main(*arguments, **settings)
+        except OSError as error:
+            echo(f"Error: {sentence(error)}", err=True)
+            sys.exit(1)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -123,7 +131,7 @@ def sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         # A full disk, a missing permission: the message of the system is clear enough.
-        where = f" {error.filename}" if error.filename is not None else ""
-        return f"The system could not read or write{where}: {error.strerror}."
+        where = error.filename if error.filename is not None else "a file or its output"
+        return f"The system could not read or write {where}: {error.strerror}."
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}. This is a bug; --debug shows the traceback."

@@ -52,9 +52,9 @@ def load_converted(
     digest that is pinned for the release; where none is published, that recorded at first use.
 
     Warns about random synthetic weights, and about a file of the old format that no manifest
-    lists, whose settings cannot be verified. Raises UsageError for an unknown name, WeightsError if
-    the store or the file is missing, damaged or differs from the manifest, or cannot be downloaded
-    from the Hub; with ``download``, also DownloadError and CheckpointError.
+    lists, whose settings cannot be verified. Raises UsageError for an unknown name or device,
+    WeightsError if the store or the file is missing, damaged or differs from the manifest, or
+    cannot be downloaded from the Hub; with ``download``, also DownloadError and CheckpointError.
     """
     if download and str(name) in VARIANTS:
         folder = store_folder(weights_dir)

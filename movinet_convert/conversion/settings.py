@@ -10,6 +10,7 @@ given by the user is only checked.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TypeVar
 
 from movinet_convert.checkpoint.structure import Structure
@@ -68,7 +69,11 @@ def determine_settings(
     causal = legacy_stream or structure.causal is True
     variant = Variant(structure.arch, "stream" if causal else "base")
     if name is not None and get_variant(name) != variant:
-        raise CheckpointError(_contradiction(structure, source, name, variant))
+        choices = {
+            "--gating keras|model-garden": gating or structure.gating,
+            "--head-activation swish|hard_swish": head_activation or structure.head_activation,
+        }
+        raise CheckpointError(_contradiction(structure, source, name, variant, choices))
     _check_release(structure, source, variant)
     gating = _as_in_graph("gating", structure.gating, gating, source)
     head_activation = _as_in_graph(
@@ -107,8 +112,19 @@ def _as_in_graph(
     return given if found is None else found
 
 
-def _contradiction(structure: Structure, source: Source, name: str, found: Variant) -> str:
+def _contradiction(
+    structure: Structure,
+    source: Source,
+    name: str,
+    found: Variant,
+    choices: Mapping[str, str | None],
+) -> str:
+    """The sentence with the options that convert it, those that are yet to be chosen too."""
     advice = f"convert it with --arch {found.arch}{' --causal' if found.causal else ''}"
+    if found.causal and source.provenance == "checkpoint":
+        open_choices = [option for option, chosen in choices.items() if chosen is None]
+        advice += "".join(f" {option}" for option in open_choices)
+        advice += " (docs/gating.md explains the choice)" if open_choices else ""
     if name == f"{structure.arch}-stream" and structure.may_be_legacy:
         advice += ", or with --causal --legacy if it is one of the older 3D stream models"
     return f"{source.path} looks like {found.name}, not {name}; {advice}."

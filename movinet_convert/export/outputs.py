@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from pathlib import Path
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.files.writing import move_together, staging_folder
 
-# A name with one of these suffixes is a file's, of the format with that suffix only.
+_TYPE = re.compile(r"\.[a-z][a-z0-9]*")
+# A name with one of these suffixes is not that of a folder.
 SUFFIXES = (
     *(".pt2", ".onnx", ".xml", ".bin", ".pte", ".tflite", ".pb", ".index"),
     *(".safetensors", ".pt", ".pth", ".ckpt", ".h5", ".hdf5", ".npz", ".tar", ".gz", ".tgz"),
@@ -21,14 +23,14 @@ def file_names(path: Path, suffixes: Sequence[str], name: str, format: str) -> l
     """The files of an export to ``path``, one per suffix; the first is the one to open.
 
     The first suffix is appended unless ``path`` ends in it; in a folder the file is called
-    ``name``. Raises UsageError for the suffix of another format, and if a file that was not named
-    would be overwritten.
+    ``name``. Raises UsageError for another suffix (a number is part of the name), and if a file
+    that was not named would be overwritten.
     """
     first = suffixes[0]
     suffix = path.suffix.lower()
     if path.is_dir() and suffix not in SUFFIXES:
         path, suffix = path / name, ""
-    if suffix in SUFFIXES and suffix != first:
+    if _TYPE.fullmatch(suffix) and suffix != first:
         raise UsageError(
             f"{path} ends in {path.suffix}, but {format} writes {first}; name it "
             f"{path.with_suffix(first).name}, or omit the suffix."

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from movinet_convert.errors import UsageError
 from movinet_convert.files.reading import read_text
-from movinet_convert.video.decode import listed, video_files
+from movinet_convert.video.decode import VIDEO_SUFFIXES, listed, video_files
 from movinet_convert.weights.labels import INDEX_COLUMN, ClassIndex
 
 PATH_COLUMNS = ("path", "video", "file", "filename")
@@ -47,6 +47,11 @@ def read_dataset(
     if data.is_dir():
         found = list(_from_folder(data, names))
     elif data.exists():
+        if data.suffix.lower() in VIDEO_SUFFIXES:
+            raise UsageError(
+                f"{data} is a video; name a folder with one folder of videos per class, or a CSV "
+                "file."
+            )
         found = list(_from_csv(data, names, videos or data.parent))
     else:
         raise UsageError(f"There is no folder or CSV file {data}.")

@@ -13,6 +13,7 @@ import torch
 from movinet_convert.errors import MovinetWarning, UsageError, WeightsError
 from movinet_convert.model import MoViNet
 from movinet_convert.model.create import empty_model, fill, initialize_classifier
+from movinet_convert.model.devices import usable_device
 from movinet_convert.model.layers import Linear
 from movinet_convert.model.settings import check_num_classes, get_variant
 from movinet_convert.variants import VARIANTS
@@ -126,6 +127,8 @@ def load_file(
 
     The options, warnings and errors are those of ``load_converted``.
     """
+    if device is not None:
+        device = usable_device(device)
     with torch.inference_mode(False):  # tensors created in inference mode cannot be trained
         model = read_network(file, mmap=mmap)
         if num_classes is not None and num_classes != model.num_classes:

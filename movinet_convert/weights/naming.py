@@ -67,9 +67,14 @@ def unknown_name(written: str, own_names: Iterable[str]) -> UsageError:
 
 
 def store_folder(weights_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The given folder, or $MOVINET_WEIGHTS_DIR, or the per-user data folder."""
+    """The given folder, or $MOVINET_WEIGHTS_DIR, or the per-user data folder.
+
+    Raises UsageError for a file, and for a name that safetensors cannot open.
+    """
     chosen = weights_dir or os.environ.get(WEIGHTS_DIR_VARIABLE)
     folder = Path(chosen) if chosen else platformdirs.user_data_path("movinet-convert")
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; the store is a folder: name another.")
     try:
         str(folder).encode("utf-8")
     except UnicodeEncodeError:

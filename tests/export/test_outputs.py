@@ -41,12 +41,15 @@ def test_a_suffix_is_appended_and_never_replaced(
     assert found == [tmp_path / name for name in expected]
 
 
-@pytest.mark.parametrize("name", ["a.pt2", "a.safetensors", "a.bin", "a.tflite"])
+@pytest.mark.parametrize("name", ["a.pt2", "a.safetensors", "a.bin", "a.tflite", "a.foo"])
 def test_the_suffix_of_another_format_is_rejected(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"but onnx writes .onnx; name it a.onnx"):
         file_names(tmp_path / name, [".onnx"], "a0-stream", "onnx")
+
+
+def test_a_folder_is_not_named_like_a_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="writes a folder"):
-        folder_name(tmp_path / name, "saved-model")
+        folder_name(tmp_path / "a.pt2", "saved-model")
 
 
 def test_a_file_that_was_not_named_is_not_overwritten(tmp_path: Path) -> None:
