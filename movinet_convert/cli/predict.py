@@ -102,10 +102,10 @@ def predict_command(
 
 
 def _sources(video: str) -> list[str]:
-    """The videos in a folder of videos; anything else is itself a source."""
-    from movinet_convert.video.decode import video_files
+    """The videos in a folder and its subfolders; anything else is itself a source."""
+    from movinet_convert.video.clips import find_videos
 
-    inside = video_files(Path(video)) if Path(video).is_dir() else []
+    inside = find_videos(Path(video)) if Path(video).is_dir() else []
     return [str(path) for path in inside] or [video]
 
 

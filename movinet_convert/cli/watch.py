@@ -124,19 +124,27 @@ class Watch:
             }
             echo_json(line)
             return
+        note = f", cut short: {cut}" if cut else ""
+        self._print_guesses(f"{source}  {verdict.seconds:.1f} s{note}", verdict.probabilities)
+
+    def _print_guesses(self, heading: str, probabilities: Probabilities) -> None:
+        """Print the top classes; on a terminal long labels are wrapped beside their percentages."""
         from rich.table import Table
         from rich.text import Text
 
+        guesses, terminal = self.predictor.top(probabilities, self.top), console()
+        if not terminal.is_terminal:
+            echo(heading, *(f"{guess.probability:6.1%}  {guess.label}" for guess in guesses))
+            return
+        cells = min(BAR_CELLS, terminal.width // 4)
         table = Table(box=None, show_header=False, padding=(0, 1))
-        for justify in ("right", "left", "left"):
-            table.add_column(justify=justify, no_wrap=True)
-        for guess in self.predictor.top(verdict.probabilities, self.top):
-            bar = Text("█" * round(guess.probability * BAR_CELLS), style="cyan")
+        table.add_column(justify="right", no_wrap=True, min_width=len("100.0%"))
+        table.add_column(overflow="fold")
+        table.add_column(no_wrap=True, min_width=cells)
+        for guess in guesses:
+            bar = Text("█" * round(guess.probability * cells), style="cyan")
             table.add_row(f"{guess.probability:.1%}", guess.label, bar)
-        note = f", cut short: {cut}" if cut else ""
-        heading = Text.assemble((source, "bold"), f"  {verdict.seconds:.1f} s{note}")
-        terminal = console()
-        terminal.print(heading, soft_wrap=True)
+        terminal.print(Text(heading, style="bold"), soft_wrap=True)
         terminal.print(table)
 
     def _json_guesses(self, probabilities: Probabilities) -> list[dict[str, Any]]:

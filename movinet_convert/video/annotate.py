@@ -6,6 +6,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from movinet_convert.errors import VideoError
 from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.writing import check_output
 from movinet_convert.video.decode import frame_rate
+from movinet_convert.video.fonts import font_file
 from movinet_convert.video.frames import VIDEO_OUTPUTS, Sampling, read_frames, write_video
 from movinet_convert.video.pixels import Image
 from movinet_convert.video.predict import Guess, Moment, Predictor
@@ -26,6 +28,8 @@ MIN_TEXT_PIXELS = 12  # smaller text cannot be read
 LINE_HEIGHT = 1.3  # relative to the font size
 PANEL_HEIGHT = 0.3  # of the frame, at most: a small one shows fewer classes
 PANEL_WIDTH = 18  # lines, at most
+LABEL_LINES = 3  # of a label, at most
+DIGITS = "0123456789%"
 MAX_LABEL = 200  # characters, of which no frame shows as many
 # White text has a contrast of at least 4.5 to 1 to both grounds, over a white frame too.
 PANEL, BAR, TEXT = (0, 0, 0, 190), (0, 114, 178, 255), "white"
@@ -93,7 +97,8 @@ def annotate(
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:
     """The image (H, W, 3) with its top classes in the lower left corner, each over a bar.
 
-    Text and panel scale with the image, and labels are shortened to the panel.
+    Text and panel scale with the image. Labels are wrapped; where the panel has no room for all of
+    it, the first class comes first, and labels are shortened.
     """
     try:
         import PIL.Image
@@ -103,34 +108,76 @@ def draw(image: Image, guesses: Sequence[Guess]) -> Image:
     height, width = image.shape[:2]
     size = max(min(height, width) * TEXT_SHARE, MIN_TEXT_PIXELS)
     line = min(round(size * LINE_HEIGHT), height)
-    rows = guesses[: max(1, int(height * PANEL_HEIGHT) // line)]
-    font, pad = _font(line / LINE_HEIGHT), line // 4
-    panel = PIL.Image.new("RGBA", (min(width, PANEL_WIDTH * line), line * len(rows)), PANEL)
-    pen = ImageDraw.Draw(panel)
-    room = panel.width - 3 * pad - font.getlength("100%")
-    for row, guess in enumerate(rows):
-        top, middle = row * line, row * line + line // 2
-        if bar := round(panel.width * guess.probability):
-            pen.rectangle((0, top + 1, bar - 1, max(top + line - 2, top + 1)), BAR)
-        share = f"{guess.probability:.0%}"
-        pen.text((pad, middle), _shortened(guess.label, font, room), TEXT, font=font, anchor="lm")
-        pen.text((panel.width - pad, middle), share, TEXT, font=font, anchor="rm")
+    pad, panel_width = line // 4, min(width, PANEL_WIDTH * line)
+    digits = _font(font_file(DIGITS), line / LINE_HEIGHT)
+    room = panel_width - 3 * pad - digits.getlength("100%")
+    rows = _rows(guesses, line / LINE_HEIGHT, room, max(1, int(height * PANEL_HEIGHT) // line))
+    lines = sum(len(row.lines) for row in rows)
+    panel = PIL.Image.new("RGBA", (panel_width, line * lines), PANEL)
+    pen, top = ImageDraw.Draw(panel), 0
+    for row in rows:
+        bottom = top + line * len(row.lines)
+        if bar := round(panel.width * row.probability):
+            pen.rectangle((0, top + 1, bar - 1, max(bottom - 2, top + 1)), BAR)
+        for number, text in enumerate(row.lines):
+            middle = top + number * line + line // 2
+            pen.text((pad, middle), text, TEXT, font=row.font, anchor="lm")
+        share = f"{row.probability:.0%}"
+        pen.text((panel.width - pad, top + line // 2), share, TEXT, font=digits, anchor="rm")
+        top = bottom
     annotated = PIL.Image.fromarray(image)
     annotated.paste(panel, (0, height - panel.height), panel)
     return np.asarray(annotated)
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A class on the panel: its label on one or several lines."""
+
+    lines: tuple[str, ...]
+    probability: float
+    font: Any
+
+
+def _rows(guesses: Sequence[Guess], size: float, pixels: float, lines: int) -> list[_Row]:
+    """The classes that fit on so many lines, the best first."""
+    rows: list[_Row] = []
+    for guess in guesses:
+        left = lines - sum(len(row.lines) for row in rows)
+        if left > 0:
+            font = _font(font_file(guess.label), size)
+            wrapped = _wrapped(guess.label, font, pixels, min(left, LABEL_LINES))
+            rows.append(_Row(wrapped, guess.probability, font))
+    return rows
+
+
 @cache
-def _font(size: float) -> Any:
+def _font(file: str, size: float) -> Any:
     from PIL import ImageFont
 
-    return ImageFont.load_default(size=size)
+    return ImageFont.truetype(file, size=size)
 
 
 @lru_cache(maxsize=1000)  # the same few labels are drawn on thousands of frames
-def _shortened(label: str, font: Any, pixels: float) -> str:
-    """The label on one line, cut where it would be wider than ``pixels``."""
-    text = " ".join(label[:MAX_LABEL].split())
+def _wrapped(label: str, font: Any, pixels: float, lines: int) -> tuple[str, ...]:
+    """The label on up to so many lines of this width; what is too long ends in an ellipsis."""
+    wrapped: list[str] = []
+    words = label[:MAX_LABEL].split()
+    while words and len(wrapped) < lines - 1:
+        count = len(words)
+        while count > 1 and font.getlength(" ".join(words[:count])) > pixels:
+            count -= 1
+        if font.getlength(" ".join(words[:count])) > pixels:  # a word that is too long
+            break
+        wrapped.append(" ".join(words[:count]))
+        words = words[count:]
+    if words or not wrapped:
+        wrapped.append(_shortened(" ".join(words), font, pixels))
+    return tuple(wrapped)
+
+
+def _shortened(text: str, font: Any, pixels: float) -> str:
+    """The text, cut where it would be wider than ``pixels``."""
     for end in range(len(text), 0, -1):
         shown = text if end == len(text) else f"{text[:end].rstrip()}…"
         if font.getlength(shown) <= pixels:

@@ -22,14 +22,18 @@ MIN_CLIPS, MAX_CLIPS = 2 * SMALLEST_BATCH, LARGEST_BATCH  # of the gating statis
 def find_videos(folder: Path) -> list[Path]:
     """The video files in a folder and its subfolders, and the folders of images, sorted.
 
-    Images next to videos are assumed to be previews and ignored.
+    Images next to videos are assumed to be previews and ignored, and so is what is hidden.
     """
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; name a folder of videos.")
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder)]
     videos = {path for path in files if path.suffix.lower() in VIDEO_SUFFIXES}
     images = {path.parent for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
     return sorted(videos | (images - {path.parent for path in videos}))
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def read_beginnings(

@@ -28,7 +28,7 @@ MISSING_SECONDS = Fraction(1)
 MISSING_SHARE = Fraction(1, 10)
 NETWORK_TIMEOUT = 30.0  # seconds
 
-VIDEO_SUFFIXES = {".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
+VIDEO_SUFFIXES = {".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg"}
 VIDEO_SUFFIXES |= {".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".3gp"}
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 CAMERA = re.compile(r"camera(?::(\d+))?")
@@ -80,9 +80,9 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def listed(folder: Path) -> list[Path]:
-    """The entries of a folder; UsageError if it cannot be listed."""
+    """The entries of a folder that are not hidden; UsageError if it cannot be listed."""
     try:
-        return list(folder.iterdir())
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise UsageError(f"{folder} cannot be listed ({error.strerror}).") from None
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,17 @@ import numpy as np
 from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.writing import replacing
+from movinet_convert.video.fonts import families, font_file
 from movinet_convert.video.predict import Moment, Probabilities, Verdict
 
 # Okabe and Ito's palette, distinguishable with most kinds of colour blindness.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+STYLES = ("solid", "dashed", "dotted", "dashdot")  # for more classes than colours
 CLASSES_SHOWN = 5
+MOMENTARY = 2  # classes that are not among these, but have more than half at some moment
 ROW_INCHES = (10.0, 3.4)
 DOTS_PER_INCH = 120
+LEGEND_CHARACTERS = 28  # of a line
 MAX_ROWS = 100  # matplotlib's images have fewer than 65,536 pixels per side
 MAX_POINTS = 4096  # per video, more than a row has pixels
 PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
@@ -51,13 +58,15 @@ class Timeline:
         self._seen += 1
 
     def leaders(self) -> list[int]:
-        """The classes with the highest peaks, of moments or of the whole video."""
-        return leaders(np.maximum(self.peak, self.verdict.probabilities))
+        """The top classes of the whole video, and those with more than half at some moment."""
+        top = leaders(self.verdict.probabilities)
+        momentary = [i for i in leaders(self.peak) if i not in top and self.peak[i] > 0.5]
+        return top + momentary[:MOMENTARY]
 
 
-def leaders(peaks: Probabilities) -> list[int]:
-    """The CLASSES_SHOWN classes with the highest of ``peaks`` (classes,), the highest first."""
-    return [int(i) for i in np.argsort(-peaks, kind="stable")[:CLASSES_SHOWN]]
+def leaders(probabilities: Probabilities) -> list[int]:
+    """The CLASSES_SHOWN classes with the highest values (classes,), the highest first."""
+    return [int(i) for i in np.argsort(-probabilities, kind="stable")[:CLASSES_SHOWN]]
 
 
 def check_plotting(path: Path, videos: int) -> None:
@@ -82,10 +91,16 @@ def plot_timelines(
     figure.suptitle(title, fontsize=11)
     names = distinct_names([timeline.name for timeline in timelines])
     axes = figure.subplots(len(timelines), 1, squeeze=False)[:, 0]
+    shown = dict.fromkeys(i for timeline in timelines for i in timeline.leaders())
+    # One look for each class, the same in every row.
+    looks = dict(zip(shown, cycle(product(STYLES, COLOURS)), strict=False))
     for ax, name, timeline in zip(axes, names, timelines, strict=True):
-        _draw(ax, name, timeline, labels)
+        _draw(ax, name, timeline, labels, looks)
+    for i in shown:
+        font_file(labels[i])  # warns of characters that no font has
     try:
-        with replacing(path, VideoError) as temporary:
+        with replacing(path, VideoError) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
             figure.savefig(temporary, dpi=DOTS_PER_INCH)
     except ValueError as error:
         raise VideoError(f"{path} cannot be written ({error}); name a .png or .svg file.") from None
@@ -110,17 +125,29 @@ def figure_type() -> Any:
     return Figure
 
 
-def _draw(ax: Any, name: str, timeline: Timeline, labels: Sequence[str]) -> None:
-    """Draw the classes with the highest peaks, sorted by their probability for the whole video."""
+def _draw(
+    ax: Any,
+    name: str,
+    timeline: Timeline,
+    labels: Sequence[str],
+    looks: Mapping[int, tuple[str, str]],
+) -> None:
+    """Draw the leaders of a video, which the legend lists with those of the whole video first."""
     last, final = timeline.verdict.last, timeline.verdict.probabilities
     assert last is not None
     edges = [*(point.start for point in timeline.points), last.end]
     curves = np.stack([*(point.probabilities for point in timeline.points), last.probabilities])
-    for i, colour in zip(
-        sorted(timeline.leaders(), key=lambda i: -final[i]), COLOURS, strict=False
-    ):
-        label = f"{labels[i]}  {final[i]:.0%}"
-        ax.step(edges, curves[:, i], where="post", color=colour, linewidth=2, label=label)
+    for i in timeline.leaders():
+        label = f"{textwrap.fill(labels[i], LEGEND_CHARACTERS, max_lines=3)}  {final[i]:.0%}"
+        style, colour = looks[i]
+        ax.step(
+            *(edges, curves[:, i]),
+            where="post",
+            linewidth=2,
+            label=label,
+            linestyle=style,
+            color=colour,
+        )
     for start in timeline.window_starts:
         ax.axvline(start, color="0.8", linewidth=1, zorder=0)
     ax.set(xlim=(edges[0], edges[-1]), ylim=(0, 1.02), xlabel="seconds", ylabel="probability")
@@ -128,4 +155,10 @@ def _draw(ax: Any, name: str, timeline: Timeline, labels: Sequence[str]) -> None
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     ax.grid(axis="y", color="0.92")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, title="whole video")
+    ax.legend(
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        title="whole video",
+        prop={"family": families()},
+    )
