@@ -26,10 +26,15 @@ from movinet_convert.errors import MovinetError, MovinetWarning
 from movinet_convert.variants import Variant
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from movinet_convert.conversion.sources import Source
     from movinet_convert.download.fetch import FetchedRelease
 
 Result = TypeVar("Result")
+
+POLL_SECONDS = 0.1
+_parent: Connection | None = None  # in the process of a variant
 
 COLOURS = {"verified": "green", "unchanged": "green", "not verified": "yellow", "failed": "red"}
 
@@ -90,8 +95,8 @@ def _convert(variant: Variant, settings: Mapping[str, Any], failing: dict[str, s
         else:
             fetched = download(variant, settings, failing=failing)
             source, origin = sources.release(fetched), _origin(fetched)
-        with doing(f"Converting {variant.name}"):
-            outcome = in_own_process(_work, variant, source, dict(settings))
+        with doing(f"Converting {variant.name}") as stage:
+            outcome = in_own_process(_work, variant, source, dict(settings), stage=stage)
     except MovinetError as error:
         outcome = Outcome(variant.name, problem=str(error))
     except BrokenProcessPool:
@@ -108,11 +113,40 @@ def _origin(fetched: FetchedRelease) -> str:
     return f"{fetched.source}{version}{'' if fetched.downloaded else ' (cached)'}"
 
 
-def in_own_process(work: Callable[..., Result], *arguments: Any) -> Result:
-    """Call ``work`` in a new process; BrokenProcessPool if that is killed."""
+def in_own_process(
+    work: Callable[..., Result], *arguments: Any, stage: Callable[[str], object] | None = None
+) -> Result:
+    """Call ``work`` in a new process; BrokenProcessPool if that is killed.
+
+    ``stage`` is called here with what ``work`` passes to ``report_stage`` there.
+    """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *arguments).result()
+    reader, writer = context.Pipe(duplex=False)
+    with (
+        reader,
+        writer,
+        ProcessPoolExecutor(
+            1, mp_context=context, initializer=_report_to, initargs=(writer,)
+        ) as pool,
+    ):
+        future = pool.submit(work, *arguments)
+        while not future.done():  # a killed process ends this too
+            if reader.poll(POLL_SECONDS):
+                reached = reader.recv()
+                if stage is not None:
+                    stage(reached)
+        return future.result()
+
+
+def report_stage(reached: str) -> None:
+    """Tell the process that called ``in_own_process`` what is being done."""
+    if _parent is not None:
+        _parent.send(reached)
+
+
+def _report_to(writer: Connection) -> None:
+    global _parent
+    _parent = writer
 
 
 def _work(variant: Variant, source: Source | None, settings: Mapping[str, Any]) -> Outcome:
@@ -125,8 +159,9 @@ def _work(variant: Variant, source: Source | None, settings: Mapping[str, Any]) 
         warnings.simplefilter("always", MovinetWarning)
         try:
             if source is None:
+                report_stage("making a synthetic checkpoint")
                 source = stack.enter_context(sources.synthetic(variant, settings["seed"]))
-            outcome.written = conversion_json(convert_one(variant, source, settings))
+            outcome.written = conversion_json(convert_one(variant, source, settings, report_stage))
         except Exception as error:  # one that fails must not stop the others
             outcome.problem = sentence(error)
     outcome.warnings = [str(warning.message) for warning in caught]

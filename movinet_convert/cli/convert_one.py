@@ -11,7 +11,7 @@ from movinet_convert.cli import options
 from movinet_convert.cli.command import print_parity
 from movinet_convert.cli.list import settings_line
 from movinet_convert.cli.terminal import echo
-from movinet_convert.cli.threads import follow_load
+from movinet_convert.cli.threads import following_load
 from movinet_convert.variants import Variant
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def convert_one(
     from movinet_convert.conversion.pipeline import convert
     from movinet_convert.parity.comparison import silent
 
-    follow_load()
     clips = None
     if settings["gating_clips"] is not None:
         from movinet_convert.video.clips import read_clips
@@ -45,7 +44,7 @@ def convert_one(
         variant.name if variant else None,
         source,
         gating_clips=clips,
-        stage=stage or silent,
+        stage=following_load(stage or silent),
         out=settings["weights_dir"],
         parity=None if settings["no_verify"] else options.parity_settings(settings),
         **{name: settings[name] for name in CONVERT_OPTIONS},

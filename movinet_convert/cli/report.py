@@ -11,7 +11,7 @@ import click
 from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command
 from movinet_convert.cli.terminal import doing, echo
-from movinet_convert.cli.threads import follow_load
+from movinet_convert.cli.threads import following_load
 from movinet_convert.errors import UsageError
 
 
@@ -44,7 +44,6 @@ def report_command(
     from movinet_convert.weights.store import Store
 
     parity = options.parity_settings(settings)
-    follow_load()
     if not names:
         store = Store(store_folder(weights_dir))
         names = tuple(store.manifest().converted)
@@ -55,7 +54,8 @@ def report_command(
     for number, name in enumerate(names, 1):
         what = f"Comparing {name} with the official model ({number} of {len(names)})"
         with doing(what) as stage:
-            sections.append(examine(name, weights_dir=weights_dir, parity=parity, stage=stage))
+            adapted = following_load(stage)
+            sections.append(examine(name, weights_dir=weights_dir, parity=parity, stage=adapted))
     write_page(out, sections)
     passed = sum(section.parity.passed for section in sections)
     echo(f"Wrote {out}: {passed} of {len(sections)} within tolerance")

@@ -40,6 +40,17 @@ def follow_load(threads: int = 0) -> Callable[[], None]:
     return limit
 
 
+def following_load(stage: Callable[[str], object]) -> Callable[[str], None]:
+    """Limit PyTorch to the free cores, and again whenever the returned ``stage`` is called."""
+    adapt = follow_load()
+
+    def adapted(reached: str) -> None:
+        adapt()
+        stage(reached)
+
+    return adapted
+
+
 def thread_count(free_cores: float, most: int) -> int:
     """The number of threads for so many free cores, from 1 to ``most`` and to a container's."""
     return max(1, min(most, int(container_cores() or most), round(free_cores)))

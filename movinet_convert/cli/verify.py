@@ -10,7 +10,7 @@ import click
 from movinet_convert.cli import completion, options
 from movinet_convert.cli.command import Command, print_parity
 from movinet_convert.cli.terminal import doing, echo_json
-from movinet_convert.cli.threads import follow_load
+from movinet_convert.cli.threads import following_load
 
 
 @click.command("verify", cls=Command)
@@ -37,10 +37,10 @@ def verify_command(
     from movinet_convert.conversion.verification import verify
 
     parity = options.parity_settings(settings)
-    follow_load()
     with doing(f"Comparing {name} with the official model") as stage:
+        adapted = following_load(stage)
         result = verify(
-            name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity, stage=stage
+            name, checkpoint=checkpoint, weights_dir=weights_dir, parity=parity, stage=adapted
         )
     if as_json:
         echo_json(result.to_json())

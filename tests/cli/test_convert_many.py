@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from movinet_convert.cli import convert as convert_cli
+from movinet_convert.cli import convert_many
 from movinet_convert.cli.app import main
 from movinet_convert.variants import Variant, list_variants
 from tests.helpers import fetch_server as servers
@@ -90,3 +97,31 @@ def test_labels_for_releases_are_600(tmp_path: Path, mirror: Path) -> None:
     assert result.exit_code == 2
     assert "names 2 classes, but the model has 600" in result.stderr
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_stages_of_each_variant_are_shown(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def doing(what: str) -> Iterator[Callable[[str], None]]:
+        yield lambda stage: shown.append(f"{what}: {stage}")
+
+    monkeypatch.setattr(convert_many, "doing", doing)
+    store = tmp_path / "store"
+    run("--arch", "a0", "--arch", "a1", "--source", mirror, "--no-verify", "--out", store)
+    assert "Converting a0-base: writing the file" in shown
+
+
+def test_a_process_that_is_killed_does_not_keep_the_other_waiting() -> None:
+    stages: list[str] = []
+    with pytest.raises(BrokenProcessPool):
+        convert_many.in_own_process(killed, stage=stages.append)
+    assert stages == ["before the end"]
+
+
+def killed() -> None:
+    convert_many.report_stage("before the end")
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)

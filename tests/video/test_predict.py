@@ -189,7 +189,7 @@ def test_missing_extra_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "av", None)
     result = run(stream_file, red_then_blue)
     assert result.exit_code == 1
-    assert "pip install 'movinet-convert[video]'" in result.stderr
+    assert "needs the extra [video]; install it with " in result.stderr
 
 
 @pytest.mark.parametrize("window", [0, -1, float("nan"), float("inf")])

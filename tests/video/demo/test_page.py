@@ -181,7 +181,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
-    assert "pip install 'movinet-convert[demo]'" in result.output
+    assert "needs the extra [demo]; install it with " in result.output
 
 
 def test_the_space_shows_a_network_from_the_hub(
