@@ -14,6 +14,8 @@ from movinet_convert.cli.terminal import console, echo, echo_json
 from movinet_convert.errors import MovinetError, MovinetWarning, ParityError
 from movinet_convert.variants import VARIANTS, meant_variants
 
+# In the RuntimeErrors of PyTorch, by device.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 INTERRUPTED = 130  # the exit code of shells for a command stopped by Ctrl-C
 
 
@@ -134,4 +136,9 @@ def sentence(error: Exception) -> str:
         where = error.filename if error.filename is not None else "a file or its output"
         return f"The system could not read or write {where}: {error.strerror}."
     text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        return (
+            "The memory of this machine or its GPU is not enough; close other programs, or use "
+            "fewer or smaller frames, a smaller variant or another device."
+        )
     return f"{type(error).__name__}: {text}. This is a bug; --debug shows the traceback."

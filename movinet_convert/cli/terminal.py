@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -60,7 +60,7 @@ def echo_json(value: Any) -> None:
 
 def _write(line: str, err: bool) -> None:
     """Write a line, above the progress bar if one is active on the same terminal."""
-    if _live and (err or sys.stdout.isatty()):
+    if _live and (err or _is_terminal(sys.stdout)):
         _live[-1].print(line, soft_wrap=True)
     else:
         click.echo(line, err=err)
@@ -103,7 +103,7 @@ def progress(
             *columns,
             console=shown,
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not _is_terminal(sys.stderr),
         ) as bar,
     ):
         yield partial(bar.update, bar.add_task(printable(description), total=total, **fields))
@@ -115,7 +115,7 @@ def doing(what: str) -> Iterator[Callable[[str], None]]:
 
     Yields a function that shows the current stage after ``what``.
     """
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         yield lambda stage: None
         return
     from rich.progress import Progress, SpinnerColumn
@@ -136,7 +136,7 @@ def _live_console() -> Iterator[Console]:
     A bar within another shares its console, which shows one below the other.
     """
     shown = _live[-1] if _live else console(err=True)
-    if not sys.stderr.isatty():
+    if not _is_terminal(sys.stderr):
         yield shown
         return
     _live.append(shown)
@@ -144,6 +144,11 @@ def _live_console() -> Iterator[Console]:
         yield shown
     finally:
         _live.pop()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether people watch the stream; Python has None for one that is closed from the start."""
+    return stream is not None and stream.isatty()
 
 
 def _accept_any_character(err: bool) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from movinet_convert.errors import ExportError, UsageError
 from movinet_convert.files.writing import move_together, staging_folder
 
@@ -98,7 +100,7 @@ def staged_folder(folder: Path, format: str) -> Iterator[Path]:
 
 @contextmanager
 def _staging(parent: Path, format: str) -> Iterator[Path]:
-    with explained(parent, format, OSError):
+    with explained(parent, format, OSError, SafetensorError):
         parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(parent, "export") as folder:
             yield folder

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from movinet_convert import create_model, load_converted, save_weights
 from movinet_convert.cli.app import main
+from movinet_convert.cli.command import sentence
+from movinet_convert.cli.terminal import doing, echo, progress
 from movinet_convert.errors import UsageError
 from movinet_convert.video.dataset import read_dataset
 
@@ -75,3 +78,24 @@ def test_a_video_in_place_of_a_data_set_says_what_was_expected(tmp_path: Path) -
     (tmp_path / "dance.mp4").touch()
     with pytest.raises(UsageError, match=r"dance.mp4 is a video; name a folder with one folder of"):
         read_dataset(tmp_path / "dance.mp4", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    ],
+)
+def test_too_little_memory_is_not_a_bug(error: Exception) -> None:
+    assert "memory of this machine or its GPU is not enough" in sentence(error)
+
+
+def test_closed_outputs_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with doing("Reading"), progress("Frames", total=2) as update:
+        echo("to nobody")
+        echo("to nobody", err=True)
+        update(completed=1)

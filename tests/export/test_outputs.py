@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from movinet_convert.checkpoint.model_garden import write_checkpoint
 from movinet_convert.errors import ExportError, UsageError
@@ -66,6 +67,16 @@ def test_a_failed_export_changes_nothing(tmp_path: Path) -> None:
         fail_in(staged(files, "openvino"))
     assert [file.read_text() for file in files] == ["before", "before"]
     assert sorted(tmp_path.iterdir()) == sorted(files)
+
+
+def test_a_full_disk_under_safetensors_is_an_export_error(tmp_path: Path) -> None:
+    full = SafetensorError("I/O error: No space left on device (os error 28)")
+    with (
+        pytest.raises(ExportError, match=r"could not be written into .*No space left on device"),
+        staged_folder(tmp_path / "a", "transformers"),
+    ):
+        raise full
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
