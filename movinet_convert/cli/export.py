@@ -9,6 +9,7 @@ import click
 
 from movinet_convert.cli import options
 from movinet_convert.cli.command import Command
+from movinet_convert.cli.native_logs import native_logs_hidden
 from movinet_convert.cli.terminal import doing, echo, echo_json
 from movinet_convert.cli.threads import follow_load
 from movinet_convert.errors import UsageError
@@ -97,7 +98,7 @@ def export_command(
     refuse_inputs(Path(out), [weights] if labels is None else [weights, labels])
     follow_load()
     model = load_converted(weights)
-    with doing(f"Exporting {name} as {format_}"):
+    with native_logs_hidden(), doing(f"Exporting {name} as {format_}"):
         if format_ == CHECKPOINT:
             result = _checkpoint(model, Path(out), settings)
         else:

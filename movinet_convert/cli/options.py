@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from movinet_convert.cli import completion
+from movinet_convert.cli.native_logs import native_logs_hidden
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:  # which needs torch
@@ -140,7 +141,8 @@ def exported(
     for option, value in (("--device", device), ("--weights-dir", weights_dir)):
         if value is not None:
             raise UsageError(f"{option} is for converted weights, not for {name}; leave it out.")
-    return load_exported(name, threads or None, trusted=trusted)
+    with native_logs_hidden():
+        return load_exported(name, threads or None, trusted=trusted)
 
 
 def _set_threads(context: click.Context, __: click.Parameter, threads: int | None) -> int:

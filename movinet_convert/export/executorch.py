@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 
 from movinet_convert.export.metadata import KEY
-from movinet_convert.export.runtime import Job, Run, Save
+from movinet_convert.export.runtime import Job, Run, Save, quiet
 from movinet_convert.files.extras import missing_extra
 
 
@@ -114,9 +117,14 @@ class _Stream(_Clip):
         self.method.set_inputs(self.inputs)
 
 
+@cache
 def _import() -> Any:
+    """ExecuTorch's runtime; what it looks up about the processor goes to Python's stderr."""
     try:
-        from executorch.extension.pybindings import portable_lib
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):
+            from executorch.extension.pybindings import portable_lib
+
+            portable_lib._threadpool_get_thread_count()  # starts the threads, and looks it up
     except ImportError as error:
         raise missing_extra("Running ExecuTorch files", "export") from error
     return portable_lib
