@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,6 @@ class _Stream(_Clip):
         self.method.set_inputs(self.inputs)
 
 
-@cache
 def _import() -> Any:
     """ExecuTorch's runtime; what it looks up about the processor goes to Python's stderr."""
     try:
