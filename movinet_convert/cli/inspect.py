@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", cls=Command)
-@click.argument("path", metavar="PATH", shell_complete=completion.stored_or_file)
+@options.path
 @click.option("--variables", is_flag=True, help="List every weight with its name and shape.")
 @click.option(
     "--gating", is_flag=True, help="Detect a stream model's gating from its moving statistics."
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @options.weights_dir
 @options.as_json
 def inspect_command(
-    path: str,
+    name: str,
     variables: bool,
     gating: bool,
     weights_dir: str | None,
@@ -61,8 +61,8 @@ def inspect_command(
     useless = [name for name, value in clip_options.items() if value is not None]
     if useless and not gating:
         raise UsageError(f"--{useless[0]} is for --gating; pass both or neither.")
-    found = inspect(path, weights_dir=weights_dir)
-    evidence = _evidence(path, weights_dir, **clip_options) if gating else None
+    found = inspect(name, weights_dir=weights_dir)
+    evidence = _evidence(name, weights_dir, **clip_options) if gating else None
     if as_json:
         _print_json(found, variables, evidence)
     else:

@@ -76,6 +76,7 @@ def _with_version(metavar: str, complete: Callable[..., Any]) -> Callable[[Comma
 
 
 name = _with_version("NAME|FILE", completion.stored_or_file)
+path = _with_version("PATH", completion.stored_or_file)
 stored_name = _with_version("NAME", completion.stored)
 
 

@@ -40,8 +40,11 @@ def remove_command(name: str, every: bool, weights_dir: str | None, as_json: boo
     current = entry.current_version if entry else None
     if as_json:
         version = current.version if current else None
-        echo_json({"removed": [str(store.folder / file) for file in removed], "current": version})
+        echo_json(
+            {"removed": [str(store.folder / each.file) for each in removed], "current": version}
+        )
         return
-    echo(*(f"Removed {store.folder / file}" for file in removed))
+    for each in removed:
+        echo(f"Removed {store.folder / each.file} ({each.bytes / 1e6:.1f} MB)")
     if current is not None:
         echo(f"{named[0]} is version {current.version} now.")

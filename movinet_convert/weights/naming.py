@@ -21,7 +21,7 @@ OWN_NAME = "^[a-z0-9][a-z0-9_-]{0,63}$"
 WEIGHTS_DIR_VARIABLE = "MOVINET_WEIGHTS_DIR"
 SUFFIX = ".safetensors"
 _FILE = re.compile(rf"movinet-(?P<name>.+)-v(?P<version>[1-9][0-9]*){re.escape(SUFFIX)}")
-_STORED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)(@(?P<version>[^@/\\]*))?")
+_STORED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)(@(?P<version>[^@./\\]*))?")
 
 
 def check_own_name(name: str) -> None:
@@ -31,7 +31,7 @@ def check_own_name(name: str) -> None:
             f"{name!r} cannot name weights in a store; use up to 64 lower-case letters, digits, "
             "'-' and '_', such as cattle-2026."
         )
-    letters = re.sub("[^a-z0-9]", "", name).removeprefix("movinet")
+    letters = re.sub("[^a-z0-9]|v[0-9]+$", "", name).removeprefix("movinet")
     if letters in ARCHS or letters in {variant.replace("-", "") for variant in VARIANTS}:
         meant = " or ".join(meant_variants(name))
         raise UsageError(f"{name!r} would be taken for {meant}; give your weights another name.")
@@ -40,7 +40,8 @@ def check_own_name(name: str) -> None:
 def split_version(written: str, version: int | None = None) -> tuple[str, int | None] | None:
     """Name and version of ``NAME`` or ``NAME@N``; None for what can only be a path.
 
-    Raises UsageError for a version that is not a number from 1, or is not ``version``, if given.
+    What exists as ``NAME@TEXT``, such as a folder of checkpoints, is a path too. Raises UsageError
+    for another version that is not a number from 1, or is not ``version``, if given.
     """
     match = _STORED.fullmatch(written)
     if match is None:
@@ -49,6 +50,8 @@ def split_version(written: str, version: int | None = None) -> tuple[str, int | 
     if number is None:
         return name, version
     if not re.fullmatch("[1-9][0-9]{0,8}", number):
+        if os.path.lexists(written):
+            return None
         raise UsageError(
             f"{written!r} has the version {number!r}; a version is a number from 1, as in {name}@1."
         )

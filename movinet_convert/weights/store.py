@@ -191,12 +191,15 @@ class Store:
                 self._commit(changed, staged.parent, {})
         return Stored(self.folder / entry.file, entry, created=same is None)
 
-    def remove(self, name: str, version: int | None = None, *, every: bool = False) -> list[str]:
-        """Remove a version of ``name``, or every one, and return the names of the files.
+    def remove(
+        self, name: str, version: int | None = None, *, every: bool = False
+    ) -> tuple[ConvertedVersion, ...]:
+        """Remove a version of ``name``, or every one, and return what was removed.
 
         ``version`` may be None where there is only one. Readers that have a file open keep it.
         Raises as ``find``, UsageError where it is not said which version is meant.
         """
+        self.find(name, version)  # without a store, there is nothing to lock
         with self.locked(), self.staging() as staging:
             entry = self.find(name, version)
             manifest = self.manifest()
@@ -212,7 +215,7 @@ class Store:
             self._commit(manifest.without(name, [each.version for each in gone]), staging, {})
             for each in gone:
                 (self.folder / each.file).unlink(missing_ok=True)
-        return [each.file for each in gone]
+        return gone
 
     def _free_version(self, name: str, entries: tuple[ConvertedVersion, ...], sha256: str) -> int:
         """The next version whose file name is free, or is the name of an identical file.
@@ -240,14 +243,14 @@ class Store:
     def _unusable(self, error: OSError) -> UsageError:
         return UsageError(
             f"The folder {self.folder} cannot be written ({error.strerror}); "
-            "use another with --out."
+            "use another with --weights-dir."
         )
 
     def _not_written(self, name: str, error: Exception) -> WeightsError:
         reason = getattr(error, "strerror", None) or str(error)
         return WeightsError(
             f"{self.folder / name} could not be written ({reason}); the store is unchanged: "
-            "free some space or use another folder with --out."
+            "free some space or use another folder with --weights-dir."
         )
 
 

@@ -79,13 +79,34 @@ def test_what_is_not_in_the_store_is_refused_with_what_is(
 
 
 @pytest.mark.parametrize(
-    "path", ["a/b@1", "hf://org/name@main", "weights.safetensors", "./cattle", "C:\\cattle@1"]
+    "path",
+    [
+        "a/b@1",
+        "hf://org/name@main",
+        "weights.safetensors",
+        "cattle@2.safetensors",
+        "./cattle",
+        "C:\\cattle@1",
+    ],
 )
 def test_a_path_has_no_version(path: str) -> None:
     assert split_version(path) is None
 
 
-@pytest.mark.parametrize("name", ["Cattle", "a0", "a0_stream", "movinet-a0-stream", "../x", "x@1"])
+def test_a_file_with_an_at_sign_in_its_name_is_a_file(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store)
+    shutil.copy("movinet-cattle-v1.safetensors", "cattle@2.safetensors")
+    shutil.copy("movinet-cattle-v1.safetensors", "run@best")
+    for name in ("cattle@2.safetensors", "run@best"):
+        assert load_converted(name, weights_dir=store).variant.name == NAME
+    assert run(store, "inspect", "cattle@2.safetensors").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["Cattle", "a0", "a0_stream", "movinet-a0-stream", "a0-stream-v1", "../x", "x@1"]
+)
 def test_a_name_that_could_be_mistaken_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"cannot name weights|would be taken for a0-"):
         check_own_name(name)
@@ -122,6 +143,32 @@ def test_a_removed_version_leaves_the_others(store: Path) -> None:
     assert stored_names(store) == [NAME, "cattle"]
     assert Store(store).find("cattle").version == 1
     in_use(torch.rand(1, 3, 1, 32, 32))  # mapped, and still there for who has it open
+
+
+def test_a_removal_says_how_much_was_removed(store: Path) -> None:
+    size = (store / "movinet-cattle-v2.safetensors").stat().st_size
+    removed = run(store, "remove", "cattle@2").stdout
+    assert f"movinet-cattle-v2.safetensors ({size / 1e6:.1f} MB)" in removed
+    assert "cattle is version 1 now" in removed
+
+
+def test_a_removal_creates_no_store(tmp_path: Path) -> None:
+    result = run(tmp_path / "none", "remove", NAME)
+    assert result.exit_code == 1
+    assert "has no weights of a0-stream" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_store_that_cannot_be_written_names_an_option_of_the_command(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    result = run(store, "remove", "cattle", "--all")
+    assert result.exit_code == 2
+    assert "use another with --weights-dir" in result.stderr
 
 
 def test_a_name_without_versions_is_free_again(store: Path) -> None:
@@ -170,8 +217,8 @@ def test_a_kill_between_the_two_steps_of_a_removal_leaves_a_store_that_reads(
 def test_commands_take_a_version(store: Path) -> None:
     listed = run(store, "list").stdout
     assert "cattle@2 (current): a0-stream, " in listed
-    inspected = run(store, "inspect", "cattle@1").stdout
-    assert "movinet-cattle-v1.safetensors" in inspected
+    for name in (["cattle@1"], ["cattle", "--version", "1"]):
+        assert "movinet-cattle-v1.safetensors" in run(store, "inspect", *name).stdout
     for name, out in ((["cattle@1"], "a"), (["cattle", "--version", "1"], "b")):
         done = run(store, "export", *name, "--format", "tf-checkpoint", "--out", str(store / out))
         assert done.exit_code == 0, done.output
