@@ -44,8 +44,7 @@ def convert_and_print(
     _check_gating(first, settings["gating"], settings["gating_clips"])
     if not settings["no_verify"]:
         options.parity_settings(settings)  # refuses values that would prove nothing
-        if not settings["synthetic"]:  # which needs TensorFlow in any case
-            _require_tensorflow()
+        _require_tensorflow(settings["synthetic"])
     if settings["checkpoint"] and settings["synthetic"]:
         raise UsageError("--checkpoint and --synthetic both name a source; choose one.")
     if len(variants) > 1:
@@ -63,16 +62,15 @@ def convert_and_print(
         print_conversion(conversion)
 
 
-def _require_tensorflow() -> None:
+def _require_tensorflow(synthetic: bool) -> None:
     """Refuse, before any work, a comparison that would fail for lack of TensorFlow."""
+    otherwise = "" if synthetic else "convert without the comparison: --no-verify"
     try:
         missing = find_spec("tensorflow") is None
     except ValueError:  # imports of it are blocked
         missing = True
     if missing:
-        raise missing_extra(
-            "Comparing with the official model", "tf", "convert without the comparison: --no-verify"
-        )
+        raise missing_extra("Comparing with the official model", "tf", otherwise)
 
 
 def _variants(archs: tuple[str, ...], causal: bool, every: bool) -> list[Variant]:

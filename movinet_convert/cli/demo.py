@@ -72,9 +72,9 @@ def demo_command(
     from movinet_convert.video.demo.page import Limits, build, import_gradio
     from movinet_convert.video.demo.server import serving
 
-    import_av()
     with doing("Starting"):
         import_gradio()
+    import_av()  # after gradio, whose extra has both
 
     def load_named(name: str) -> Loaded:
         # The store is for those names that are not of files.

@@ -52,7 +52,7 @@ def percent(text: str) -> float:
 @options.labels
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the results; a second run resumes from them. [default: evaluation-NAME]",
 )
 @click.option(

@@ -37,7 +37,7 @@ def report_command(
     \b
     Example: movinet-convert report a0-base a0-stream --out report.html
     """
-    from movinet_convert.files.writing import refuse_inputs
+    from movinet_convert.files.writing import check_output
     from movinet_convert.parity.report import examine, write_page
     from movinet_convert.weights.load import locate
     from movinet_convert.weights.naming import store_folder
@@ -49,7 +49,8 @@ def report_command(
         names = tuple(store.manifest().converted)
         if not names:
             raise UsageError(f"The store {store.folder} is empty; convert weights, or name files.")
-    refuse_inputs(out, [locate(name, weights_dir=weights_dir).path for name in names])
+    inputs = [locate(name, weights_dir=weights_dir).path for name in names]
+    check_output(out, (".html", ".htm"), inputs)
     sections = []
     for number, name in enumerate(names, 1):
         what = f"Comparing {name} with the official model ({number} of {len(names)})"

@@ -36,7 +36,8 @@ def install_command(extra: str) -> str:
 
     That is a folder, with its constraints.txt, a Git repository, an archive, or an index.
     """
-    arguments, origin = [*_pip(), "install"], _origin()
+    pip = ["pip"] if extra in UNPINNED else _pip()  # that of the other environment
+    arguments, origin = [*pip, "install"], _origin()
     url = origin.get("url", "")
     if "dir_info" in origin:
         folder = Path(url2pathname(urlparse(url).path))

@@ -99,3 +99,20 @@ def test_closed_outputs_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
         echo("to nobody")
         echo("to nobody", err=True)
         update(completed=1)
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (["report", "x.safetensors", "--out", "page.pdf"], "page.pdf must end in .html or .htm."),
+        (["evaluate", "x", "--data", ".", "--out", __file__], "is a file"),
+    ],
+)
+def test_an_output_of_the_wrong_kind_is_refused_before_any_work(
+    command: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_weights(create_model("a0-base", num_classes=2), tmp_path / "x.safetensors")
+    result = run(*command)
+    assert result.exit_code == 2
+    assert problem in result.stderr

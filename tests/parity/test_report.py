@@ -278,7 +278,7 @@ def test_the_weights_that_are_compared_are_not_overwritten(section: Section, sto
         arguments = ["report", name, "--weights-dir", store, "--out", weights]
         result = CliRunner().invoke(main, [*map(str, arguments)])
         assert result.exit_code == 2
-        assert "would be overwritten" in result.stderr
+        assert "must end in .html" in result.stderr
     assert weights.read_bytes() == before
 
 
