@@ -162,18 +162,16 @@ def _font(file: str, size: float) -> Any:
 def _wrapped(label: str, font: Any, pixels: float, lines: int) -> tuple[str, ...]:
     """The label on up to so many lines of this width; what is too long ends in an ellipsis."""
     wrapped: list[str] = []
-    words = label[:MAX_LABEL].split()
-    while words and len(wrapped) < lines - 1:
-        count = len(words)
-        while count > 1 and font.getlength(" ".join(words[:count])) > pixels:
-            count -= 1
-        if font.getlength(" ".join(words[:count])) > pixels:  # a word that is too long
+    text = " ".join(label[:MAX_LABEL].split())
+    while text and len(wrapped) < lines - 1:
+        fits = next((n for n in range(len(text), 0, -1) if font.getlength(text[:n]) <= pixels), 0)
+        if fits in (0, len(text)):
             break
-        wrapped.append(" ".join(words[:count]))
-        words = words[count:]
-    if words or not wrapped:
-        wrapped.append(_shortened(" ".join(words), font, pixels))
-    return tuple(wrapped)
+        space = text.rfind(" ", 0, fits + 1)
+        end = space if space > 0 else fits  # scripts without spaces break anywhere
+        wrapped.append(text[:end])
+        text = text[end:].lstrip()
+    return (*wrapped, _shortened(text, font, pixels))
 
 
 def _shortened(text: str, font: Any, pixels: float) -> str:

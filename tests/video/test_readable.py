@@ -44,6 +44,8 @@ def test_a_label_on_a_video_is_wrapped(pixels: int) -> None:
     assert " ".join(wrapped) == LONG
     assert all(font.getlength(line) <= pixels for line in wrapped)
     assert _wrapped(LONG, font, 120, 2)[1].endswith("…")
+    unspaced = "x" * 60
+    assert "".join(_wrapped(unspaced, font, pixels, 10)) == unspaced
 
 
 def test_a_wrapped_label_takes_several_lines_of_the_panel() -> None:
