@@ -12,7 +12,7 @@ from movinet_convert.errors import MovinetWarning
 from movinet_convert.model import MoViNet
 from movinet_convert.variants import VARIANTS
 from movinet_convert.weights.load import load_file, locate
-from movinet_convert.weights.naming import store_folder
+from movinet_convert.weights.naming import split_version, store_folder
 from movinet_convert.weights.store import Store
 
 
@@ -56,10 +56,11 @@ def load_converted(
     WeightsError if the store or the file is missing, damaged or differs from the manifest, or
     cannot be downloaded from the Hub; with ``download``, also DownloadError and CheckpointError.
     """
-    if download and str(name) in VARIANTS:
+    named = split_version(str(name), version) if download else None
+    if named is not None and named[0] in VARIANTS:
         folder = store_folder(weights_dir)
-        if not Store(folder).manifest().versions(str(name)):
-            problem = _convert_release(str(name), folder)
+        if not Store(folder).manifest().versions(named[0]):
+            problem = _convert_release(named[0], folder)
             warnings.warn(problem, MovinetWarning, stacklevel=2)
     return load_file(
         locate(name, weights_dir=weights_dir, version=version),

@@ -61,6 +61,12 @@ def test_converts_the_release_at_first_use(mirror: Path, tmp_path: Path) -> None
     assert Store(store).find(NAME).source.trust == "first use"
 
 
+def test_the_first_version_can_be_named_too(mirror: Path, tmp_path: Path) -> None:
+    with pytest.warns(MovinetWarning, match="without comparing"):
+        model = load_converted(f"{NAME}@1", weights_dir=tmp_path, download=True)
+    assert model.variant.name == NAME
+
+
 def test_warning_names_the_line_that_loads(mirror: Path, tmp_path: Path) -> None:
     with pytest.warns(MovinetWarning) as caught:
         load_converted(NAME, weights_dir=tmp_path / "store", download=True)
