@@ -12,6 +12,7 @@ import click
 
 from movinet_convert.cli import completion
 from movinet_convert.cli.native_logs import native_logs_hidden
+from movinet_convert.cli.threads import runtime_threads
 from movinet_convert.errors import UsageError
 
 if TYPE_CHECKING:  # which needs torch
@@ -143,7 +144,7 @@ def exported(
         if value is not None:
             raise UsageError(f"{option} is for converted weights, not for {name}; leave it out.")
     with native_logs_hidden():
-        return load_exported(name, threads or None, trusted=trusted)
+        return load_exported(name, threads or runtime_threads(), trusted=trusted)
 
 
 def _set_threads(context: click.Context, __: click.Parameter, threads: int | None) -> int:

@@ -40,6 +40,20 @@ def follow_load(threads: int = 0) -> Callable[[], None]:
     return limit
 
 
+def runtime_threads() -> int | None:
+    """The threads for another runtime, which keeps them; None for its own choice.
+
+    It has the choice where all cores are free, or where the user has set ``$OMP_NUM_THREADS``.
+    """
+    if os.environ.get("OMP_NUM_THREADS"):
+        return None
+    import torch
+
+    most = torch.get_num_threads()
+    count = thread_count(_free_cores()(), most)
+    return count if count < most else None
+
+
 def following_load(stage: Callable[[str], object]) -> Callable[[str], None]:
     """Limit PyTorch to the free cores, and again whenever the returned ``stage`` is called."""
     adapt = follow_load()

@@ -65,6 +65,16 @@ def test_the_threads_follow_the_load_and_do_not_count_this_process(machine: Mach
     assert torch.get_num_threads() == 4
 
 
+def test_another_runtime_gets_the_free_cores_where_others_are_busy(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert threads.runtime_threads() is None
+    machine.others = 3
+    assert threads.runtime_threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads.runtime_threads() is None
+
+
 def test_a_user_who_chose_the_threads_keeps_them(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
