@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from movinet_convert.video.demo.models import Models
 
 
-@click.command("demo", cls=Command)
+@click.command("demo", cls=Command, short_help="Try networks on a page in the browser.")
 @click.argument(
     "names", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.stored_or_file
 )
@@ -57,9 +57,10 @@ def demo_command(
 ) -> None:
     """Try networks on a page in the browser: drop a video on it, or open the webcam.
 
-    NAME is a converted variant or hf://ORG/NAME, FILE converted weights or a file of export, which
-    runs in its own runtime; the page offers the choice between them. By default, all variants in
-    the store. Videos and pictures stay on the machine that runs the command. Ctrl-C ends it.
+    NAME is in the store, or hf://ORG/NAME; FILE has converted weights, or was written by export
+    and runs in its own runtime; the page offers the choice between them. By default, all
+    variants in the store. Videos and pictures stay on the machine that runs the command. Ctrl-C
+    ends it.
 
     \b
     Examples:

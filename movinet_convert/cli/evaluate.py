@@ -89,10 +89,11 @@ def evaluate_command(
 ) -> None:
     """Measure top-1 and top-5 accuracy over labelled videos.
 
-    NAME is a converted variant or hf://ORG/NAME, FILE converted weights or a file of export, which
-    runs in its own runtime. One clip from the middle of each video, as in the published table.
-    Videos that cannot be read to the end are excluded. If stopped (Ctrl-C), the same command
-    resumes. The folder of the results has the accuracy per class and the confusion matrix too.
+    NAME is in the store, or hf://ORG/NAME; FILE has converted weights, or was written by export
+    and runs in its own runtime. One clip from the middle of each video, as in the published
+    table. Videos that cannot be read to the end are excluded. If stopped (Ctrl-C), the same
+    command resumes. The folder of the results has the accuracy per class and the confusion
+    matrix too.
 
     \b
     Examples:

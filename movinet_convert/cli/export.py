@@ -31,7 +31,9 @@ RUNTIME_FORMATS = [
 ]
 
 
-@click.command("export", cls=Command)
+@click.command(
+    "export", cls=Command, short_help="Write a converted network for other runtimes or TensorFlow."
+)
 @options.name
 @click.option(
     "--format",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from movinet_convert.conversion.inspection import Inspection
 
 
-@click.command("inspect", cls=Command)
+@click.command("inspect", cls=Command, short_help="Describe a checkpoint or a converted file.")
 @options.path
 @click.option("--variables", is_flag=True, help="List every weight with its name and shape.")
 @click.option(

@@ -43,12 +43,6 @@ def positive(text: str) -> float:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_version = click.option(
-    "--version",
-    type=click.IntRange(min=1),
-    help="Version of NAME in the store, as in NAME@1; by default the one converted last.",
-)
-
 
 def at_version(name: str, version: int | None) -> str:
     """``NAME@N``; UsageError for a version of what can have none, or for two versions."""
@@ -62,8 +56,15 @@ def at_version(name: str, version: int | None) -> str:
     return f"{named[0]}@{version}"
 
 
-def _with_version(metavar: str, complete: Callable[..., Any]) -> Callable[[Command], Command]:
+def _with_version(
+    metavar: str, complete: Callable[..., Any], default: str = "; by default the one converted last"
+) -> Callable[[Command], Command]:
     """An argument ``name`` with ``--version N``, which the command gets as ``NAME@N``."""
+    option = click.option(
+        "--version",
+        type=click.IntRange(min=1),
+        help=f"Version of NAME in the store, as in NAME@1{default}.",
+    )
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -71,14 +72,14 @@ def _with_version(metavar: str, complete: Callable[..., Any]) -> Callable[[Comma
             return command(*args, name=at_version(name, version), **settings)
 
         argument = click.argument("name", metavar=metavar, shell_complete=complete)
-        return cast("Command", argument(_version(call)))
+        return cast("Command", argument(option(call)))
 
     return decorate
 
 
 name = _with_version("NAME|FILE", completion.stored_or_file)
 path = _with_version("PATH", completion.stored_or_file)
-stored_name = _with_version("NAME", completion.stored)
+stored_name = _with_version("NAME", completion.stored, default="")
 
 
 def store(*names: str) -> Callable[[Command], Command]:

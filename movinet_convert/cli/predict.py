@@ -62,10 +62,10 @@ def predict_command(
 ) -> None:
     """Classify what happens in videos.
 
-    NAME is a converted variant or hf://ORG/NAME, FILE converted weights or a file of export, which
-    runs in its own runtime. VIDEO is a file, a folder of videos, a folder of images, a URL such as
-    rtsp://…, or camera (camera:1 is the second). With --json: for each video a line per frame (per
-    clip for a base model), then one with the overall prediction ("verdict").
+    NAME is in the store, or hf://ORG/NAME; FILE has converted weights, or was written by export
+    and runs in its own runtime. VIDEO is a file, a folder of videos, a folder of images, a URL
+    such as rtsp://…, or camera (camera:1 is the second). With --json: for each video a line per
+    frame (per clip for a base model), then one with the overall prediction ("verdict").
 
     Ctrl-C stops: the video so far gets a prediction marked as cut short, --plot and --annotate
     write their files, and the remaining videos are skipped. A truncated video gets a warning and a

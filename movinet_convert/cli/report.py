@@ -15,7 +15,9 @@ from movinet_convert.cli.threads import following_load
 from movinet_convert.errors import UsageError
 
 
-@click.command("report", cls=Command)
+@click.command(
+    "report", cls=Command, short_help="Compare with the official model, and write an HTML report."
+)
 @click.argument(
     "names", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.stored_or_file
 )
