@@ -81,20 +81,27 @@ def container_cores() -> float | None:
 def _free_cores() -> Callable[[], float]:
     """A function that measures how many cores other processes have left free since its last call.
 
-    The first time, it waits FIRST_SECONDS.
+    The first time, it waits FIRST_SECONDS. Where the system does not tell, all are free.
     """
     import psutil
 
-    this = psutil.Process()
-    cores = this.cpu_affinity() if hasattr(this, "cpu_affinity") else range(psutil.cpu_count() or 1)
-    this.cpu_percent()
+    every = float(os.cpu_count() or 1)
+    try:
+        this = psutil.Process()
+        affinity = this.cpu_affinity() if hasattr(this, "cpu_affinity") else range(round(every))
+        this.cpu_percent()
+    except (psutil.Error, OSError):
+        return lambda: every
     interval: float | None = FIRST_SECONDS
 
     def measure() -> float:
         nonlocal interval
-        busy = psutil.cpu_percent(interval, percpu=True)
-        interval = None
-        others = sum(busy[core] for core in cores) - this.cpu_percent()
-        return float(len(cores) - max(0.0, others) / 100)
+        try:
+            busy = psutil.cpu_percent(interval, percpu=True)
+            interval = None
+            others = sum(busy[core] for core in affinity) - this.cpu_percent()
+        except (psutil.Error, OSError, IndexError):  # some containers list only their own cores
+            return every
+        return float(len(affinity) - max(0.0, others) / 100)
 
     return measure

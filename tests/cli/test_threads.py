@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,20 @@ def test_another_runtime_gets_the_free_cores_where_others_are_busy(
     assert threads.runtime_threads() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     assert threads.runtime_threads() is None
+
+
+def test_all_cores_are_free_where_the_system_does_not_tell(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untold(*_: object, **__: object) -> list[float]:
+        raise psutil.AccessDenied
+
+    machine.others = 4
+    monkeypatch.setattr(os, "cpu_count", lambda: CORES)
+    for told in (untold, lambda *_, **__: [100.0]):
+        monkeypatch.setattr(psutil, "cpu_percent", told)
+        threads.follow_load()
+        assert torch.get_num_threads() == CORES
 
 
 def test_a_user_who_chose_the_threads_keeps_them(
