@@ -26,8 +26,8 @@ def missing_extra(what: str, extra: str, otherwise: str = "") -> MissingExtraErr
     alternative = f", or {otherwise}" if otherwise else ""
     own = " in an environment of its own" if extra in UNPINNED else ""
     return MissingExtraError(
-        f"{what} needs the extra [{extra}]; install it{own} with "
-        f"{install_command(extra)}{alternative}."
+        f"{what} needs the extra [{extra}]; install it{own} with {install_command(extra)}"
+        f"{_where()}{alternative}."
     )
 
 
@@ -40,7 +40,9 @@ def install_command(extra: str) -> str:
     arguments, origin = [*pip, "install"], _origin()
     url = origin.get("url", "")
     if "dir_info" in origin:
-        folder = Path(url2pathname(urlparse(url).path))
+        folder = _folder(url)
+        if not folder.is_dir():
+            return shlex.join([*arguments, f".[{extra}]"])
         if (folder / "constraints.txt").is_file() and extra not in UNPINNED:
             arguments += ["-c", str(folder / "constraints.txt")]
         editable = origin["dir_info"].get("editable", False)
@@ -55,6 +57,17 @@ def install_command(extra: str) -> str:
     if os.name == "nt":
         return " ".join(f'"{each}"' if set(each) & set(" [&") else each for each in arguments)
     return shlex.join(arguments)
+
+
+def _folder(url: str) -> Path:
+    return Path(url2pathname(urlparse(url).path))
+
+
+def _where() -> str:
+    """Where to run the command, if the folder that the package came from is gone."""
+    origin = _origin()
+    gone = "dir_info" in origin and not _folder(origin.get("url", "")).is_dir()
+    return " in a clone of the repository" if gone else ""
 
 
 def _pip() -> list[str]:

@@ -65,6 +65,12 @@ def test_a_folder_is_installed_again_with_its_constraints(
     assert "in an environment of its own" in str(extras.missing_extra("It", "litert"))
 
 
+def test_a_folder_that_is_gone_is_not_named(installed_from: object, tmp_path: Path) -> None:
+    installed_from({"url": (tmp_path / "gone").as_uri(), "dir_info": {}})
+    message = str(extras.missing_extra("It", "video"))
+    assert "with pip install '.[video]' in a clone of the repository." in message
+
+
 def test_another_environments_pip_is_not_used(
     installed_from: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
