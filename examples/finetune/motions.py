@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from examples.finetune.shapes import Image
 from examples.finetune.splits import SEPARATOR
-from movinet_convert.video.frames import write_video
+from movinet_convert.video.encode import write_video
 
 Grid = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from movinet_convert.video.frames import write_video
+from movinet_convert.video.encode import write_video
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

@@ -68,8 +68,9 @@ def predict_command(
     frame (per clip for a base model), then one with the overall prediction ("verdict").
 
     Ctrl-C stops: the video so far gets a prediction marked as cut short, --plot and --annotate
-    write their files, and the remaining videos are skipped. A truncated video gets a warning and a
-    prediction from what could be read.
+    write their files, the remaining videos are skipped, and the exit code is 130 (0 for a camera);
+    a second Ctrl-C stops at once. A truncated video gets a warning and a prediction from what
+    could be read.
 
     \b
     Examples:
@@ -113,7 +114,7 @@ def _check_outputs(sources: list[str], plot: Path | None, annotated: Path | None
     """Reject up front outputs that would fail later, or overwrite an input."""
     from movinet_convert.files.writing import check_output
     from movinet_convert.video.decode import image_files, is_live
-    from movinet_convert.video.frames import VIDEO_OUTPUTS
+    from movinet_convert.video.encode import VIDEO_OUTPUTS
 
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     inputs: list[str | Path] = [*sources]

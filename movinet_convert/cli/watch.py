@@ -124,7 +124,9 @@ class Watch:
             }
             echo_json(line)
             return
-        note = f", cut short: {cut}" if cut else ""
+        # The warning above it has the reason, if it was not Ctrl-C.
+        reason = f": {cut}" if self.stopped else ""
+        note = f", cut short{reason}" if cut else ""
         self._print_guesses(f"{source}  {verdict.seconds:.1f} s{note}", verdict.probabilities)
 
     def _print_guesses(self, heading: str, probabilities: Probabilities) -> None:

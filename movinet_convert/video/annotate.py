@@ -17,8 +17,9 @@ from movinet_convert.errors import VideoError
 from movinet_convert.files.extras import missing_extra
 from movinet_convert.files.writing import check_output
 from movinet_convert.video.decode import frame_rate
+from movinet_convert.video.encode import VIDEO_OUTPUTS, write_frames
 from movinet_convert.video.fonts import font_file
-from movinet_convert.video.frames import VIDEO_OUTPUTS, Sampling, read_frames, write_video
+from movinet_convert.video.frames import Frame, Sampling, read_frames
 from movinet_convert.video.pixels import Image
 from movinet_convert.video.predict import Guess, Moment, Predictor
 
@@ -69,7 +70,7 @@ def annotate(
     *,
     progress: Callable[[float], object] | None = None,
 ) -> None:
-    """Write a copy of ``source``, of the same size and frame rate, with the captions drawn on it.
+    """Write a copy of ``source``, of the same size and timing, with the captions drawn on it.
 
     It ends with the captions, or where ``source`` is cut off. ``progress`` is called with the time
     reached, in seconds. Raises UsageError if ``target`` is ``source`` or has no video suffix,
@@ -77,7 +78,7 @@ def annotate(
     """
     check_output(Path(target), VIDEO_OUTPUTS, [Path(source)])
 
-    def drawn() -> Iterator[Image]:
+    def drawn() -> Iterator[Frame]:
         empty = True
         try:
             for frame in read_frames(source, Sampling(), threads=captions.predictor.threads):
@@ -86,12 +87,12 @@ def annotate(
                     progress(frame.time)
                 if frame.time >= captions.end:
                     return
-                yield draw(frame.image, captions.at(frame.time))
+                yield Frame(frame.time, draw(frame.image, captions.at(frame.time)))
         except VideoError:
             if empty:
                 raise
 
-    write_video(target, drawn(), float(frame_rate(source)))
+    write_frames(target, drawn(), float(frame_rate(source)))
 
 
 def draw(image: Image, guesses: Sequence[Guess]) -> Image:

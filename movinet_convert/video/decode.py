@@ -144,8 +144,10 @@ def decoded(source: str, threads: int) -> Iterator[Timed]:
         except av.FFmpegError as error:
             if not count:
                 raise
+            declared = _declared_seconds(container, stream)
+            of = f" of {float(declared):.1f} s" if declared else ""
             raise VideoError(
-                f"{source} was cut off after {count} frames, at {float(end):.1f} s "
+                f"{source} was cut off after {count} frames, at {float(end):.1f} s{of} "
                 f"({_reason(error)}); the file is damaged, or the connection was lost."
             ) from None
         if not live and count:
@@ -189,11 +191,16 @@ def _opened(source: str, kind: str) -> Iterator[tuple[Any, Any]]:
         if stream.codec_context is None:
             raise VideoError(f"{source} is in a format that FFmpeg cannot decode here.")
         least = 0 if is_live(source) else 1  # some codecs give the size only with the first frame
-        if not least <= stream.width * stream.height <= MAX_PIXELS:
-            size = f"{stream.width} x {stream.height} pixels" if stream.width else "no known size"
+        pixels = stream.width * stream.height
+        if pixels < least:
             raise VideoError(
-                f"{source} has {size}; frames can have up to {MAX_PIXELS} pixels, such as "
-                "8192 x 8192: scale it down first."
+                f"{source} has no known size, as an animated WebP or an image of more than "
+                f"{MAX_PIXELS} pixels: scale it down, or convert it to .mp4."
+            )
+        if pixels > MAX_PIXELS:
+            raise VideoError(
+                f"{source} has {stream.width} x {stream.height} pixels; frames can have up to "
+                f"{MAX_PIXELS} pixels, such as 8192 x 8192: scale it down first."
             )
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""Read videos as frames and clips at a constant frame rate, scaled and cropped, and write mp4.
+"""Read videos as frames and clips at a constant frame rate, scaled and cropped.
 
 Needs the extra [video]. FFmpeg (through PyAV) decodes; frames between two sampled ones are decoded,
 since others depend on them, but never converted or scaled.
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from movinet_convert.errors import UsageError, VideoError
-from movinet_convert.files.writing import replacing
 from movinet_convert.model.transforms import MAX_VALUE, ClipTransform
 from movinet_convert.variants import Variant
 from movinet_convert.video.decode import (
@@ -28,7 +27,6 @@ from movinet_convert.video.decode import (
     Timed,
     declared_seconds,
     decoded,
-    ffmpeg,
     frame_rate,
     image_files,
     import_av,
@@ -40,8 +38,6 @@ from movinet_convert.video.pixels import Image, to_image
 FPS_DENOMINATOR = 1001  # 30000/1001 is the finest rate in use
 MIN_FPS, MAX_FPS = 0.001, 1000.0
 MAX_CLIP_FRAMES = 10_000  # of one clip in memory
-VIDEO_OUTPUTS = (".mp4", ".m4v", ".mov", ".mkv")  # containers of H.264
-H264_QUALITY = "18"  # x264's constant rate factor: visually lossless
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.fps is not None:
-            _rate(self.fps)
+            as_rate(self.fps)
 
     @staticmethod
     def of(
@@ -128,7 +124,7 @@ def read_middle(
     if is_live(source):
         raise VideoError(f"{source} is live and has no middle; name a file.")
     declared, own_rate = _declared(source, sampling)
-    rate = own_rate if sampling.fps is None else _rate(sampling.fps)
+    rate = own_rate if sampling.fps is None else as_rate(sampling.fps)
 
     end = Fraction(0)
 
@@ -189,34 +185,8 @@ def to_tensor(frames: Sequence[Frame]) -> Tensor:
     return stacked.permute(3, 0, 1, 2).float().div_(MAX_VALUE)
 
 
-def write_video(path: str | os.PathLike[str], images: Iterable[Image], fps: float) -> None:
-    """Write images (H, W, 3), RGB, as an H.264 video; odd sides lose a row or column.
-
-    The file at ``path`` is replaced once the video is complete. Raises VideoError if it cannot be
-    written or there are no images.
-    """
-    av = import_av()
-    stream = None
-    with (
-        replacing(path, VideoError) as temporary,
-        ffmpeg(f"{path} cannot be written"),
-        av.open(str(temporary), "w") as container,
-    ):
-        for image in images:
-            even = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
-            if stream is None:
-                stream = container.add_stream("libx264", rate=_rate(fps))
-                stream.height, stream.width = even.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": H264_QUALITY}
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            container.mux(stream.encode(frame))
-        if stream is None:
-            raise VideoError(f"{path} was not written: there was no image to write.")
-        container.mux(stream.encode())
-
-
-def _rate(fps: float) -> Fraction:
+def as_rate(fps: float) -> Fraction:
+    """The exact rate that a number stands for; UsageError outside MIN_FPS to MAX_FPS."""
     if not MIN_FPS <= fps <= MAX_FPS:  # false for nan too
         raise UsageError(f"A frame rate is from {MIN_FPS} to {MAX_FPS:.0f} per second, got {fps}.")
     return Fraction(fps).limit_denominator(FPS_DENOMINATOR)
@@ -229,7 +199,7 @@ def _sampled(
     timed = _decoded(source, sampling, image_fps, threads)
     if sampling.fps is None:
         return ((start, frame) for start, _, frame in timed)
-    step = 1 / _rate(sampling.fps)
+    step = 1 / as_rate(sampling.fps)
     return _shown_at(timed, (i * step for i in count()))
 
 
@@ -251,7 +221,7 @@ def _decoded(
 
 
 def _image_rate(sampling: Sampling, image_fps: float | None) -> Fraction:
-    return _rate(image_fps or sampling.fps or float(FALLBACK_FPS))
+    return as_rate(image_fps or sampling.fps or float(FALLBACK_FPS))
 
 
 def _shown_at(timed: Iterable[Timed], times: Iterable[Fraction]) -> Iterator[tuple[Fraction, Any]]:

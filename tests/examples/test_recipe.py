@@ -21,7 +21,8 @@ from examples.finetune.splits import MultiLabelVideo
 from examples.finetune.step import StepConfig, log_probabilities
 from movinet_convert.errors import UsageError, WeightsError
 from movinet_convert.video.dataset import LabelledVideo
-from movinet_convert.video.frames import Sampling, read_frames, write_video
+from movinet_convert.video.encode import write_video
+from movinet_convert.video.frames import Sampling, read_frames
 from movinet_convert.video.processes import Group
 
 pytest.importorskip("av")

@@ -14,7 +14,7 @@ import torch
 
 from movinet_convert import create_model
 from movinet_convert.model import MoViNet
-from movinet_convert.video.frames import write_video
+from movinet_convert.video.encode import write_video
 from movinet_convert.weights.file import write_weights
 from movinet_convert.weights.header import Header
 

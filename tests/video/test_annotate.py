@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from movinet_convert.video.annotate import PANEL_HEIGHT, draw
-from movinet_convert.video.frames import Image
-from movinet_convert.video.predict import Guess
+from movinet_convert.video.annotate import PANEL_HEIGHT, Captions, annotate, draw
+from movinet_convert.video.decode import declared_seconds
+from movinet_convert.video.frames import Image, Sampling, read_frames
+from movinet_convert.video.predict import Guess, load_predictor
+from tests.helpers.odd_videos import write_stamped
 
 SIZES = [(160, 120), (320, 240), (1920, 1080), (360, 640)]  # width, height
 SHORT = [Guess("feeding", 0, 0.62), Guess("lying", 1, 0.3), Guess("drinking", 2, 0.08)]
@@ -86,3 +90,23 @@ def test_long_labels_end_before_the_percentage() -> None:
 def test_any_label_can_be_drawn(label: str) -> None:
     ground = grounds(160, 120)["black"]
     assert draw(ground, [Guess(label, 0, 0.5)]).shape == ground.shape
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(
+    "times",
+    [[0, 0.04, 0.5, 1.5, 1.6, 3], [i / 25 for i in range(12)]],
+    ids=["variable", "constant"],
+)
+def test_frames_keep_their_times(
+    stream_file: Path, tmp_path: Path, times: list[float], suffix: str
+) -> None:
+    video, target = write_stamped(tmp_path / "v.mkv", times), tmp_path / f"a{suffix}"
+    captions = Captions(load_predictor(stream_file))
+    for moment in captions.predictor.moments(video):
+        captions.add(moment)
+    annotate(video, target, captions)
+    seen = [frame.time for frame in read_frames(target, Sampling())]
+    assert seen == pytest.approx(times, abs=0.002)
+    declared = declared_seconds(target)
+    assert declared is None or declared > times[-1], "the last frame is shown too"

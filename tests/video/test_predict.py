@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
@@ -361,6 +362,19 @@ def test_ctrl_c_ends_the_run_with_a_prediction_marked_as_cut_short(
     assert run(stream_file, "camera").exit_code == 0, "a camera has no other end"
 
 
+def test_ctrl_c_while_the_video_is_drawn_stops_without_a_file(
+    stream_file: Path, red_then_blue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("movinet_convert.video.annotate.draw", stopped)
+    result = run(stream_file, red_then_blue, "--annotate", tmp_path / "out.mp4")
+    assert result.exit_code == 130
+    assert "nothing is left half-written" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_truncated_video_gets_a_warning_and_a_prediction_marked_as_cut_short(
     stream_file: Path, red_then_blue: Path, tmp_path: Path
 ) -> None:
@@ -369,9 +383,13 @@ def test_a_truncated_video_gets_a_warning_and_a_prediction_marked_as_cut_short(
     assert result.exit_code == 0, result.output
     *moments, verdict = lines(result)
     assert 0 < len(moments) < 20
-    assert "cut.mp4" in str(verdict["cut"])
-    assert "Warning: " in result.stderr
+    reason = str(verdict["cut"])
+    assert re.search(r"cut\.mp4 ends after \d+ frames, at \d\.\d s of 4\.0 s", reason)
+    assert f"Warning: {reason}" in result.stderr
     assert (tmp_path / "annotated.mp4").exists()
+    text = run(stream_file, broken)
+    assert text.output.count("ends after") == 1, "the reason is given once"
+    assert text.stdout.splitlines()[0].endswith(" s, cut short")
 
 
 def test_plot_titles_distinguish_equal_file_names() -> None:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from movinet_convert.model.transforms import ClipTransform
 from movinet_convert.parity.official import import_tensorflow
+from movinet_convert.video.encode import write_video
 from movinet_convert.video.frames import (
     Sampling,
     read_frames,
     read_middle,
     to_tensor,
-    write_video,
 )
 
 RESIZE, SIZE = 64, 56

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from movinet_convert.errors import UsageError, VideoError
 from movinet_convert.model.settings import get_variant
 from movinet_convert.video import decode
 from movinet_convert.video import frames as video
+from movinet_convert.video.encode import write_frames, write_video
 from movinet_convert.video.frames import (
     Sampling,
     chunked,
@@ -26,7 +28,6 @@ from movinet_convert.video.frames import (
     read_frames,
     read_middle,
     to_tensor,
-    write_video,
 )
 from movinet_convert.video.pixels import Image
 from tests.helpers.odd_videos import cut_off, write_huge_png, write_stamped
@@ -174,6 +175,19 @@ def test_a_truncated_video_is_rejected(ramp: Path, tmp_path: Path) -> None:
         read_clip(path, Sampling())
 
 
+def test_a_damaged_middle_is_an_error_that_says_how_much_was_read(
+    ramp: Path, tmp_path: Path
+) -> None:
+    path, data = tmp_path / "damaged.mp4", bytearray(ramp.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    seen = []
+    with pytest.raises(VideoError, match=r"cut off after \d+ frames, at \d\.\d s of 2\.0 s"):
+        seen.extend(read_frames(path, Sampling()))
+    assert 0 < len(seen) < 50
+
+
 def test_a_missing_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"nothere\.mp4.*No such file"):
         read_clip(tmp_path / "nothere.mp4", Sampling())
@@ -194,6 +208,14 @@ def test_writing_nothing_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no image to write"):
         write_video(tmp_path / "empty.mp4", [], 5)
     assert not (tmp_path / "empty.mp4").exists()
+
+
+def test_frames_of_repeated_and_earlier_times_are_all_written(tmp_path: Path) -> None:
+    times = [0.0, 0.2, 0.2, 0.1, 0.4]
+    path = tmp_path / "repeated.mp4"
+    write_frames(path, [video.Frame(time, grey(90)) for time in times], 5)
+    seen = [frame.time for frame in read_frames(path, Sampling())]
+    assert seen == pytest.approx([0, 0.2, 0.2, 0.2, 0.4], abs=0.001)
 
 
 def test_a_huge_gap_between_timestamps_is_rejected_before_frames_are_repeated(
@@ -223,7 +245,7 @@ def test_a_video_longer_than_a_day_is_rejected(
 def test_a_huge_image_is_rejected_without_decoding_it(tmp_path: Path) -> None:
     write_huge_png(tmp_path / "bomb.png", 30_000)  # 2.7 GB of RGB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(VideoError, match=r"bomb\.png has .*up to 67108864 pixels"):
+    with pytest.raises(VideoError, match=r"bomb\.png has .*more than 67108864 pixels"):
         read_clip(tmp_path, Sampling())
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
 
@@ -262,6 +284,14 @@ def test_an_unknown_codec_is_rejected(ramp: Path, tmp_path: Path) -> None:
     unknown.write_bytes(ramp.read_bytes().replace(b"avc1\0\0", b"zzzz\0\0"))
     with pytest.raises(VideoError, match=r"unknown\.mp4"):
         read_clip(unknown, Sampling())
+
+
+def test_an_animated_webp_is_rejected_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "moving.webp"
+    images = [PIL.Image.fromarray(grey(level)) for level in (50, 200)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
+    with pytest.raises(VideoError, match=r"moving\.webp has no known size.*convert it to \.mp4"):
+        next(read_frames(path, Sampling()))
 
 
 def test_a_playlist_of_other_files_is_rejected(tmp_path: Path) -> None:
